@@ -1,0 +1,84 @@
+"""The command `clipfs`: its subcommands, loaded when called, and how each of them ends.
+
+Exit codes: 0 done; 1 failed, with one clear line (with `--json` an object with "error" on
+stdout); 2 usage. What is not a ClipError is a bug: it is logged with its traceback.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+
+import click
+import structlog
+
+from clipfs import errors
+from clipfs.cli import logs
+
+log = structlog.get_logger()
+
+COMMANDS = {  # name -> (module, attribute); a mount must not pay for the others' imports
+    "mount": ("clipfs.cli.mount", "mount"),
+    "unmount": ("clipfs.cli.unmount", "unmount"),
+    "index": ("clipfs.cli.index", "index"),
+    "ls": ("clipfs.cli.ls", "ls"),
+    "stats": ("clipfs.cli.stats", "stats"),
+    "content-cache": ("clipfs.cli.content_cache", "content_cache"),
+}
+
+
+class LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="clip-csi", prog_name="clipfs")
+def clipfs() -> None:
+    """OCI images as file systems: mounted at once, read lazily through three tiers."""
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """The console script; never returns."""
+    logs.configure("text", "info")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(ended(lambda: clipfs.main(words, "clipfs", standalone_mode=False), words))
+
+
+def ended(command: Callable[[], object], words: Sequence[str]) -> int:
+    """Call command and say how it ended: the exit code, the one line, the JSON object."""
+    try:
+        command()
+    except click.exceptions.Exit as exit_:
+        return exit_.exit_code
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        return _failed("interrupted", "interrupted", words)
+    except errors.ClipError as error:
+        return _failed(error.code, str(error), words)
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        log.exception("this is a bug in clipfs")
+        return _failed(errors.ClipError.code, f"internal error: {error!r}", words)
+    return 0
+
+
+def _failed(code: str, message: str, words: Sequence[str]) -> int:
+    if "--json" in words:
+        print(json.dumps({"error": {"code": code, "message": message}}), flush=True)
+    print(f"clipfs: {message}", file=sys.stderr, flush=True)
+    return 1
+
+
+if __name__ == "__main__":
+    run()

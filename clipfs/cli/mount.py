@@ -1,0 +1,167 @@
+"""`clipfs mount`: an image becomes a tree; the server stays behind."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+
+from clipfs.cli import options, progress
+from clipfs.cli.output import human_bytes, print_json
+from clipfs.image.platform import Platform
+from clipfs.image.reference import Reference, parse_reference
+from clipfs.mount import counters
+from clipfs.mount.daemon import leave_behind
+from clipfs.mount.groups import lone_error_unwrapped
+from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint
+from clipfs.mount.prepare import Prepared, prepare, resolve
+from clipfs.mount.server import serve
+from clipfs.tiers.stack import TierHooks, TierSettings, open_tiers
+from clipfs.tiers.storer import left_behind, note_storing
+from clipfs.tiers.tier import IndexedLayer
+from clipfs.tree.reader import ImageIndex
+
+
+@click.command()
+@click.argument("image")
+@click.argument("mountpoint", type=click.Path(path_type=Path))
+@options.root_option
+@options.image_options
+@click.option(
+    "--front",
+    type=click.Choice(["auto", "erofs", "fuse"]),
+    default="auto",
+    show_default=True,
+    help="How the tree is shown; in this version auto is fuse.",
+)
+@click.option("--foreground", is_flag=True, help="Serve in this process, log to its stderr.")
+@click.option(
+    "--log-to",
+    type=click.Choice(["file", "stderr"]),
+    default="file",
+    hidden=True,  # for the driver, whose container's log is where people look
+)
+@options.json_option
+@options.log_options
+def mount(
+    image: str,
+    mountpoint: Path,
+    platform: str | None,
+    front: str,
+    foreground: bool,
+    log_to: str,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Mount IMAGE at MOUNTPOINT, read-only; returns when the tree is readable.
+
+    MOUNTPOINT is made if absent; it must be empty and not a mount.
+    """
+    begin = time.perf_counter()
+    options.check_front(front)
+    reference = parse_reference(image)
+    settings = options.tier_settings(**given)
+    where = mountpoint.absolute()
+    check_mountpoint(where)
+    with progress.shown(quiet=False) as on_progress:
+        prepared, to_store = trio.run(
+            prepared_for_mount,
+            settings,
+            reference,
+            options.chosen_platform(platform),
+            on_progress,
+        )
+    mount_begin = time.perf_counter()
+
+    def say(pid: int) -> None:
+        mount_s = time.perf_counter() - mount_begin
+        report(prepared, settings, pid, mount_s, time.perf_counter() - begin, where, as_json)
+
+    def run(on_ready: Callable[[], None]) -> None:
+        for layer in to_store:
+            note_storing(settings.layout, layer.cache_key)  # in the process that will store it
+
+        async def main() -> None:
+            await serve(prepared, settings, where, to_store=to_store, on_ready=on_ready)
+
+        trio.run(main)
+
+    with made_mountpoint(where):
+        if foreground:
+            import os
+
+            run(lambda: say(os.getpid()))
+        else:
+            folder = settings.layout.run / "log" if log_to == "file" else None
+            say(leave_behind(run, log_folder=folder))
+
+
+async def prepared_for_mount(
+    settings: TierSettings,
+    reference: Reference,
+    platform: Platform,
+    on_progress: progress.OnProgress,
+) -> tuple[Prepared, list[IndexedLayer]]:
+    """The indexed image, and the layers that its server is to store in the content cache."""
+    filled: list[IndexedLayer] = []
+    with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
+        hooks = TierHooks(on_read=own.add, on_progress=on_progress, on_filled=filled.append)
+        async with settings.open_registry() as registry:
+            image, resolve_s = await resolve(registry, reference, platform)
+            async with open_tiers(settings, registry, image.reference, hooks=hooks) as tiers:
+                prepared = await prepare(image, tiers, settings, resolve_s=resolve_s)
+    if settings.content_cache_url is None:
+        return prepared, []
+    return prepared, filled + left_behind(settings.layout, prepared.layers)
+
+
+def report(
+    prepared: Prepared,
+    settings: TierSettings,
+    pid: int,
+    mount_s: float,
+    total_s: float,
+    mountpoint: Path,
+    as_json: bool,
+) -> None:
+    with ImageIndex.open(prepared.index_path) as index:
+        entries, total_bytes = index.entry_count, index.total_bytes
+    if not as_json:
+        click.echo(
+            f"{prepared.image.reference} is at {mountpoint}: {entries} entries, "
+            f"{human_bytes(total_bytes)}, {total_s:.2f} s, served by process {pid}"
+        )
+        return
+    print_json(
+        {
+            "image": str(prepared.image.reference),
+            "digest": prepared.image.digest,
+            "front": "fuse",
+            "entries": entries,
+            "bytes": total_bytes,
+            "layers": layer_rows(prepared, settings),
+            "seconds": {
+                "resolve": prepared.resolve_s,
+                "index": prepared.index_s,
+                "mount": mount_s,
+                "total": total_s,
+            },
+            "pid": pid,
+        }
+    )
+
+
+def layer_rows(prepared: Prepared, settings: TierSettings) -> list[dict[str, object]]:
+    return [
+        {
+            "digest": one.layer.digest,
+            "cache_key": one.cache_key,
+            "media_type": one.layer.media_type,
+            "size": one.layer.size,
+            "payload_size": one.index.payload_bytes,
+            "complete": settings.layout.payload(one.cache_key).exists(),
+        }
+        for one in prepared.layers
+    ]

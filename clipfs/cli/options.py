@@ -1,0 +1,196 @@
+"""The options that commands share, and what they become: settings, read from their files.
+
+Each decorator adds its options to a click command; each `*_settings` function takes just
+those options by name. Files are read here, once, so that nothing below opens an option.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import click
+import structlog
+
+from clipfs import errors
+from clipfs.cli import logs
+from clipfs.image.credentials import RegistryConfig, load_registry_config
+from clipfs.image.platform import Platform, host_platform, parse_platform
+from clipfs.layer.layout import Layout
+from clipfs.layer.seal import KeyRing
+from clipfs.tiers.stack import TierSettings
+
+log = structlog.get_logger()
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for one in reversed(decorators):
+            command = one(command)
+        return command
+
+    return decorate
+
+
+def _configure_logs(context: click.Context, _: click.Parameter, value: str) -> str:
+    chosen = context.meta.setdefault("clipfs.logs", {"log_format": "text", "log_level": "info"})
+    chosen[_.name] = value
+    logs.configure(chosen["log_format"], chosen["log_level"])
+    return value
+
+
+def log_options(command: F) -> F:
+    return _all(
+        click.option(
+            "--log-format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            callback=_configure_logs,
+            expose_value=False,
+            help="How log lines on stderr look.",
+        ),
+        click.option(
+            "--log-level",
+            type=click.Choice(logs.LEVELS),
+            default="info",
+            show_default=True,
+            callback=_configure_logs,
+            expose_value=False,
+            help="The least level that is logged.",
+        ),
+    )(command)
+
+
+def json_option(command: F) -> F:
+    return click.option(
+        "--json", "as_json", is_flag=True, help="One JSON object on stdout, nothing else there."
+    )(command)
+
+
+def root_option(command: F) -> F:
+    return click.option(
+        "--root",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("/images"),
+        show_default=True,
+        help="Where payloads, indexes and state lie; shared by all images of the node.",
+    )(command)
+
+
+def image_options(command: F) -> F:
+    """Tiers, registry and platform: for every command that takes an image."""
+    return _all(
+        click.option(
+            "--content-cache",
+            "content_cache",
+            metavar="URL",
+            multiple=True,
+            help="http://host:port of the content cache; none: tier 2 is off.",
+        ),
+        click.option(
+            "--content-cache-token-file",
+            type=_FILE,
+            metavar="F",
+            help="Its first line is the content cache's token.",
+        ),
+        click.option(
+            "--index-key-file",
+            type=_FILE,
+            metavar="F",
+            help="Keys that sign layer indexes, one a line: the first signs, all verify. "
+            "Absent: the node's own key, and no index is shared.",
+        ),
+        click.option(
+            "--platform",
+            metavar="OS/ARCH[/VARIANT]",
+            help="Which image of a manifest list.  [default: this machine's]",
+        ),
+        click.option(
+            "--registry-config",
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="A docker config.json with the registries' credentials.",
+        ),
+        click.option(
+            "--plain-http",
+            metavar="HOST[:PORT]",
+            multiple=True,
+            help="A registry that speaks plain HTTP; repeatable.",
+        ),
+    )(command)
+
+
+def tier_settings(
+    *,
+    root: Path,
+    content_cache: tuple[str, ...],
+    content_cache_token_file: Path | None,
+    index_key_file: Path | None,
+    registry_config: Path | None,
+    plain_http: tuple[str, ...],
+    **_: object,
+) -> TierSettings:
+    """The options as values; InvalidInput names the option or file that is wrong."""
+    layout = Layout(root.absolute())
+    try:
+        layout.make()
+    except OSError as error:
+        raise errors.InvalidInput(f"--root {root}: {error.strerror}") from error
+    if not content_cache:
+        log.warning("ContentCache not configured")
+    return TierSettings(
+        layout=layout,
+        keys=(
+            KeyRing.from_file(index_key_file)
+            if index_key_file
+            else KeyRing.own(layout.index / "key")
+        ),
+        registry_config=(
+            load_registry_config(registry_config) if registry_config else RegistryConfig.empty()
+        ),
+        plain_http=frozenset(plain_http),
+        content_cache_url=content_cache_url(content_cache),
+        content_cache_token=(
+            read_token(content_cache_token_file) if content_cache_token_file else None
+        ),
+    )
+
+
+def content_cache_url(given: tuple[str, ...]) -> str | None:
+    """The one URL that this version takes; InvalidInput says what is wrong with another."""
+    if not given:
+        return None
+    if len(given) > 1:
+        raise errors.InvalidInput("--content-cache: this version takes one URL")
+    parts = urlsplit(given[0])
+    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
+        raise errors.InvalidInput(
+            f"--content-cache {given[0]}: this version takes http://host:port"
+        )
+    return given[0].rstrip("/")
+
+
+def read_token(path: Path) -> str:
+    """The first line of a token file; InvalidInput if there is none."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.InvalidInput(f"token file {path}: {error}") from error
+    if not lines or not lines[0].strip():
+        raise errors.InvalidInput(f"token file {path}: its first line is empty, not a token")
+    return lines[0].strip()
+
+
+def chosen_platform(text: str | None) -> Platform:
+    return parse_platform(text) if text else host_platform()
+
+
+def check_front(front: str) -> None:
+    """In this version `auto` is `fuse`."""
+    if front == "erofs":
+        raise errors.InvalidInput("--front erofs: this version serves by fuse only; use auto")

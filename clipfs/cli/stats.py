@@ -1,0 +1,51 @@
+"""`clipfs stats`: what the tiers of this node have served, and its mounts."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clipfs.cli import options
+from clipfs.cli.output import human_bytes, print_json
+from clipfs.layer.layout import Layout
+from clipfs.mount import counters, records
+from clipfs.tiers.storer import storing_now
+
+
+@click.command()
+@options.root_option
+@options.json_option
+@options.log_options
+def stats(root: Path, as_json: bool) -> None:
+    """Reads and bytes by tier since run/ was made, ended servers included; the mounts."""
+    layout = Layout(root.absolute())
+    value = collected(layout)
+    if as_json:
+        print_json(value)
+        return
+    for tier in ("disk", "content_cache", "registry"):
+        row = value[tier]
+        click.echo(f"{tier:<14} {row['reads']:>9} reads  {human_bytes(row['bytes']):>11}")
+    for key in value["storing"]:
+        click.echo(f"storing        {key}")
+    for row in value["mounts"]:
+        click.echo(f"{row['mountpoint']}  {row['image']}  {row['front']}  process {row['pid']}")
+
+
+def collected(layout: Layout) -> dict[str, Any]:
+    """The JSON of contract: sums on top, the living mounts with their own figures."""
+    return {
+        **counters.sum_all(layout),
+        "storing": storing_now(layout),
+        "mounts": [
+            {
+                "image": record.image,
+                "digest": record.digest,
+                "mountpoint": record.mountpoint,
+                "front": record.front,
+                "pid": record.pid,
+                **counters.of(layout, record.pid),
+            }
+            for record in records.living(layout)
+        ],
+    }

@@ -1,0 +1,126 @@
+"""Registry credentials, from a docker `config.json` or a Kubernetes pull secret.
+
+Nothing here prints a secret: reprs and errors name files and hosts only. Credential helpers
+are programs of the machine that wrote the file; they are not run.
+
+Source: docker's config.json, "auths"; Kubernetes, "kubernetes.io/dockerconfigjson".
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from clipfs import errors
+from clipfs.image.reference import DOCKER_HUB
+
+MAX_CONFIG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """A user's name and password, or an identity token to be exchanged for one."""
+
+    username: str
+    password: str = field(repr=False)
+    identity_token: str | None = field(default=None, repr=False)
+
+
+class _Auth(msgspec.Struct):
+    auth: str | None = None
+    username: str | None = None
+    password: str | None = None
+    identitytoken: str | None = None
+
+
+class _Config(msgspec.Struct):
+    auths: dict[str, _Auth] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryConfig:
+    """Credentials by `host[:port]` or `host[:port]/path`; the longest path wins."""
+
+    by_place: Mapping[str, Credentials] = field(repr=False)
+
+    @classmethod
+    def empty(cls) -> Self:
+        return cls({})
+
+    @classmethod
+    def single(cls, registry: str, username: str, password: str) -> Self:
+        return cls({registry: Credentials(username=username, password=password)})
+
+    @classmethod
+    def from_json(cls, data: bytes, *, source: str) -> Self:
+        """The `auths` of a config.json; InvalidInput names source, never the content."""
+        try:
+            config = msgspec.json.decode(data, type=_Config)
+            return cls(
+                {
+                    _place(key): credentials
+                    for key, auth in config.auths.items()
+                    if (credentials := _credentials(auth)) is not None
+                }
+            )
+        except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error) as error:
+            raise errors.InvalidInput(
+                f"registry config {source} is not a docker config.json with auths"
+            ) from _without_content(error)
+
+    def merged(self, nearer: "RegistryConfig") -> "RegistryConfig":
+        """Both; where both speak of a place, nearer's word holds."""
+        return RegistryConfig({**self.by_place, **nearer.by_place})
+
+    def for_repository(self, registry: str, repository: str) -> Credentials | None:
+        parts = [registry, *repository.split("/")]
+        for length in range(len(parts), 0, -1):
+            found = self.by_place.get("/".join(parts[:length]))
+            if found is not None:
+                return found
+        return None
+
+
+def load_registry_config(path: Path) -> RegistryConfig:
+    """InvalidInput names the file and what is wrong with it."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise errors.InvalidInput(f"registry config {path}: {error.strerror}") from error
+    if len(data) > MAX_CONFIG_BYTES:
+        raise errors.InvalidInput(f"registry config {path} is over {MAX_CONFIG_BYTES} bytes")
+    return RegistryConfig.from_json(data, source=str(path))
+
+
+def _place(key: str) -> str:
+    """`https://index.docker.io/v1/` -> docker.io; others lose scheme, /v1/, /v2/ and slash."""
+    bare = key.split("://", 1)[-1].rstrip("/")
+    for version in ("/v1", "/v2"):
+        bare = bare.removesuffix(version)
+    host, slash, path = bare.partition("/")
+    if host in ("index.docker.io", "registry-1.docker.io", DOCKER_HUB):
+        host = DOCKER_HUB
+    return host + slash + path
+
+
+def _credentials(auth: _Auth) -> Credentials | None:
+    username, password = auth.username or "", auth.password or ""
+    if auth.auth:
+        username, _, password = base64.b64decode(auth.auth).decode().partition(":")
+        password = password.strip("\0")
+    if not (username or auth.identitytoken):
+        return None
+    return Credentials(
+        username=username, password=password, identity_token=auth.identitytoken or None
+    )
+
+
+def _without_content(error: Exception) -> Exception:
+    return (
+        type(error)("content withheld") if isinstance(error, msgspec.DecodeError) else ValueError()
+    )

@@ -1,0 +1,194 @@
+"""Manifests, bytes in and plain values out: which descriptor, which layers, which diff_ids.
+
+The bytes were checked against the digest that named them before they came here; what they
+say is still anybody's. Everything that clipfs does not read is refused in one line.
+
+Source: OCI image specification, "Image Index", "Image Manifest", "Image Configuration",
+"Descriptor"; Docker image manifest version 2, schema 2.
+"""
+
+from typing import Annotated, TypeVar
+
+import msgspec
+
+from clipfs import errors
+from clipfs.image import platform as platforms
+from clipfs.image.digest import Digest, parse_digest
+from clipfs.image.model import Layer
+from clipfs.image.platform import Platform
+
+MAX_DOCUMENT_BYTES = 4 << 20
+"""What registries themselves take for a manifest; a config is smaller."""
+
+MAX_LAYERS = 1024
+"""Docker stops at 127; the index numbers devices with 16 bits."""
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+INDEXES = frozenset((OCI_INDEX, DOCKER_LIST))
+MANIFESTS = frozenset((OCI_MANIFEST, DOCKER_MANIFEST))
+ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_LIST, DOCKER_MANIFEST))
+CONFIGS = frozenset(
+    (
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.docker.container.image.v1+json",
+    )
+)
+LAYERS = frozenset(
+    (
+        "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+        "application/vnd.docker.image.rootfs.diff.tar",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    )
+)
+FOREIGN = ("nondistributable", "foreign")
+
+Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+T = TypeVar("T")
+
+
+class _Platform(msgspec.Struct, frozen=True):
+    os: str = ""
+    architecture: str = ""
+    variant: str | None = None
+
+
+class _Descriptor(msgspec.Struct, frozen=True, rename="camel"):
+    media_type: str
+    digest: str
+    size: Size
+    platform: _Platform | None = None
+
+
+class _Document(msgspec.Struct, frozen=True, rename="camel"):
+    """An index or a manifest, as far as it says which it is."""
+
+    schema_version: int
+    media_type: str | None = None
+    manifests: list[_Descriptor] | None = None
+    config: _Descriptor | None = None
+    layers: list[_Descriptor] | None = None
+
+
+class _RootFs(msgspec.Struct, frozen=True):
+    diff_ids: list[str]
+
+
+class _Config(msgspec.Struct, frozen=True):
+    rootfs: _RootFs
+
+
+class Child(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that another one names."""
+
+    media_type: str
+    digest: Digest
+    size: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """An image manifest: its config, and its layers without their diff_ids."""
+
+    config: Child
+    layers: tuple[Child, ...]
+
+
+def parse_document(data: bytes, *, media_type: str, of: str, wanted: Platform) -> Child | Manifest:
+    """The child for the wanted platform if data is an index, else the manifest that it is.
+
+    media_type  as the registry or the parent says it
+    of          what data is, for errors
+    """
+    document = _decoded(data, _Document, of)
+    if document.schema_version != 2:
+        raise errors.UnsupportedImage(
+            f"{of}: manifest schema {document.schema_version} is not supported; push it again "
+            "with a current tool"
+        )
+    kind = document.media_type or media_type
+    if kind in INDEXES or (document.manifests is not None and document.layers is None):
+        return _chosen(document.manifests or [], of, wanted)
+    if kind not in MANIFESTS:
+        raise errors.UnsupportedImage(f"{of}: the media type {kind[:100]!r} is not an image's")
+    return _manifest(document, of)
+
+
+def parse_config(data: bytes, manifest: Manifest, *, of: str) -> tuple[Layer, ...]:
+    """The layers with the diff_ids that the config gives them; CorruptImage if they differ."""
+    diff_ids = _decoded(data, _Config, of).rootfs.diff_ids
+    if len(diff_ids) != len(manifest.layers):
+        raise errors.CorruptImage(
+            f"{of}: the manifest has {len(manifest.layers)} layers, the config "
+            f"{len(diff_ids)} diff_ids"
+        )
+    return tuple(
+        Layer(
+            digest=layer.digest,
+            size=layer.size,
+            media_type=layer.media_type,
+            diff_id=parse_digest(diff_id, of=f"{of}: a diff_id"),
+        )
+        for layer, diff_id in zip(manifest.layers, diff_ids, strict=True)
+    )
+
+
+def _chosen(children: list[_Descriptor], of: str, wanted: Platform) -> Child:
+    offered = [_platform(child) for child in children]
+    place = platforms.choose(wanted, offered)
+    if place is None:
+        there = ", ".join(sorted({str(one) for one in offered if one})[:20]) or "none"
+        raise errors.ImageNotFound(f"{of}: no image for {wanted}; there are: {there}")
+    return _child(children[place], of)
+
+
+def _platform(child: _Descriptor) -> Platform | None:
+    one = child.platform
+    if one is None or not one.os or one.os == "unknown":  # attestations say unknown/unknown
+        return None
+    return Platform(one.os, one.architecture, one.variant or None)
+
+
+def _manifest(document: _Document, of: str) -> Manifest:
+    if document.config is None or document.layers is None:
+        raise errors.CorruptImage(f"{of}: the manifest has no config or no layers")
+    if document.config.media_type not in CONFIGS:
+        raise errors.UnsupportedImage(
+            f"{of}: an artifact of type {document.config.media_type[:100]!r}, not an image; "
+            "artifacts are not supported yet"
+        )
+    if len(document.layers) > MAX_LAYERS:
+        raise errors.UnsupportedImage(f"{of}: {len(document.layers)} layers, over {MAX_LAYERS}")
+    for layer in document.layers:
+        if any(word in layer.media_type for word in FOREIGN):
+            raise errors.UnsupportedImage(
+                f"{of}: layer {layer.digest[:80]} is foreign ({layer.media_type[:100]}), "
+                "its bytes are not in the registry"
+            )
+        if layer.media_type not in LAYERS:
+            raise errors.UnsupportedImage(
+                f"{of}: the layer media type {layer.media_type[:100]!r} is not supported"
+            )
+    return Manifest(
+        config=_child(document.config, of),
+        layers=tuple(_child(layer, of) for layer in document.layers),
+    )
+
+
+def _child(descriptor: _Descriptor, of: str) -> Child:
+    return Child(
+        media_type=descriptor.media_type,
+        digest=parse_digest(descriptor.digest, of=of),
+        size=descriptor.size,
+    )
+
+
+def _decoded(data: bytes, kind: type[T], of: str) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise errors.CorruptImage(f"{of}: malformed: {error}") from error

@@ -1,0 +1,49 @@
+"""What an image is to the rest of clipfs: a manifest digest and its layers, in order.
+
+Plain frozen values; how they are found is `clipfs.image.registry`'s.
+Source: OCI image specification, "Descriptor", "Image Manifest", "Image Configuration".
+"""
+
+from dataclasses import dataclass
+
+from clipfs.image.digest import Digest, cache_key
+from clipfs.image.reference import Reference
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One layer as the manifest and the config name it.
+
+    digest      of the blob as it is stored in the registry (compressed)
+    size        bytes of that blob
+    diff_id     digest of the payload, the decompressed bytes
+    """
+
+    digest: Digest
+    size: int
+    media_type: str
+    diff_id: Digest
+
+    @property
+    def cache_key(self) -> str:
+        return cache_key(self.digest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One platform's image: `digest` names its manifest; layers[0] is the lowest."""
+
+    reference: Reference
+    digest: Digest
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobSource:
+    """Where a blob can be read right now with one plain GET: authorised, redirects followed.
+
+    headers  may hold a credential: never in a log, an argument list or a file
+    """
+
+    url: str
+    headers: dict[str, str]

@@ -1,0 +1,106 @@
+"""Image references: text in, a normalised name out.
+
+    ubuntu                          docker.io/library/ubuntu:latest
+    host:5000/team/app:1.2          as it stands
+    app@sha256:...                  a digest; with a tag beside it the digest decides
+
+Source: distribution's reference grammar (reference.go, in its comments); docker.io short
+names as in its `ParseNormalizedNamed`.
+"""
+
+import re
+from dataclasses import dataclass, replace
+from typing import Self
+
+from clipfs import errors
+from clipfs.image.digest import Digest
+
+DOCKER_HUB = "docker.io"
+DEFAULT_TAG = "latest"
+MAX_NAME_BYTES = 255
+
+_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]{{1,5}})?")
+_PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_PATH_PART}(?:/{_PATH_PART})*")
+_TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reference:
+    """Where an image is: registry host[:port], repository, and a tag or a digest or both."""
+
+    registry: str
+    repository: str
+    tag: str | None = None
+    digest: Digest | None = None
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.registry}/{self.repository}{tag}{digest}"
+
+    @property
+    def version(self) -> str:
+        """What the registry is asked for: the digest if there is one, else the tag."""
+        return self.digest or self.tag or DEFAULT_TAG
+
+    def with_digest(self, digest: Digest) -> Self:
+        return replace(self, digest=digest)
+
+
+def parse_reference(text: str) -> Reference:
+    """The image that text names; InvalidInput says which part is wrong."""
+    name, at, digest = text.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
+        raise _invalid(text, "what follows @ is not a sha256 digest (sha256: and 64 hex digits)")
+    registry, path = _split_host(name)
+    path, colon, tag = path.partition(":")
+    if colon and not _TAG.fullmatch(tag):
+        raise _invalid(text, f"{tag[:130]!r} is not a tag (letters, digits, _ . -, at most 128)")
+    if registry == DOCKER_HUB and path and "/" not in path:
+        path = f"library/{path}"
+    if not _HOST.fullmatch(registry) or not _is_port(registry):
+        raise _invalid(text, f"{registry[:80]!r} is not a registry host[:port]")
+    if not _REPOSITORY.fullmatch(path):
+        raise _invalid(
+            text, "the repository takes lower-case letters, digits and single . _ - between them"
+        )
+    if len(registry) + 1 + len(path) > MAX_NAME_BYTES:
+        raise _invalid(text, f"the name is longer than {MAX_NAME_BYTES} characters")
+    if not (colon or at):
+        tag = DEFAULT_TAG
+    return Reference(
+        registry=registry,
+        repository=path,
+        tag=tag or None,
+        digest=Digest(digest) if at else None,
+    )
+
+
+def _split_host(name: str) -> tuple[str, str]:
+    """The first component is a host if it looks like one: a dot, a colon, or localhost."""
+    first, slash, rest = name.partition("/")
+    if slash and (any(sign in first for sign in ".:[") or first == "localhost" or _upper(first)):
+        host = DOCKER_HUB if first in ("index.docker.io", "registry-1.docker.io") else first
+        return host, rest
+    return DOCKER_HUB, name
+
+
+def _upper(text: str) -> bool:
+    return text.lower() != text
+
+
+def _is_port(registry: str) -> bool:
+    _, colon, port = registry.rpartition(":")
+    if not colon or port.endswith("]"):
+        return True
+    return 0 < int(port) < 65536
+
+
+def _invalid(text: str, reason: str) -> errors.InvalidInput:
+    shown = ascii(text[:200]) if text else "''"
+    return errors.InvalidInput(
+        f"image reference {shown}: {reason}; write it as [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]"
+    )

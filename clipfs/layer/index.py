@@ -1,0 +1,112 @@
+"""The layer index: what one pass over a payload yields, and its file format.
+
+Entries stand in archive order with names as `clipfs.layer.tar` normalised them; whiteouts
+are entries like any other, judged by `clipfs.tree.merge`. The encoding is deterministic: the
+same payload gives the same bytes on every node. Derived data, so it is sealed (`seal.py`).
+
+Source: BLAKE3 for chunk digests; OCI image specification, "Image Layer Filesystem Changeset".
+"""
+
+import enum
+from collections.abc import Iterable
+
+import msgspec
+
+CHUNK_BYTES = 128 * 1024
+"""Bytes of payload that are fetched, verified and marked present together."""
+
+CHUNK_DIGEST_BYTES = 32
+VERSION = 1
+
+
+class EntryKind(enum.IntEnum):
+    """What a tar member is; values are part of the format."""
+
+    FILE = 1
+    DIRECTORY = 2
+    SYMLINK = 3
+    HARDLINK = 4
+    CHARACTER = 5
+    BLOCK = 6
+    FIFO = 7
+
+
+class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
+    """One member of a layer.
+
+    path            raw bytes, "/"-separated, relative, without "." or ".."; b"" is the root
+    mode            permission bits, 07777
+    mtime_s         seconds since the epoch, may be negative; mtime_ns in [0, 1e9)
+    size            bytes of a file's content; 0 for what is not a file
+    payload_offset  where that content starts in the payload; a multiple of 512
+    target          a symlink's target as it stands; a hard link's path, normalised like path
+    xattrs          (full name, value) sorted by name
+    """
+
+    path: bytes
+    kind: EntryKind
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    mtime_s: int = 0
+    mtime_ns: int = 0
+    size: int = 0
+    payload_offset: int = 0
+    target: bytes = b""
+    rdev_major: int = 0
+    rdev_minor: int = 0
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class LayerIndex(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
+    """One layer's payload: how long, what every chunk must be, what it holds.
+
+    chunk_digests  BLAKE3 of each chunk, 32 bytes each, the last chunk may be short
+    raw_entries    encoded entries; `entries()` decodes them, a reader of bytes never needs to
+    """
+
+    version: int
+    payload_bytes: int
+    diff_id: str
+    chunk_digests: bytes
+    raw_entries: msgspec.Raw
+
+    @property
+    def chunk_count(self) -> int:
+        return len(self.chunk_digests) // CHUNK_DIGEST_BYTES
+
+    def chunk_digest(self, chunk: int) -> bytes:
+        start = chunk * CHUNK_DIGEST_BYTES
+        return self.chunk_digests[start : start + CHUNK_DIGEST_BYTES]
+
+    def entries(self) -> list[Entry]:
+        return msgspec.msgpack.decode(self.raw_entries, type=list[Entry])
+
+
+def make_index(
+    *, payload_bytes: int, diff_id: str, chunk_digests: bytes, entries: Iterable[Entry]
+) -> LayerIndex:
+    """An index of this version; entries in archive order."""
+    return LayerIndex(
+        version=VERSION,
+        payload_bytes=payload_bytes,
+        diff_id=diff_id,
+        chunk_digests=chunk_digests,
+        raw_entries=msgspec.Raw(msgspec.msgpack.encode(list(entries))),
+    )
+
+
+def encode(index: LayerIndex) -> bytes:
+    """The content of a layer index, unsealed; the same bytes for the same index."""
+    return msgspec.msgpack.encode(index)
+
+
+def decode(content: bytes) -> LayerIndex | None:
+    """The index that content holds; None if it is of another version or malformed."""
+    try:
+        index = msgspec.msgpack.decode(content, type=LayerIndex)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None
+    chunks = -(-index.payload_bytes // CHUNK_BYTES)
+    whole = len(index.chunk_digests) == chunks * CHUNK_DIGEST_BYTES
+    return index if index.version == VERSION and whole else None

@@ -1,0 +1,55 @@
+"""Where things lie under `--root`. Names are promises: scripts and operators rely on them.
+
+cache/sha256_<layer>                complete, verified payload, and nothing else
+partial/sha256_<layer>[.chunks]     a payload on its way, and which chunks of it are there
+index/sha256_<layer>.v1.toc         layer index
+index/sha256_<manifest>.v1.erofs    image index
+index/key                           the node's own signing key, where none was given
+run/                                state of mounts and volumes; may go when nothing is mounted
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Paths under one root; `key` is a cache key, `sha256_<hex>`."""
+
+    root: Path
+
+    @property
+    def cache(self) -> Path:
+        return self.root / "cache"
+
+    @property
+    def partial(self) -> Path:
+        return self.root / "partial"
+
+    @property
+    def index(self) -> Path:
+        return self.root / "index"
+
+    @property
+    def run(self) -> Path:
+        return self.root / "run"
+
+    def payload(self, key: str) -> Path:
+        return self.cache / key
+
+    def partial_payload(self, key: str) -> Path:
+        return self.partial / key
+
+    def chunk_map(self, key: str) -> Path:
+        return self.partial / f"{key}.chunks"
+
+    def layer_index(self, key: str) -> Path:
+        return self.index / f"{key}.v1.toc"
+
+    def image_index(self, key: str) -> Path:
+        return self.index / f"{key}.v1.erofs"
+
+    def make(self) -> None:
+        """Create the folders that are missing, private to root: payloads may be secrets."""
+        for folder in (self.cache, self.partial, self.index, self.run):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,0 +1,34 @@
+"""Limits on what a layer may be: outside input is bounded before it is believed.
+
+Each has a name and a reason; a layer beyond one is refused as CorruptImage, with the figure.
+"""
+
+MAX_PAYLOAD_BYTES = 1 << 40
+"""One layer's decompressed bytes: ten times the largest model weights seen in one layer."""
+
+MAX_RATIO = 2000
+"""Payload over blob. gzip ends near 1,030; zstd goes further only on bombs."""
+
+RATIO_FREE_BYTES = 64 << 20
+"""Payload below this is never judged by its ratio: an empty tar compresses very well."""
+
+MAX_ENTRIES = 4_000_000
+"""Tar members of one layer; a million-file layer is large already."""
+
+MAX_DEPTH = 1024
+"""Components of one path: PATH_MAX is 4,096 bytes, so at most 2,048 of one letter."""
+
+MAX_PATH_BYTES = 4096
+"""PATH_MAX: a longer name could never be opened."""
+
+MAX_COMPONENT_BYTES = 255
+"""NAME_MAX of Linux."""
+
+MAX_HEADER_BYTES = 1 << 20
+"""One PAX or GNU long-name record; the kernel allows 64 KiB an xattr."""
+
+MAX_XATTR_BYTES = 65536
+"""All xattrs of one member together, names included; the kernel's own limit for a list."""
+
+MAX_ZSTD_WINDOW_BYTES = 128 << 20
+"""What `zstd --ultra --long=27` makes; a larger window wants more memory than a pass has."""

@@ -1,0 +1,204 @@
+"""A payload on its way: a sparse file, and a map of which of its chunks are there.
+
+`sha256_<layer>.chunks` is 64 bytes of header and one byte a chunk: ABSENT, WRITTEN (the data
+is in the page cache of the boot that the header names) or DURABLE (it was fsynced before the
+byte was written). After a reboot WRITTEN counts as ABSENT, so a map never promises data that
+a power cut has taken. One byte a chunk, written with pwrite: processes share a map without
+a lock. `fill_lock` makes one process at a time the layer's filler on this node.
+
+Not here: which bytes are right (`clipfs.layer.index`); who fills (`clipfs.tiers`).
+"""
+
+import enum
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+from clipfs.layer.index import CHUNK_BYTES
+from clipfs.layer.layout import Layout
+
+MAP_HEADER_BYTES = 64
+MAP_MAGIC = b"CLIPMAP1"
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class ChunkState(enum.IntEnum):
+    ABSENT = 0
+    WRITTEN = 1
+    DURABLE = 2
+
+
+def mark_written(map_fd: int, chunks: range) -> None:
+    """Say that the data of chunks is in the payload file; call it after the data's pwrite."""
+    os.pwrite(map_fd, bytes([ChunkState.WRITTEN]) * len(chunks), MAP_HEADER_BYTES + chunks.start)
+
+
+class Partial:
+    """One layer's partial payload, open. Its chunks are shared with other processes."""
+
+    def __init__(self, layout: Layout, key: str, *, payload_bytes: int) -> None:
+        """Open it, or make it empty; what an earlier boot did not make durable is dropped."""
+        self.key = key
+        self.payload_bytes = payload_bytes
+        self.chunk_count = -(-payload_bytes // CHUNK_BYTES)
+        self._layout = layout
+        self.payload_fd = os.open(layout.partial_payload(key), os.O_RDWR | os.O_CREAT, 0o600)
+        self.map_fd = os.open(layout.chunk_map(key), os.O_RDWR | os.O_CREAT, 0o600)
+        self._complete = False
+        fcntl.flock(self.payload_fd, fcntl.LOCK_EX)  # only while the header is judged
+        try:
+            self._open_map()
+        finally:
+            fcntl.flock(self.payload_fd, fcntl.LOCK_UN)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        os.close(self.payload_fd)
+        os.close(self.map_fd)
+
+    def missing(self, chunks: range) -> list[range]:
+        """The runs of chunks that are not there, ascending; empty if all are."""
+        if self._complete:
+            return []
+        states = os.pread(self.map_fd, len(chunks), MAP_HEADER_BYTES + chunks.start)
+        runs: list[range] = []
+        for chunk, state in zip(chunks, states.ljust(len(chunks), b"\0"), strict=True):
+            if state != ChunkState.ABSENT:
+                continue
+            if runs and runs[-1].stop == chunk:
+                runs[-1] = range(runs[-1].start, chunk + 1)
+            else:
+                runs.append(range(chunk, chunk + 1))
+        return runs
+
+    def is_complete(self) -> bool:
+        self._complete = self._complete or not self.missing(range(self.chunk_count))
+        return self._complete
+
+    def write(self, chunks: range, data: bytes | bytearray | memoryview) -> None:
+        """Store verified data of whole chunks (the payload's last one may be short)."""
+        write_all(self.payload_fd, data, chunks.start * CHUNK_BYTES)
+        mark_written(self.map_fd, chunks)
+
+    def sync(self) -> None:
+        """Make durable what is written; the data reaches the disk before the map says so."""
+        states = os.pread(self.map_fd, self.chunk_count, MAP_HEADER_BYTES)
+        if ChunkState.WRITTEN not in states:
+            return
+        os.fdatasync(self.payload_fd)
+        for chunk, state in enumerate(states):
+            if state == ChunkState.WRITTEN:
+                durable = bytes([ChunkState.DURABLE])
+                os.pwrite(self.map_fd, durable, MAP_HEADER_BYTES + chunk)
+        os.fdatasync(self.map_fd)
+
+    def promote(self) -> None:
+        """Make a complete partial the payload in `cache/`; harmless if another process has."""
+        if not self.is_complete():
+            raise ValueError(f"{self.key} is not complete")
+        self.sync()
+        here = self._layout.partial_payload(self.key)
+        if _same_file(here, self.payload_fd):
+            publish(self._layout, self.key)
+        if _same_file(self._layout.chunk_map(self.key), self.map_fd):
+            self._layout.chunk_map(self.key).unlink(missing_ok=True)
+
+    def _open_map(self) -> None:
+        header = MAP_MAGIC + boot_id().encode() + self.payload_bytes.to_bytes(8, "little")
+        found = os.pread(self.map_fd, len(header), 0)
+        if found == header:
+            return
+        states = b""
+        if found[:8] == MAP_MAGIC and found[-8:] == header[-8:] and len(found) == len(header):
+            states = os.pread(self.map_fd, self.chunk_count, MAP_HEADER_BYTES)
+        kept = bytes(s if s == ChunkState.DURABLE else ChunkState.ABSENT for s in states)
+        os.ftruncate(self.payload_fd, self.payload_bytes)
+        os.pwrite(self.map_fd, kept.ljust(self.chunk_count, b"\0"), MAP_HEADER_BYTES)
+        os.fdatasync(self.map_fd)  # before the header claims these states for this boot
+        os.pwrite(self.map_fd, header, 0)
+        os.fdatasync(self.map_fd)
+
+
+def publish(layout: Layout, key: str) -> None:
+    """Rename a complete, verified and fsynced partial payload into `cache/`."""
+    os.chmod(layout.partial_payload(key), 0o400)
+    os.rename(layout.partial_payload(key), layout.payload(key))
+    sync_folder(layout.cache)
+    sync_folder(layout.partial)
+
+
+def sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace path by data, whole or not at all, durable on return."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        write_all(fd, data, 0)
+        os.fsync(fd)
+        os.rename(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(fd)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def fill_lock(layout: Layout, key: str) -> Iterator[bool]:
+    """Try to become the one filler of a layer on this node: True while held, False if taken.
+
+    The lock is on the folder's entry `run/<key>.fill`, so that the payload may be replaced
+    under it, and ends with its holder, however that dies.
+    """
+    path = layout.run / f"{key}.fill"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        if not _same_file(path, fd):  # its last holder removed it between our two calls
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            path.unlink(missing_ok=True)
+    finally:
+        os.close(fd)
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _same_file(path: Path, fd: int) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(fd))
+    except FileNotFoundError:
+        return False
+
+
+def boot_id() -> str:
+    """This boot's id, 36 characters: what an earlier boot said no longer holds."""
+    return _BOOT_ID.read_text().strip()

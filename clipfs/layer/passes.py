@@ -1,0 +1,102 @@
+"""Runs the full pass over a layer in a worker process, and waits for it: the parent's edge.
+
+Not here: the pass (`clipfs.layer.worker`); who may run one, where it writes, what becomes of
+the result (`clipfs.tiers.registry`).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from clipfs import errors
+from clipfs.image.model import BlobSource, Layer
+from clipfs.layer import index as layer_index
+from clipfs.layer.index import LayerIndex
+from clipfs.layer.process import run_worker
+
+WORKER = "clipfs.layer.worker"
+WORKER_MEMORY_BYTES = 1 << 30
+"""Address space, of which a pass touches less than 300 MB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassRequest:
+    """One pass over `layer`.
+
+    payload_fd      an empty file, or the partial payload of a fill
+    map_fd, index   of a fill: chunks are verified against index and marked as they come
+    """
+
+    layer: Layer
+    source: BlobSource
+    payload_fd: int
+    map_fd: int | None = None
+    index: LayerIndex | None = None
+    ca_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassProgress:
+    """Blob bytes downloaded; payload bytes written (in a fill: verified) so far."""
+
+    downloaded_bytes: int
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassResult:
+    index: LayerIndex
+    downloaded_bytes: int
+    warnings: tuple[str, ...]
+
+
+class _Line(msgspec.Struct, frozen=True):
+    downloaded: int
+    payload: int
+    warning: str | None = None
+
+
+async def run_pass(
+    request: PassRequest, *, on_progress: Callable[[PassProgress], None]
+) -> PassResult:
+    """The layer's index, its payload written and fsynced, all digests checked.
+
+    Raises        the worker's ClipError; NodeFault if it died
+    Cancellation  kills the worker
+    """
+    warnings: list[str] = []
+
+    def on_line(line: bytes) -> None:
+        said = msgspec.json.decode(line, type=_Line)
+        if said.warning is not None:
+            warnings.append(said.warning)
+        else:
+            on_progress(PassProgress(downloaded_bytes=said.downloaded, payload_bytes=said.payload))
+
+    fds = [fd for fd in (request.payload_fd, request.map_fd) if fd is not None]
+    content = await run_worker(
+        WORKER, _job(request), on_line=on_line, memory_bytes=WORKER_MEMORY_BYTES, pass_fds=fds
+    )
+    index = layer_index.decode(content)
+    if index is None:
+        raise errors.NodeFault(f"layer {request.layer.digest}: the worker's index is malformed")
+    return PassResult(index=index, downloaded_bytes=request.layer.size, warnings=tuple(warnings))
+
+
+def _job(request: PassRequest) -> bytes:
+    layer = request.layer
+    return msgspec.json.encode(
+        {
+            "digest": layer.digest,
+            "size": layer.size,
+            "diff_id": layer.diff_id,
+            "url": request.source.url,
+            "headers": request.source.headers,
+            "payload_fd": request.payload_fd,
+            "ca_file": str(request.ca_file) if request.ca_file else None,
+            "map_fd": request.map_fd,
+            "chunk_digests": request.index.chunk_digests if request.index else None,
+        }
+    )

@@ -1,0 +1,123 @@
+"""Reads and bytes by tier: one small file a process, so that a killed server's count too.
+
+`run/counters/<pid>.<start time>` is six native 64-bit numbers that its process maps; what
+ended processes leave is added to `run/counters/ended` under a lock, by whoever looks next.
+"""
+
+import contextlib
+import fcntl
+import mmap
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from clipfs.layer.layout import Layout
+from clipfs.mount.processes import is_alive, start_time
+from clipfs.tiers.tier import TierName
+
+TIERS: tuple[TierName, ...] = ("disk", "content_cache", "registry")
+_NUMBERS = struct.Struct("=6Q")  # reads and bytes of each tier
+
+Figures = dict[str, dict[str, int]]
+
+
+class Counters:
+    """This process's own numbers."""
+
+    def __init__(self, area: mmap.mmap) -> None:
+        self._numbers = memoryview(area).cast("Q")
+
+    def add(self, tier: TierName, count: int) -> None:
+        """One more read of a tier, of count bytes (for the registry: blob bytes)."""
+        place = TIERS.index(tier) * 2
+        self._numbers[place] += 1
+        self._numbers[place + 1] += count
+
+    def close(self) -> None:
+        self._numbers.release()
+
+
+@contextmanager
+def open_own(layout: Layout) -> Iterator[Counters]:
+    """Count for this process while the block runs, then leave the sum behind."""
+    folder = _folder(layout)
+    pid = os.getpid()
+    path = folder / f"{pid}.{start_time(pid)}"
+    with path.open("w+b") as file:
+        file.write(bytes(_NUMBERS.size))
+        file.flush()
+        area = mmap.mmap(file.fileno(), _NUMBERS.size)
+    own = Counters(area)
+    try:
+        yield own
+    finally:
+        own.close()
+        area.close()
+        with _locked(folder) as ended:
+            _fold(path, ended)
+
+
+def sum_all(layout: Layout) -> Figures:
+    """The sum over all processes since run/ was made, ended ones included."""
+    folder = _folder(layout)
+    with _locked(folder) as ended:
+        for path in _files(folder):
+            if not _is_running(path):
+                _fold(path, ended)
+        total = _read(ended)
+        for path in _files(folder):
+            total = [a + b for a, b in zip(total, _read(path), strict=True)]
+    return _figures(total)
+
+
+def of(layout: Layout, pid: int) -> Figures:
+    """The numbers of a living process; zeros if it does not count."""
+    path = _folder(layout) / f"{pid}.{start_time(pid)}"
+    return _figures(_read(path))
+
+
+def _folder(layout: Layout) -> Path:
+    folder = layout.run / "counters"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.name != "ended" and "." in path.name]
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[Path]:
+    path = folder / "ended"
+    with path.open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield path
+
+
+def _fold(path: Path, ended: Path) -> None:
+    """Add path's numbers to those of ended processes; under the lock."""
+    total = [a + b for a, b in zip(_read(ended), _read(path), strict=True)]
+    with ended.open("r+b") as file:
+        file.write(_NUMBERS.pack(*total))
+    path.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Sequence[int]:
+    data = b""
+    with contextlib.suppress(FileNotFoundError):
+        data = path.read_bytes()
+    return _NUMBERS.unpack(data[: _NUMBERS.size].ljust(_NUMBERS.size, b"\0"))
+
+
+def _is_running(path: Path) -> bool:
+    pid, _, started = path.name.partition(".")
+    return started.isdecimal() and is_alive(int(pid), int(started))
+
+
+def _figures(numbers: Sequence[int]) -> Figures:
+    return {
+        tier: {"reads": numbers[2 * place], "bytes": numbers[2 * place + 1]}
+        for place, tier in enumerate(TIERS)
+    }

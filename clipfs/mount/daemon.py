@@ -1,0 +1,99 @@
+"""Leaves a server behind: fork, detach, serve; the caller returns once the tree is readable.
+
+The fork stands between two runs of trio, when the process has one thread, so that a mount
+pays for one interpreter start only. The child holds none of the caller's descriptors.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from clipfs import errors
+
+log = structlog.get_logger()
+
+
+class _Report(msgspec.Struct, frozen=True):
+    """What the child says once: ready, or why not."""
+
+    code: str | None = None
+    message: str = ""
+
+
+def leave_behind(serve: Callable[[Callable[[], None]], None], *, log_folder: Path | None) -> int:
+    """Run serve(on_ready) in a process of its own; its pid once it called on_ready.
+
+    serve       returns when the server's work is done; a ClipError before on_ready is raised
+                here, in the caller
+    log_folder  the child logs to `<pid>.log` there; None: to the caller's stderr
+    Raises      NodeFault if the child ends without a word
+    """
+    reading, writing = os.pipe()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reading)
+        _child(serve, writing, log_folder)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        said = pipe.read()
+    if not said:
+        _, status = os.waitpid(pid, 0)
+        raise errors.NodeFault(
+            f"the server ended before its mount was ready (wait status {status}); see its log"
+            + (f", {log_folder / f'{pid}.log'}" if log_folder else "")
+        )
+    report = msgspec.json.decode(said, type=_Report)
+    if report.code is not None:
+        os.waitpid(pid, 0)
+        raise errors.error_of_code(report.code, report.message)
+    return pid
+
+
+def _child(
+    serve: Callable[[Callable[[], None]], None], writing: int, log_folder: Path | None
+) -> None:
+    """Never returns: the child's stack must not unwind into the caller's."""
+    code = 1
+    try:
+        os.setsid()
+        _detach(writing, log_folder)
+        pending = [writing]
+
+        def say(report: _Report) -> None:
+            while pending:
+                fd = pending.pop()
+                os.write(fd, msgspec.json.encode(report))
+                os.close(fd)
+
+        try:
+            serve(lambda: say(_Report()))
+            code = 0
+        except errors.ClipError as error:
+            log.error("server failed", error=str(error), code=error.code)
+            say(_Report(code=error.code, message=str(error)))
+        except BaseException as error:
+            log.exception("server failed")
+            say(_Report(code=errors.ClipError.code, message=repr(error)))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _detach(keep: int, log_folder: Path | None) -> None:
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    if log_folder is not None:
+        log_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = log_folder / f"{os.getpid()}.log"
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
+    os.closerange(3, keep)
+    os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
+    os.chdir("/")

@@ -1,0 +1,128 @@
+"""The process that serves one lazy image: mounts it, answers the kernel, stores, leaves.
+
+One image a process, so that a crash touches one image. It ends when its mount is gone and
+what it stores in the content cache is stored. Its record under `run/` is written before
+mount(2), so that whoever comes after a crash knows what to clean up.
+"""
+
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import structlog
+import trio
+
+from clipfs.image.digest import cache_key
+from clipfs.layer.layout import Layout
+from clipfs.mount import counters, device, records, syscalls
+from clipfs.mount.front.fuse import serve_front
+from clipfs.mount.groups import lone_error_unwrapped
+from clipfs.mount.mountinfo import mounts_at
+from clipfs.mount.prepare import Prepared
+from clipfs.tiers.chain import TierChain
+from clipfs.tiers.stack import TierHooks, TierSettings, open_tiers
+from clipfs.tiers.tier import Extent, IndexedLayer, Payload
+from clipfs.tree.reader import ImageIndex
+
+log = structlog.get_logger()
+
+STORE_GRACE_S = 300
+"""How long a server whose mount is gone goes on storing in the content cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChainPayload:
+    """The front's view of the bytes: layers by their place in the image."""
+
+    chain: TierChain
+    layers: Sequence[IndexedLayer]
+
+    async def read(self, layer: int, offset: int, length: int) -> Payload:
+        return await self.chain.read(self.layers[layer], Extent(offset, length))
+
+
+async def serve(
+    prepared: Prepared,
+    settings: TierSettings,
+    mountpoint: Path,
+    *,
+    to_store: Sequence[IndexedLayer],
+    on_ready: Callable[[], None],
+) -> None:
+    """Mount prepared at mountpoint and serve it until it is unmounted.
+
+    on_ready  called once, when the tree is readable
+    """
+    log.info("serving", image=str(prepared.image.reference), mountpoint=str(mountpoint))
+    with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
+        hooks = TierHooks(on_read=own.add)
+        async with (
+            settings.open_registry() as registry,
+            open_tiers(
+                settings, registry, prepared.image.reference, hooks=hooks, to_store=to_store
+            ) as tiers,
+        ):
+            payload = ChainPayload(tiers.chain, prepared.layers)
+            await _serve_mount(prepared, settings.layout, mountpoint, payload, on_ready)
+            if tiers.storer is not None:
+                with trio.move_on_after(STORE_GRACE_S):
+                    await tiers.storer.drain()
+    log.info("served", image=str(prepared.image.reference), mountpoint=str(mountpoint))
+
+
+async def _serve_mount(
+    prepared: Prepared,
+    layout: Layout,
+    mountpoint: Path,
+    payload: ChainPayload,
+    on_ready: Callable[[], None],
+) -> None:
+    record = records.new_mount(
+        image=str(prepared.image.reference),
+        digest=prepared.image.digest,
+        mountpoint=mountpoint,
+        layers=tuple(one.cache_key for one in prepared.layers),
+        index_key=cache_key(prepared.image.digest),
+    )
+    store = records.mounts(layout)
+    store.write(record.id, record)
+    fd = device.open_fuse()
+    try:
+        device.mount_fuse(fd, mountpoint, source=str(prepared.image.reference))
+        mounted = mounts_at(mountpoint)[-1].device
+        device.raise_read_ahead(mounted)
+        store.write(record.id, msgspec.structs.replace(record, device=mounted))
+        with ImageIndex.open(prepared.index_path) as index:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_unmount_on_signal, mountpoint)
+                await nursery.start(_serve_and_end, nursery, index, payload, fd)
+                on_ready()
+    except BaseException:
+        syscalls.detach(mountpoint)
+        raise
+    finally:
+        os.close(fd)
+        store.remove(record.id)
+
+
+async def _serve_and_end(
+    nursery: trio.Nursery,
+    index: ImageIndex,
+    payload: ChainPayload,
+    fd: int,
+    *,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    await serve_front(index, payload, fd, task_status=task_status)
+    nursery.cancel_scope.cancel()
+
+
+async def _unmount_on_signal(mountpoint: Path) -> None:
+    """SIGTERM and SIGINT take the mount away; the server ends once nobody uses it."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            log.info("unmounting", signal=signal.Signals(number).name)
+            syscalls.detach(mountpoint)

@@ -1,0 +1,53 @@
+"""Takes a mount down: by mountinfo and umount2(MNT_DETACH), never by looking into it.
+
+A server whose mount is gone ends by itself. One that does not, because somebody still holds
+a file of the mount open, is left to serve that.
+"""
+
+import os
+from pathlib import Path
+
+import structlog
+
+from clipfs import errors
+from clipfs.layer.layout import Layout
+from clipfs.mount import records
+from clipfs.mount.mountinfo import mounts_at, read_mounts
+from clipfs.mount.processes import wait_for_end
+from clipfs.mount.records import MountRecord
+from clipfs.mount.syscalls import detach
+
+log = structlog.get_logger()
+
+
+def unmount(layout: Layout, mountpoint: Path, *, wait_s: float) -> None:
+    """Unmount what clipfs has mounted at mountpoint; nothing there is done already.
+
+    wait_s  how long to wait for the server's end
+    Raises  InvalidInput if somebody else's file system is mounted there
+    """
+    place = Path(os.path.normpath(mountpoint))
+    for mount in reversed(mounts_at(place)):
+        if mount.fstype != records.FSTYPE:
+            raise errors.InvalidInput(
+                f"{place} is a mount of {mount.fstype}, not one of clipfs; umount it yourself"
+            )
+        detach(place)
+    for record in _records_at(layout, place):
+        if records.is_served(record) and not _is_mounted(record):
+            wait_for_end(record.pid, record.started, within_s=wait_s)
+        if not records.is_served(record):
+            records.mounts(layout).remove(record.id)
+
+
+def _records_at(layout: Layout, place: Path) -> list[MountRecord]:
+    return [
+        record
+        for record in records.mounts(layout).all().values()
+        if record.mountpoint == str(place)
+    ]
+
+
+def _is_mounted(record: MountRecord) -> bool:
+    """Whether the mount is still shown elsewhere: a bind mount keeps it, and its server."""
+    return any(mount.device == record.device for mount in read_mounts())

@@ -1,0 +1,126 @@
+"""The middle tier: ranges of pages from the content cache, every chunk checked.
+
+A layer is pages of 8 MiB under `sha256_<layer>/<number>` and its sealed index under
+`sha256_<layer>.v1.toc`, stored last. Whatever is wrong with an answer is a miss: the next
+tier is asked, and nobody's read fails.
+
+Not here: HTTP (`clipfs.tiers.content_client`); storing (`clipfs.tiers.storing`).
+"""
+
+import time
+from collections.abc import Callable
+
+import structlog
+
+from clipfs.image.model import Layer
+from clipfs.layer.index import CHUNK_BYTES, LayerIndex
+from clipfs.layer.seal import KeyRing
+from clipfs.tiers.content_client import ContentCache, ContentCacheDown
+from clipfs.tiers.disk import open_index
+from clipfs.tiers.tier import Extent, IndexedLayer, Payload, TierName
+from clipfs.tiers.verify import first_wrong_chunk
+
+log = structlog.get_logger()
+
+PAGE_BYTES = 8 << 20
+"""Payload bytes of one object: large enough for few objects, small enough to be spread."""
+
+
+def page_key(cache_key: str, page: int) -> str:
+    return f"{cache_key}/{page:06d}"
+
+
+def index_key(cache_key: str) -> str:
+    return f"{cache_key}.v1.toc"
+
+
+class ContentCacheTier:
+    """Layers in the content cache; `keys` open the indexes that nodes sealed."""
+
+    name: TierName = "content_cache"
+
+    def __init__(
+        self,
+        cache: ContentCache,
+        keys: KeyRing,
+        *,
+        on_received: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """on_received is told the payload bytes of each answer, indexes apart."""
+        self._cache = cache
+        self._keys = keys
+        self._on_received = on_received
+
+    async def load_index(self, layer: Layer) -> LayerIndex | None:
+        words = {"layer": layer.digest, "cache_key": layer.cache_key}
+        log.debug("Trying ContentCache range read", **words)
+        begin = time.perf_counter()
+        sealed = await self._get(index_key(layer.cache_key), None)
+        found = open_index(bytes(sealed), layer, self._keys) if sealed is not None else None
+        if sealed is None or found is None:
+            if sealed is not None:
+                log.warning("layer index from the content cache does not verify", **words)
+            log.debug("ContentCache miss - will decompress from OCI", **words)
+            return None
+        log.debug(
+            "CONTENT CACHE HIT - range read from remote",
+            **words,
+            bytes_read=len(sealed),
+            duration=time.perf_counter() - begin,
+        )
+        return found[0]
+
+    async def read(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
+        words = {
+            "layer": layer.layer.digest,
+            "cache_key": layer.cache_key,
+            "offset": extent.offset,
+            "length": extent.length,
+        }
+        log.debug("Trying ContentCache range read", **words)
+        begin = time.perf_counter()
+        data = await self._read_chunks(layer, extent.chunks())
+        if data is None:
+            log.debug("ContentCache miss - will decompress from OCI", **words)
+            return None
+        log.debug(
+            "CONTENT CACHE HIT - range read from remote",
+            **words,
+            bytes_read=len(data),
+            duration=time.perf_counter() - begin,
+        )
+        start = extent.offset - extent.chunks().start * CHUNK_BYTES
+        if start == 0 and len(data) == extent.length:
+            return data
+        return data[start : start + extent.length]
+
+    async def _read_chunks(self, layer: IndexedLayer, chunks: range) -> bytearray | None:
+        """The verified payload of whole chunks, page by page."""
+        data = bytearray()
+        end = min(chunks.stop * CHUNK_BYTES, layer.index.payload_bytes)
+        at = chunks.start * CHUNK_BYTES
+        while at < end:
+            page, start = divmod(at, PAGE_BYTES)
+            count = min(end - at, PAGE_BYTES - start)
+            part = await self._get(page_key(layer.cache_key, page), range(start, start + count))
+            if part is None:
+                return None
+            self._on_received(len(part))
+            data = data + part if data else part
+            at += count
+        wrong = first_wrong_chunk(layer.index, chunks, data)
+        if wrong is not None:
+            log.warning(
+                "content cache sent wrong bytes, they are not used",
+                cache_key=layer.cache_key,
+                chunk=wrong,
+            )
+            return None
+        return data
+
+    async def _get(self, key: str, part: range | None) -> bytearray | None:
+        try:
+            return await self._cache.get(key, part=part)
+        except ContentCacheDown as down:
+            log.debug("content cache gave no answer", key=key, error=str(down))
+            return None

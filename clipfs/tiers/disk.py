@@ -1,0 +1,187 @@
+"""The nearest tier: complete payloads in `cache/`, and the chunks that `partial/` has so far.
+
+The only tier that is written to: what a farther tier delivers is stored here, verified, and
+read back from here. Reads that the page cache can answer cost one system call on the trio
+thread; the others go to a thread, since a disk may block.
+
+Not here: eviction; the full pass (`clipfs.layer`).
+"""
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+import trio
+
+from clipfs.image.model import Layer
+from clipfs.layer import index as layer_index
+from clipfs.layer.index import LayerIndex
+from clipfs.layer.layout import Layout
+from clipfs.layer.partial import Partial, write_atomically
+from clipfs.layer.seal import KeyRing
+from clipfs.tiers.tier import Extent, IndexedLayer, Payload, TierName
+
+log = structlog.get_logger()
+
+INDEX_KIND = "toc"
+
+
+class DiskTier:
+    """One node's `--root`, as seen by one process; close it to release its descriptors."""
+
+    name: TierName = "disk"
+
+    def __init__(
+        self, layout: Layout, keys: KeyRing, *, on_read: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """on_read is told the bytes of each read that this tier answered."""
+        self.layout = layout
+        self._keys = keys
+        self._on_read = on_read
+        self._complete: dict[str, int] = {}  # cache key -> descriptor
+        self._partial: dict[str, Partial] = {}
+
+    def close(self) -> None:
+        for fd in self._complete.values():
+            os.close(fd)
+        for partial in self._partial.values():
+            partial.sync()
+            partial.close()
+        self._complete.clear()
+        self._partial.clear()
+
+    async def load_index(self, layer: Layer) -> LayerIndex | None:
+        path = self.layout.layer_index(layer.cache_key)
+        try:
+            sealed = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        found = open_index(sealed, layer, self._keys)
+        if found is None:
+            log.warning("layer index does not verify, it is made again", cache_key=layer.cache_key)
+            return None
+        index, renew = found
+        if renew:
+            self.save_index(layer, index)
+        return index
+
+    def save_index(self, layer: Layer, index: LayerIndex) -> bytes:
+        """Seal and store a layer index; the sealed bytes, for the content cache."""
+        sealed = seal_index(index, layer, self._keys)
+        write_atomically(self.layout.layer_index(layer.cache_key), sealed)
+        return sealed
+
+    def has_payload(self, layer: IndexedLayer) -> bool:
+        """Whether `cache/` holds the whole payload."""
+        return self._open_complete(layer) is not None
+
+    def missing(self, layer: IndexedLayer, chunks: range) -> list[range]:
+        """The runs of chunks that neither `cache/` nor `partial/` holds."""
+        if self._open_complete(layer) is not None:
+            return []
+        return self.partial(layer).missing(chunks)
+
+    def partial(self, layer: IndexedLayer) -> Partial:
+        """The layer's partial payload, made if absent; this tier closes it."""
+        known = self._partial.get(layer.cache_key)
+        if known is None:
+            payload_bytes = layer.index.payload_bytes
+            known = Partial(self.layout, layer.cache_key, payload_bytes=payload_bytes)
+            self._partial[layer.cache_key] = known
+        return known
+
+    def write(self, layer: IndexedLayer, chunks: range, data: Payload) -> None:
+        """Store verified chunks; the last missing one turns the partial into the payload."""
+        partial = self.partial(layer)
+        partial.write(chunks, data)
+        if partial.is_complete():
+            partial.promote()
+
+    async def read(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
+        begin = time.perf_counter()
+        data = await self.peek(layer, extent)
+        if data is None:
+            return None
+        self._on_read(len(data))
+        log.debug(
+            "DISK CACHE HIT - using local decompressed layer",
+            layer=layer.layer.digest,
+            cache_key=layer.cache_key,
+            offset=extent.offset,
+            length=extent.length,
+            bytes_read=len(data),
+            duration=time.perf_counter() - begin,
+        )
+        return data
+
+    async def peek(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
+        """As `read`, uncounted and unlogged: for bytes that another tier has just brought."""
+        fd = self._open_complete(layer)
+        if fd is None:
+            if self.missing(layer, extent.chunks()):
+                return None
+            fd = self.partial(layer).payload_fd
+        return await _read_exactly(fd, extent)
+
+    def _open_complete(self, layer: IndexedLayer) -> int | None:
+        fd = self._complete.get(layer.cache_key)
+        if fd is not None:
+            return fd
+        path = self.layout.payload(layer.cache_key)
+        try:
+            fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            return None
+        if os.fstat(fd).st_size != layer.index.payload_bytes:
+            os.close(fd)
+            _set_aside(path)
+            return None
+        self._complete[layer.cache_key] = fd
+        return fd
+
+
+def open_index(sealed: bytes, layer: Layer, keys: KeyRing) -> tuple[LayerIndex, bool] | None:
+    """The index of just this layer and whether to seal it anew; None if anything is wrong."""
+    opened = keys.open(sealed, kind=INDEX_KIND, version=layer_index.VERSION, name=layer.cache_key)
+    index = layer_index.decode(opened.content) if opened else None
+    if opened is None or index is None or index.diff_id != layer.diff_id:
+        return None
+    return index, opened.renew
+
+
+def seal_index(index: LayerIndex, layer: Layer, keys: KeyRing) -> bytes:
+    return keys.seal(
+        layer_index.encode(index),
+        kind=INDEX_KIND,
+        version=layer_index.VERSION,
+        name=layer.cache_key,
+    )
+
+
+async def _read_exactly(fd: int, extent: Extent) -> Payload | None:
+    data = bytearray(extent.length)
+    view = memoryview(data)
+    try:
+        done = os.preadv(fd, [view], extent.offset, os.RWF_NOWAIT)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EOPNOTSUPP):
+            raise
+        done = 0
+    if done < extent.length:
+        done += await trio.to_thread.run_sync(_pread_rest, fd, view[done:], extent.offset + done)
+    return data if done == extent.length else None
+
+
+def _pread_rest(fd: int, view: memoryview, offset: int) -> int:
+    total = 0
+    while view and (done := os.preadv(fd, [view], offset)):
+        view, offset, total = view[done:], offset + done, total + done
+    return total
+
+
+def _set_aside(path: Path) -> None:
+    log.warning("payload has a wrong length, it is fetched again", cache_key=path.name)
+    path.unlink(missing_ok=True)

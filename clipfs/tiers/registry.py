@@ -1,0 +1,208 @@
+"""The last tier: the whole layer from the registry, downloaded, inflated, verified, on disk.
+
+A registry cannot be asked for a range of a payload, so a read starts the layer's fill and is
+answered as soon as its own chunks are verified; the fill goes on behind it. One fill a layer
+at a time on a node, whichever process runs it: the others watch the chunk map.
+
+Not here: the pass itself (`clipfs.layer.passes`); storing in the content cache.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+import trio
+
+from clipfs import errors
+from clipfs.image.model import BlobSource, Layer
+from clipfs.image.reference import Reference
+from clipfs.image.registry import Registry
+from clipfs.layer.index import LayerIndex
+from clipfs.layer.partial import fill_lock, publish
+from clipfs.layer.passes import PassProgress, PassRequest, PassResult, run_pass
+from clipfs.tiers.disk import DiskTier
+from clipfs.tiers.tier import Extent, IndexedLayer, Payload, TierName
+
+log = structlog.get_logger()
+
+WATCH_INTERVAL_S = 0.02
+"""How often another process's fill is looked at; a reader waits half of it in the mean."""
+
+
+@dataclass(slots=True, eq=False)
+class _Fill:
+    """A fill that readers wait for; `pulse` is set and replaced whenever chunks arrived."""
+
+    pulse: trio.Event = field(default_factory=trio.Event)
+    done: bool = False
+    error: Exception | None = None
+
+    def beat(self) -> None:
+        self.pulse.set()
+        self.pulse = trio.Event()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryHooks:
+    """Who wants to know: bytes downloaded, a layer's progress, a payload that is now whole."""
+
+    on_read: Callable[[int], None] = lambda _: None
+    on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None
+    on_filled: Callable[[IndexedLayer], None] = lambda _: None
+
+
+class RegistryTier:
+    """Reads layers of one image; fills run in `nursery`, which must outlive every read."""
+
+    name: TierName = "registry"
+
+    def __init__(
+        self,
+        registry: Registry,
+        reference: Reference,
+        disk: DiskTier,
+        nursery: trio.Nursery,
+        *,
+        workers: int,
+        hooks: RegistryHooks,
+    ) -> None:
+        """workers: how many passes may run side by side, one process each."""
+        self._registry = registry
+        self._reference = reference
+        self._disk = disk
+        self._nursery = nursery
+        self._workers = trio.CapacityLimiter(workers)
+        self._hooks = hooks
+        self._fills: dict[str, _Fill] = {}
+
+    async def load_index(self, layer: Layer) -> LayerIndex | None:
+        """Never a miss: a first pass, or another process's, leaves index and payload on disk."""
+        while True:
+            with fill_lock(self._disk.layout, layer.cache_key) as mine:
+                index = await self._disk.load_index(layer)
+                if index is None and mine:
+                    index = await self._first_pass(layer)
+            if index is not None:
+                return index
+            await trio.sleep(WATCH_INTERVAL_S)
+
+    async def read(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
+        """The bytes once their chunks are there; raises what ended the fill without them."""
+        while self._disk.missing(layer, extent.chunks()):
+            fill = self._fill(layer)
+            pulse = fill.pulse
+            if self._disk.missing(layer, extent.chunks()):  # none came before we held the pulse
+                await pulse.wait()
+            if fill.error is not None and self._disk.missing(layer, extent.chunks()):
+                raise fill.error
+        return await self._disk.peek(layer, extent)
+
+    async def complete(self, layer: IndexedLayer) -> None:
+        """Return when the whole payload is in `cache/`."""
+        while not self._disk.has_payload(layer):
+            fill = self._fill(layer)
+            while not fill.done:
+                await fill.pulse.wait()
+            if fill.error is not None:
+                raise fill.error
+
+    async def _first_pass(self, layer: Layer) -> LayerIndex:
+        layout = self._disk.layout
+        path = layout.partial_payload(layer.cache_key)
+        path.unlink(missing_ok=True)  # a reader of the old file keeps it, and its own map
+        layout.chunk_map(layer.cache_key).unlink(missing_ok=True)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            result = await self._run(layer, payload_fd=fd)
+            self._disk.save_index(layer, result.index)
+            await trio.to_thread.run_sync(publish, layout, layer.cache_key)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        self._hooks.on_filled(IndexedLayer(layer=layer, index=result.index))
+        return result.index
+
+    def _fill(self, layer: IndexedLayer) -> _Fill:
+        fill = self._fills.get(layer.cache_key)
+        if fill is None or fill.done:
+            fill = self._fills[layer.cache_key] = _Fill()
+            self._nursery.start_soon(self._run_fill, layer, fill)
+        return fill
+
+    async def _run_fill(self, layer: IndexedLayer, fill: _Fill) -> None:
+        try:
+            while not self._disk.has_payload(layer):
+                with fill_lock(self._disk.layout, layer.cache_key) as mine:
+                    if mine:
+                        await self._fill_here(layer, fill)
+                if not mine:
+                    await trio.sleep(WATCH_INTERVAL_S)
+                    fill.beat()
+        except errors.ClipError as error:
+            log.warning("fill of a layer failed", cache_key=layer.cache_key, error=str(error))
+            fill.error = error
+        except Exception as error:  # the readers get it; the nursery, and so the mount, lives on
+            log.exception("fill of a layer failed", cache_key=layer.cache_key)
+            fill.error = error
+        finally:
+            fill.done = True
+            fill.beat()
+
+    async def _fill_here(self, layer: IndexedLayer, fill: _Fill) -> None:
+        partial = self._disk.partial(layer)
+        await self._run(
+            layer.layer,
+            payload_fd=partial.payload_fd,
+            map_fd=partial.map_fd,
+            index=layer.index,
+            on_beat=fill.beat,
+        )
+        await trio.to_thread.run_sync(partial.promote)
+        self._hooks.on_filled(layer)
+
+    async def _run(
+        self,
+        layer: Layer,
+        *,
+        payload_fd: int,
+        map_fd: int | None = None,
+        index: LayerIndex | None = None,
+        on_beat: Callable[[], None] = lambda: None,
+    ) -> PassResult:
+        begin = time.perf_counter()
+        seen = PassProgress(downloaded_bytes=0, payload_bytes=0)
+
+        def on_progress(progress: PassProgress) -> None:
+            nonlocal seen
+            self._hooks.on_read(progress.downloaded_bytes - seen.downloaded_bytes)
+            seen = progress
+            self._hooks.on_progress(layer, progress)
+            on_beat()
+
+        async with self._workers:
+            log.info(
+                "OCI CACHE MISS - downloading and decompressing layer from registry",
+                layer=layer.digest,
+                cache_key=layer.cache_key,
+            )
+            source: BlobSource = await self._registry.blob_source(self._reference, layer)
+            request = PassRequest(
+                layer=layer, source=source, payload_fd=payload_fd, map_fd=map_fd, index=index
+            )
+            result = await run_pass(request, on_progress=on_progress)
+        self._hooks.on_read(result.downloaded_bytes - seen.downloaded_bytes)
+        log.info(
+            "Layer decompressed and cached to disk",
+            layer=layer.digest,
+            cache_key=layer.cache_key,
+            bytes_read=result.downloaded_bytes,
+            decompressed_bytes=result.index.payload_bytes,
+            duration=time.perf_counter() - begin,
+        )
+        for warning in result.warnings:
+            log.warning(warning, cache_key=layer.cache_key)
+        return result

@@ -1,0 +1,127 @@
+"""Sets the tiers of one image up, in their order, and takes them down again.
+
+`open_tiers` is the one place that knows which tiers there are; everything above reads through
+`Tiers.chain`. A layer that the registry delivered is handed to the `Storer`, which stores it
+in the content cache behind the readers' backs.
+"""
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from clipfs.image.credentials import RegistryConfig
+from clipfs.image.model import Layer
+from clipfs.image.reference import Reference
+from clipfs.image.registry import Registry
+from clipfs.layer.layout import Layout
+from clipfs.layer.passes import PassProgress
+from clipfs.layer.seal import KeyRing
+from clipfs.tiers.chain import TierChain
+from clipfs.tiers.content_cache import ContentCacheTier
+from clipfs.tiers.content_client import ContentCache
+from clipfs.tiers.disk import DiskTier
+from clipfs.tiers.registry import RegistryHooks, RegistryTier
+from clipfs.tiers.storer import Storer
+from clipfs.tiers.tier import IndexedLayer, Tier, TierName
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierSettings:
+    """What an administrator decides; values, already read from their files.
+
+    content_cache_url  None: tier 2 is off
+    workers            passes side by side, one process each
+    """
+
+    layout: Layout
+    keys: KeyRing
+    registry_config: RegistryConfig
+    plain_http: frozenset[str] = frozenset()
+    content_cache_url: str | None = None
+    content_cache_token: str | None = field(default=None, repr=False)
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+
+    def open_registry(self) -> AbstractAsyncContextManager[Registry]:
+        return Registry.open(config=self.registry_config, plain_http=self.plain_http)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierHooks:
+    """Who wants to know: a tier's read and its bytes; the progress of a layer's pass.
+
+    on_filled  gets the layers that the content cache lacks, in the Storer's stead
+    """
+
+    on_read: Callable[[TierName, int], None] = lambda *_: None
+    on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None
+    on_filled: Callable[[IndexedLayer], None] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiers:
+    """The tiers of one image, open. `storer` is None where tier 2 is off."""
+
+    chain: TierChain
+    disk: DiskTier
+    registry: RegistryTier
+    storer: Storer | None
+
+
+@asynccontextmanager
+async def open_tiers(
+    settings: TierSettings,
+    registry: Registry,
+    reference: Reference,
+    *,
+    hooks: TierHooks,
+    to_store: Sequence[IndexedLayer] = (),
+) -> AsyncIterator[Tiers]:
+    """The tiers of the image that reference names; their tasks end with the block.
+
+    to_store  layers on disk that the content cache should get, from an earlier block
+    """
+    async with AsyncExitStack() as stack:
+        disk = DiskTier(settings.layout, settings.keys, on_read=lambda n: hooks.on_read("disk", n))
+        stack.callback(disk.close)
+        cache = await _open_content_cache(settings, stack)
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        storer = Storer(cache, settings.layout, settings.keys, nursery) if cache else None
+        stack.callback(nursery.cancel_scope.cancel)
+        on_filled = hooks.on_filled or (storer.store_soon if storer else None)
+        registry_tier = RegistryTier(
+            registry,
+            reference,
+            disk,
+            nursery,
+            workers=settings.workers,
+            hooks=RegistryHooks(
+                on_read=lambda n: hooks.on_read("registry", n),
+                on_progress=hooks.on_progress,
+                on_filled=on_filled or (lambda _: None),
+            ),
+        )
+        far: list[Tier] = [registry_tier]
+        if cache is not None:
+            far.insert(
+                0,
+                ContentCacheTier(
+                    cache,
+                    settings.keys,
+                    on_received=lambda n: hooks.on_read("content_cache", n),
+                ),
+            )
+        if storer is not None:
+            for layer in to_store:
+                storer.store_soon(layer)
+        yield Tiers(chain=TierChain(disk, far), disk=disk, registry=registry_tier, storer=storer)
+
+
+async def _open_content_cache(settings: TierSettings, stack: AsyncExitStack) -> ContentCache | None:
+    if settings.content_cache_url is None:
+        return None
+    return await stack.enter_async_context(
+        ContentCache.open(settings.content_cache_url, token=settings.content_cache_token)
+    )

@@ -1,0 +1,69 @@
+"""Stores a finished layer in the content cache: its pages, then its sealed index.
+
+From the verified file in `cache/` only, so that a hostile image cannot poison a key that
+another image reads. The index comes last: whoever finds it may expect the pages.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import structlog
+import trio
+
+from clipfs.layer.seal import KeyRing
+from clipfs.tiers.content_cache import PAGE_BYTES, index_key, page_key
+from clipfs.tiers.content_client import ContentCache, ContentCacheDown
+from clipfs.tiers.disk import seal_index
+from clipfs.tiers.tier import IndexedLayer
+
+log = structlog.get_logger()
+
+PAGES_AT_ONCE = 2
+"""Pages on their way at the same time; more would only take memory and the reader's turn."""
+
+
+async def store_layer(
+    cache: ContentCache, keys: KeyRing, layer: IndexedLayer, payload: Path
+) -> bool:
+    """Whether the layer is in the content cache now; a failure is a warning, never an error."""
+    words = {"layer": layer.layer.digest, "cache_key": layer.cache_key}
+    log.info("Storing decompressed layer in ContentCache (async)", **words)
+    begin = time.perf_counter()
+    try:
+        with payload.open("rb") as file:
+            await _store_pages(cache, layer, file.fileno())
+        sealed = seal_index(layer.index, layer.layer, keys)
+        await cache.put(index_key(layer.cache_key), sealed)
+    except (ContentCacheDown, OSError) as error:
+        log.warning("layer was not stored in ContentCache", **words, error=str(error))
+        return False
+    log.info(
+        "Successfully stored decompressed layer in ContentCache",
+        **words,
+        stored_hash=layer.cache_key,
+        bytes=layer.index.payload_bytes,
+        duration=time.perf_counter() - begin,
+    )
+    return True
+
+
+async def _store_pages(cache: ContentCache, layer: IndexedLayer, fd: int) -> None:
+    pages = iter(range(-(-layer.index.payload_bytes // PAGE_BYTES)))
+    failures: list[ContentCacheDown] = []
+
+    async def store() -> None:
+        for page in pages:
+            data = await trio.to_thread.run_sync(os.pread, fd, PAGE_BYTES, page * PAGE_BYTES)
+            try:
+                await cache.put(page_key(layer.cache_key, page), data)
+            except ContentCacheDown as down:
+                failures.append(down)
+            if failures:
+                return
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(PAGES_AT_ONCE):
+            nursery.start_soon(store)
+    if failures:
+        raise failures[0]

@@ -1,0 +1,56 @@
+"""What a tier is. Three implementations, one law-book of tests (tests/tiers/test_tier_laws.py).
+
+A tier answers for whole layers by their cache key and never sees a path or an inode. None is
+a miss, said without an error; what is returned has been verified.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from clipfs.image.model import Layer
+from clipfs.layer.index import CHUNK_BYTES, LayerIndex
+
+TierName = Literal["disk", "content_cache", "registry"]
+Payload = bytes | bytearray
+"""Bytes of a layer that have been verified; a bytearray where a copy would cost time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexedLayer:
+    """A layer whose index is known: the unit that tiers serve."""
+
+    layer: Layer
+    index: LayerIndex
+
+    @property
+    def cache_key(self) -> str:
+        return self.layer.cache_key
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """`length` payload bytes from `offset`; within the payload, length at least 1."""
+
+    offset: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+    def chunks(self) -> range:
+        """Indices of the chunks that cover the extent."""
+        return range(self.offset // CHUNK_BYTES, -(-self.end // CHUNK_BYTES))
+
+
+class Tier(Protocol):
+    """One place where a layer's bytes may be."""
+
+    @property
+    def name(self) -> TierName: ...
+
+    async def load_index(self, layer: Layer) -> LayerIndex | None:
+        """The layer's index, verified; None if this tier does not hold it."""
+
+    async def read(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
+        """Exactly extent.length bytes, verified; None if this tier does not hold them all."""

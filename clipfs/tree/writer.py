@@ -1,0 +1,243 @@
+"""A merged tree becomes an EROFS metadata image, the same bytes for the same layers.
+
+Layout: superblock and device table; the inodes, the root's first, each with its xattrs and
+its chunk index or symlink target; then the blocks of folders and of long symlink targets.
+
+Not here: the format's numbers (`clipfs.tree.erofs`); where the file goes (`clipfs.tree.build`).
+"""
+
+import stat
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from clipfs import errors
+from clipfs.image.digest import Digest
+from clipfs.layer.index import Entry, EntryKind
+from clipfs.tree import erofs
+from clipfs.tree.merge import Node, walk
+
+MAX_DEVICES = 0xFFFF
+_TYPES = {
+    EntryKind.FILE: stat.S_IFREG,
+    EntryKind.DIRECTORY: stat.S_IFDIR,
+    EntryKind.SYMLINK: stat.S_IFLNK,
+    EntryKind.CHARACTER: stat.S_IFCHR,
+    EntryKind.BLOCK: stat.S_IFBLK,
+    EntryKind.FIFO: stat.S_IFIFO,
+}
+_U64 = (1 << 64) - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One layer as the kernel sees it: its digest names it, its payload is the data."""
+
+    digest: Digest
+    payload_bytes: int
+
+
+def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
+    """The image of the tree under root; devices[n] is the payload of layer n.
+
+    Raises  UnsupportedImage if there are more layers than the format can number
+    """
+    if len(devices) > MAX_DEVICES:
+        raise errors.UnsupportedImage(f"an image of {len(devices)} layers, over {MAX_DEVICES}")
+    nodes = list(walk(root))
+    meta_start = _meta_start(len(devices))
+    data_start = erofs.round_up(_place(nodes, meta_start), erofs.BLOCK)
+    writer = _Writer(meta_start, data_start)
+    for number, node in enumerate(nodes, start=1):
+        writer.write(node, number)
+    image = writer.image
+    head = _head(root, nodes, devices, len(image) // erofs.BLOCK)
+    image[: len(head)] = head
+    return image
+
+
+def _meta_start(devices: int) -> int:
+    table = erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size
+    return erofs.round_up(table + devices * erofs.DEVICE_SLOT.size, erofs.BLOCK)
+
+
+def _place(nodes: Iterable[Node], meta_start: int) -> int:
+    """Give every node its nid; the offset where the inodes end."""
+    at = meta_start
+    for node in nodes:
+        at = erofs.round_up(at, erofs.SLOT)
+        before = erofs.INODE.size + _xattr_bytes(node.entry)
+        if _is_inline(node.entry):
+            tail, size = (at + before) % erofs.BLOCK, len(node.entry.target)
+            if tail + size > erofs.BLOCK:  # a target must not cross a block
+                at += erofs.round_up(erofs.BLOCK - tail, erofs.SLOT)
+            end = at + before + size
+        elif _is_chunked(node.entry):
+            end = erofs.round_up(at + before, 8) + erofs.CHUNK_INDEX.size
+        else:
+            end = at + before
+        node.nid = (at - meta_start) // erofs.SLOT
+        at = end
+    return at
+
+
+def _is_chunked(entry: Entry) -> bool:
+    return entry.kind == EntryKind.FILE and entry.size > 0
+
+
+def _is_inline(entry: Entry) -> bool:
+    """Whether a symlink's target fits behind its inode, wherever in a block that begins."""
+    if entry.kind != EntryKind.SYMLINK:
+        return False
+    tail = (erofs.INODE.size + _xattr_bytes(entry)) % erofs.SLOT
+    return tail + len(entry.target) <= erofs.BLOCK - erofs.SLOT
+
+
+def _xattr_bytes(entry: Entry) -> int:
+    if not entry.xattrs:
+        return 0
+    return erofs.XATTR_HEADER_BYTES + sum(
+        erofs.round_up(erofs.XATTR_ENTRY.size + len(name) - len(_prefix(name)) + len(value), 4)
+        for name, value in entry.xattrs
+    )
+
+
+def _prefix(name: bytes) -> bytes:
+    return next(prefix for prefix in erofs.XATTR_PREFIXES if name.startswith(prefix))
+
+
+class _Writer:
+    """Fills the image: inodes at the places that `_place` gave them, blocks appended."""
+
+    def __init__(self, meta_start: int, data_start: int) -> None:
+        self._meta_start = meta_start
+        self.image = bytearray(data_start)
+
+    def write(self, node: Node, number: int) -> None:
+        """Write node's inode, the number-th, and its blocks."""
+        entry, at = node.entry, self._meta_start + node.nid * erofs.SLOT
+        xattrs = _xattrs(entry)
+        tail = at + erofs.INODE.size + len(xattrs)
+        self.image[at + erofs.INODE.size : tail] = xattrs
+        layout, size, union = erofs.LAYOUT_PLAIN, entry.size, 0
+        if node.children is not None:
+            union, size = self._append_folder(node)
+        elif _is_chunked(entry):
+            layout = erofs.LAYOUT_CHUNK
+            union = (erofs.chunk_bits(size) - erofs.BLOCK_BITS) | erofs.CHUNK_INDEXES
+            block = entry.payload_offset // erofs.BLOCK
+            erofs.CHUNK_INDEX.pack_into(
+                self.image, erofs.round_up(tail, 8), 0, node.layer + 1, block
+            )
+        elif entry.kind == EntryKind.SYMLINK:
+            size = len(entry.target)
+            if _is_inline(entry):
+                layout = erofs.LAYOUT_INLINE
+                self.image[tail : tail + size] = entry.target
+            else:
+                union = self._append(entry.target)
+        elif entry.kind in (EntryKind.CHARACTER, EntryKind.BLOCK):
+            union = erofs.new_encoded_device(entry.rdev_major, entry.rdev_minor)
+        erofs.INODE.pack_into(
+            self.image,
+            at,
+            erofs.EXTENDED | layout << 1,
+            1 + (len(xattrs) - erofs.XATTR_HEADER_BYTES) // 4 if xattrs else 0,
+            _TYPES[entry.kind] | entry.mode,
+            0,
+            size,
+            union,
+            number,
+            entry.uid,
+            entry.gid,
+            entry.mtime_s & _U64,
+            entry.mtime_ns,
+            node.links,
+        )
+
+    def _append(self, data: bytes | bytearray) -> int:
+        """Add data in blocks of its own; the number of the first."""
+        block = len(self.image) // erofs.BLOCK
+        self.image += data
+        self.image += bytes(-len(self.image) % erofs.BLOCK)
+        return block
+
+    def _append_folder(self, node: Node) -> tuple[int, int]:
+        """Add a folder's blocks; the number of the first, and the folder's size."""
+        assert node.children is not None
+        rows = [(name, one.nid, _TYPES[one.entry.kind]) for name, one in node.children.items()]
+        rows += [(b".", node.nid, stat.S_IFDIR), (b"..", node.parent.nid, stat.S_IFDIR)]
+        rows.sort()
+        blocks = bytearray()
+        taken: list[tuple[bytes, int, int]] = []
+        used = 0
+        for row in rows:
+            need = erofs.DIRENT.size + len(row[0])
+            if used + need > erofs.BLOCK:
+                block = _folder_block(taken)
+                blocks += block + bytes(erofs.BLOCK - len(block))
+                taken, used = [], 0
+            taken.append(row)
+            used += need
+        blocks += _folder_block(taken)
+        return self._append(blocks), len(blocks)
+
+
+def _folder_block(rows: Sequence[tuple[bytes, int, int]]) -> bytes:
+    offset = len(rows) * erofs.DIRENT.size
+    records = bytearray()
+    for name, nid, kind in rows:
+        records += erofs.DIRENT.pack(nid, offset, erofs.FILE_TYPES[kind], 0)
+        offset += len(name)
+    return bytes(records) + b"".join(name for name, _, _ in rows)
+
+
+def _xattrs(entry: Entry) -> bytes:
+    if not entry.xattrs:
+        return b""
+    area = bytearray(erofs.XATTR_HEADER_BYTES)
+    for name, value in entry.xattrs:
+        prefix = _prefix(name)
+        suffix = name[len(prefix) :]
+        area += erofs.XATTR_ENTRY.pack(len(suffix), erofs.XATTR_PREFIXES[prefix], len(value))
+        area += suffix + value
+        area += bytes(-len(area) % 4)
+    return bytes(area)
+
+
+def _head(root: Node, nodes: Sequence[Node], devices: Sequence[Device], blocks: int) -> bytearray:
+    names = sum(len(node.children) for node in nodes if node.children is not None)
+    total = sum(node.entry.size for node in nodes)
+    head = bytearray(_meta_start(len(devices)))
+    erofs.SUPERBLOCK.pack_into(
+        head,
+        erofs.SUPERBLOCK_OFFSET,
+        erofs.MAGIC,
+        0,
+        0,
+        erofs.BLOCK_BITS,
+        0,
+        root.nid,
+        len(nodes),
+        0,
+        0,
+        blocks,
+        len(head) // erofs.BLOCK,
+        0,
+        bytes(16),
+        erofs.TOTALS.pack(names, total),
+        erofs.FEATURES if devices else erofs.FEATURE_CHUNKED_FILE,
+        0,
+        len(devices),
+        (erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size) // erofs.DEVICE_SLOT.size,
+        0,
+        0,
+        0,
+        0,
+    )
+    at = erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size
+    for device in devices:
+        tag = device.digest.partition(":")[2].encode()
+        device_blocks = -(-device.payload_bytes // erofs.BLOCK)
+        erofs.DEVICE_SLOT.pack_into(head, at, tag, device_blocks, 0)
+        at += erofs.DEVICE_SLOT.size
+    return head

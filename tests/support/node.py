@@ -1,0 +1,93 @@
+"""One node for end-to-end tests: the installed `clipfs` with a root of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support.wait import wait_for
+
+CLIPFS = str(Path(sys.executable).with_name("clipfs"))
+
+
+@dataclass(slots=True)
+class Node:
+    """Runs `clipfs` with the node's options; `close` unmounts what it mounted."""
+
+    root: Path
+    options: Sequence[str] = ()
+    mounted: list[Path] = field(default_factory=list)
+
+    def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """The command's outcome; with check, AssertionError shows what it said."""
+        done = subprocess.run(
+            [CLIPFS, *words], capture_output=True, text=True, timeout=120, check=False
+        )
+        if check:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def json(self, command: str, *words: str) -> dict[str, Any]:
+        mine = ["--root", str(self.root)]
+        if command in ("mount", "index", "ls"):
+            mine += self.options
+        found: dict[str, Any] = json.loads(self.run(command, *words, *mine, "--json").stdout)
+        return found
+
+    def mount(self, image: str, mountpoint: Path, *words: str) -> dict[str, Any]:
+        found = self.json("mount", image, str(mountpoint), "--log-format", "json",
+                          "--log-level", "debug", *words)  # fmt: skip
+        self.mounted.append(mountpoint)
+        return found
+
+    def unmount(self, mountpoint: Path) -> None:
+        self.json("unmount", str(mountpoint))
+
+    def log(self, pid: int) -> list[dict[str, Any]]:
+        """The lines of a server's log."""
+        text = (self.root / "run" / "log" / f"{pid}.log").read_text()
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+    def close(self) -> None:
+        for mountpoint in self.mounted:
+            subprocess.run(["umount", "--lazy", str(mountpoint)], capture_output=True, check=False)
+
+
+@contextmanager
+def content_cache(folder: Path, *, token: str = "secret") -> Iterator[tuple[str, Path, Path]]:
+    """A content cache's URL, its token file, and its log (JSON lines)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    token_file, log = folder / "token", folder / "log"
+    token_file.write_text(token + "\n")
+    with (folder / "out").open("w") as out, log.open("w") as err:
+        server = subprocess.Popen(
+            [CLIPFS, "content-cache", "serve", "--dir", str(folder / "objects"),
+             "--listen", "127.0.0.1:0", "--token-file", str(token_file), "--json",
+             "--log-format", "json", "--log-level", "debug"],
+            stdout=out, stderr=err,
+        )  # fmt: skip
+        try:
+            said = wait_for(lambda: (folder / "out").read_text())
+            yield f"http://127.0.0.1:{json.loads(said)['port']}", token_file, log
+        finally:
+            server.terminate()
+            assert server.wait(20) == 0
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not alive(pid))
