@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -260,16 +260,15 @@ def test_an_unknown_option_is_a_usage_error(tmp_path: Path) -> None:
 def test_the_comparer_sees_one_flipped_byte_one_xattr_and_one_mtime(
     built: Built, tmp_path: Path
 ) -> None:
-    for number, plant in enumerate(
-        (
-            lambda tree: _flip(tree / "lib/json/decoder.py"),
-            lambda tree: os.setxattr(tree / "lib/empty", "user.note", b"other"),
-            lambda tree: os.utime(tree / "lib/empty", ns=(0, 1)),
-            lambda tree: (tree / "lib/empty").unlink(),
-            lambda tree: os.chmod(tree / "big", 0o600),
-            lambda tree: os.link(tree / "big", tree / "big2"),
-        )
-    ):
+    plants: list[Callable[[Path], object]] = [
+        lambda tree: _flip(tree / "lib/json/decoder.py"),
+        lambda tree: os.setxattr(tree / "lib/empty", "user.note", b"other"),
+        lambda tree: os.utime(tree / "lib/empty", ns=(0, 1)),
+        lambda tree: (tree / "lib/empty").unlink(),
+        lambda tree: os.chmod(tree / "big", 0o600),
+        lambda tree: os.link(tree / "big", tree / "big2"),
+    ]
+    for number, plant in enumerate(plants):
         copy = tmp_path / str(number)
         subprocess.run(["cp", "-a", str(built.reference), str(copy)], check=True)
         assert not compare(str(built.reference), str(copy)).differences
