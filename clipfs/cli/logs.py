@@ -15,7 +15,8 @@ def configure(log_format: LogFormat, level: str) -> None:
     last: structlog.typing.Processor
     if log_format == "json":
         last = structlog.processors.JSONRenderer()
-        errors: list[structlog.typing.Processor] = [structlog.processors.dict_tracebacks]
+        # a traceback as text: structlog's dict_tracebacks would log locals, and so secrets
+        errors: list[structlog.typing.Processor] = [structlog.processors.format_exc_info]
     else:
         last = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback

@@ -49,10 +49,12 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """The console script; never returns."""
     logs.configure("text", "info")
     words = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(ended(lambda: clipfs.main(words, "clipfs", standalone_mode=False), words))
+    sys.exit(
+        ended(lambda: clipfs.main(words, "clipfs", standalone_mode=False), words, program="clipfs")
+    )
 
 
-def ended(command: Callable[[], object], words: Sequence[str]) -> int:
+def ended(command: Callable[[], object], words: Sequence[str], *, program: str) -> int:
     """Call command and say how it ended: the exit code, the one line, the JSON object."""
     try:
         command()
@@ -62,21 +64,21 @@ def ended(command: Callable[[], object], words: Sequence[str]) -> int:
         error.show()
         return 2
     except (click.Abort, KeyboardInterrupt):
-        return _failed("interrupted", "interrupted", words)
+        return _failed("interrupted", "interrupted", words, program)
     except errors.ClipError as error:
-        return _failed(error.code, str(error), words)
+        return _failed(error.code, str(error), words, program)
     except BrokenPipeError:
         return 1
     except Exception as error:
-        log.exception("this is a bug in clipfs")
-        return _failed(errors.ClipError.code, f"internal error: {error!r}", words)
+        log.exception("this is a bug")
+        return _failed(errors.ClipError.code, f"internal error: {error!r}", words, program)
     return 0
 
 
-def _failed(code: str, message: str, words: Sequence[str]) -> int:
+def _failed(code: str, message: str, words: Sequence[str], program: str) -> int:
     if "--json" in words:
         print(json.dumps({"error": {"code": code, "message": message}}), flush=True)
-    print(f"clipfs: {message}", file=sys.stderr, flush=True)
+    print(f"{program}: {message}", file=sys.stderr, flush=True)
     return 1
 
 

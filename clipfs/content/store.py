@@ -16,8 +16,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipfs import errors
-
 PAGE_BYTES = 8 << 20
 MAX_INDEX_BYTES = 1 << 30
 """A layer index takes about 150 bytes an entry, and 256 bytes a MiB of payload."""
@@ -28,16 +26,12 @@ _INDEX_KEY = re.compile(rf"sha256_{_HEX}(?:\.raw)?\.v1\.(?:toc|sparse|trace|orig
 _CONTENT_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]{44}):")
 
 
-class Conflict(errors.ClipError):
+class Conflict(Exception):
     """The key holds other bytes already: objects are immutable."""
 
-    code = "conflict"
 
-
-class DigestMismatch(errors.ClipError):
+class DigestMismatch(Exception):
     """The bytes that came are not the ones that Content-Digest announced."""
-
-    code = "digest_mismatch"
 
 
 def limit_of(key: str) -> int | None:

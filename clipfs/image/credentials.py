@@ -76,6 +76,18 @@ class RegistryConfig:
         """Both; where both speak of a place, nearer's word holds."""
         return RegistryConfig({**self.by_place, **nearer.by_place})
 
+    def to_json(self) -> bytes:
+        """A config.json with these credentials: for a process of our own, never for a disk."""
+        auths = {
+            place: {
+                "username": one.username,
+                "password": one.password,
+                "identitytoken": one.identity_token or "",
+            }
+            for place, one in self.by_place.items()
+        }
+        return msgspec.json.encode({"auths": auths})
+
     def for_repository(self, registry: str, repository: str) -> Credentials | None:
         parts = [registry, *repository.split("/")]
         for length in range(len(parts), 0, -1):

@@ -1,0 +1,36 @@
+"""Which gRPC code each error is: one row a class, held complete by a test.
+
+Codes that the kubelet takes as "may still be running" are for errors that a retry can mend;
+every other code is final, so all must be undone before it is sent.
+Source: CSI specification, "Error Scheme" and the errors of each RPC.
+"""
+
+from grpc import StatusCode
+
+from clipfs import errors
+
+
+class VolumeConflict(errors.ClipError):
+    """The target holds a volume with other attributes. Unpublish that first."""
+
+    code = "volume_conflict"
+
+
+class VolumeNotFound(errors.ClipError):
+    """There is no such volume at that path."""
+
+    code = "volume_not_found"
+
+
+GRPC_CODE: dict[type[errors.ClipError], StatusCode] = {
+    errors.InvalidInput: StatusCode.INVALID_ARGUMENT,
+    errors.ImageNotFound: StatusCode.NOT_FOUND,
+    errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
+    errors.AccessDenied: StatusCode.PERMISSION_DENIED,
+    errors.RegistryUnavailable: StatusCode.UNAVAILABLE,
+    errors.CorruptImage: StatusCode.DATA_LOSS,
+    errors.UnsupportedImage: StatusCode.FAILED_PRECONDITION,
+    errors.NodeFault: StatusCode.INTERNAL,
+    VolumeConflict: StatusCode.ALREADY_EXISTS,
+    VolumeNotFound: StatusCode.NOT_FOUND,
+}

@@ -1,0 +1,128 @@
+"""The command `clip-csi`: options in, the driver's process up.
+
+`clip-csi node` is the node plugin. As PID 1 of a container it runs below a tiny supervisor.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+
+from clipfs import errors
+from clipfs.cli import logs, options
+from clipfs.cli.main import ended
+from csi.init import supervised
+
+DRIVER_NAME = "csi.clipfs.dev"
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="clip-csi", prog_name="clip-csi")
+def clip_csi() -> None:
+    """OCI images as Kubernetes volumes: the CSI driver."""
+
+
+@clip_csi.command()
+@click.option("--endpoint", metavar="unix:///PATH", required=True, help="The CSI socket.")
+@click.option("--node-id", required=True, help="This node's name in the cluster.")
+@click.option(
+    "--kubelet-root",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="The kubelet's folder; volumes are published below it only.",
+)
+@click.option("--driver-name", default=DRIVER_NAME, show_default=True)
+@click.option(
+    "--registration-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The kubelet's plugins_registry; absent: the driver does not register itself.",
+)
+@click.option(
+    "--registration-endpoint",
+    metavar="PATH",
+    help="The CSI socket as the kubelet sees it.  [default: the endpoint's path]",
+)
+@options.root_option
+@options.image_options
+@click.option(
+    "--front",
+    type=click.Choice(["auto", "erofs", "fuse"]),
+    default="auto",
+    show_default=True,
+    help="How trees are shown where a volume does not say; in this version auto is fuse.",
+)
+@options.log_options
+@click.pass_context
+def node(context: click.Context, /, **given: Any) -> None:
+    """Serve the CSI node plugin until SIGTERM; volumes stay."""
+    from csi.driver import drive
+    from csi.volume import VolumeRules
+
+    options.check_front(given["front"])
+    drive(
+        endpoint=_socket_path(given["endpoint"]),
+        node_id=given["node_id"],
+        rules=VolumeRules(
+            kubelet_root=given["kubelet_root"].absolute(),
+            platform=options.chosen_platform(given["platform"]),
+            front=given["front"],
+        ),
+        driver_name=given["driver_name"],
+        registration_dir=given["registration_dir"],
+        registration_endpoint=given["registration_endpoint"],
+        version=version("clip-csi"),
+        settings=options.tier_settings(**given),
+        mount_options=_mount_options(context, given),
+    )
+
+
+def _socket_path(endpoint: str) -> Path:
+    parts = urlsplit(endpoint)
+    if parts.scheme != "unix" or parts.netloc or not parts.path.startswith("/"):
+        raise errors.InvalidInput(f"--endpoint {endpoint}: write unix:///absolute/path")
+    return Path(parts.path)
+
+
+def _mount_options(context: click.Context, given: dict[str, Any]) -> list[str]:
+    """The words that `clipfs mount` gets, the same as the driver's own."""
+    words = ["--root", str(given["root"].absolute())]
+    for url in given["content_cache"]:
+        words += ["--content-cache", url]
+    for name in ("content_cache_token_file", "index_key_file"):
+        if given[name] is not None:
+            words += ["--" + name.replace("_", "-"), str(given[name].absolute())]
+    for host in given["plain_http"]:
+        words += ["--plain-http", host]
+    chosen = context.meta.get("clipfs.logs", {})
+    for name, value in chosen.items():
+        words += ["--" + name.replace("_", "-"), value]
+    return words
+
+
+def run(arguments: Sequence[str] | None = None) -> None:
+    """The console script; never returns."""
+    logs.configure("text", "info")
+    words = list(sys.argv[1:] if arguments is None else arguments)
+
+    def drive() -> None:
+        sys.exit(
+            ended(
+                lambda: clip_csi.main(words, "clip-csi", standalone_mode=False),
+                words,
+                program="clip-csi",
+            )
+        )
+
+    if os.getpid() == 1:
+        supervised(drive)
+    drive()
+
+
+if __name__ == "__main__":
+    run()

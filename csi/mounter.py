@@ -1,0 +1,121 @@
+"""Makes an image's tree appear on the node: by launching `clipfs mount`, once an image.
+
+The server that this leaves behind is nobody's child and outlives the driver. Credentials
+reach it through a memory file, never through a file, an argument or the environment.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from clipfs import errors
+from clipfs.image.credentials import RegistryConfig
+from clipfs.image.digest import Digest, cache_key
+from clipfs.image.model import Image
+from clipfs.layer.layout import Layout
+from clipfs.mount import records
+from clipfs.mount.mountinfo import mounts_at
+from clipfs.mount.unmount import unmount
+
+log = structlog.get_logger()
+
+SERVER_END_S = 10
+
+
+class Mounter(Protocol):
+    """Images on this node, each mounted at most once."""
+
+    def mount(self, image: Image, *, front: str, credentials: RegistryConfig) -> Path:
+        """Where image's tree is, mounted now or before; ClipError says why it cannot be."""
+
+    def unmount(self, digest: Digest) -> None:
+        """Take the image's tree away; done already is done."""
+
+    def mounted(self) -> list[Digest]:
+        """The images whose trees are here, alive or dead."""
+
+
+class _Error(msgspec.Struct):
+    code: str
+    message: str
+
+
+class _Outcome(msgspec.Struct):
+    error: _Error | None = None
+
+
+class ClipMounter:
+    """Mounts below `run/images/`; options are those of `clipfs mount` that the driver was given."""
+
+    def __init__(self, layout: Layout, options: Sequence[str]) -> None:
+        self._layout = layout
+        self._options = options
+        self._folder = layout.run / "images"
+
+    def mount(self, image: Image, *, front: str, credentials: RegistryConfig) -> Path:
+        place = self._place(image.digest)
+        if self._is_alive(place):
+            return place
+        self.unmount(image.digest)  # a mount whose server died serves nobody
+        reference = image.reference.with_digest(image.digest)
+        fd = os.memfd_create("registry-config", 0)
+        try:
+            os.write(fd, credentials.to_json())
+            command = [
+                *(sys.executable, "-m", "clipfs.cli.main", "mount", str(reference), str(place)),
+                *("--json", "--front", front, "--registry-config", f"/dev/fd/{fd}"),
+                *("--log-to", "stderr", *self._options),
+            ]
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                pass_fds=(fd,),
+                start_new_session=True,
+                check=False,
+            )
+        finally:
+            os.close(fd)
+        _raise_if_failed(done, str(image.reference))
+        return place
+
+    def unmount(self, digest: Digest) -> None:
+        place = self._place(digest)
+        unmount(self._layout, place, wait_s=SERVER_END_S)
+        with suppress(FileNotFoundError):
+            place.rmdir()
+
+    def mounted(self) -> list[Digest]:
+        if not self._folder.exists():
+            return []
+        return [Digest(path.name.replace("_", ":", 1)) for path in self._folder.iterdir()]
+
+    def _place(self, digest: Digest) -> Path:
+        return self._folder / cache_key(digest)
+
+    def _is_alive(self, place: Path) -> bool:
+        here = mounts_at(place)
+        return any(
+            records.is_served(record) and records.is_mount_of(record, mount)
+            for mount in here[-1:]
+            for record in records.mounts(self._layout).all().values()
+        )
+
+
+def _raise_if_failed(done: subprocess.CompletedProcess[bytes], image: str) -> None:
+    try:
+        outcome = msgspec.json.decode(done.stdout, type=_Outcome)
+    except msgspec.DecodeError as error:
+        raise errors.NodeFault(
+            f"{image}: clipfs mount ended with status {done.returncode} and without a word; see "
+            "the driver's log"
+        ) from error
+    if outcome.error is not None:
+        raise errors.error_of_code(outcome.error.code, outcome.error.message)

@@ -1,0 +1,1 @@
+"""Wire formats: our own `.proto` files, and what `make proto` generates from them."""

@@ -1,0 +1,40 @@
+"""Makes the driver known to the kubelet, without a sidecar.
+
+The kubelet finds our socket in its plugins_registry, asks who we are and connects to the CSI
+endpoint; when it restarts it finds the socket again.
+Source: Kubernetes, pkg/kubelet/pluginmanager, plugin registration API v1.
+"""
+
+import grpc
+import structlog
+
+from csi.proto import pluginregistration_pb2 as pb
+from csi.proto.pluginregistration_pb2_grpc import RegistrationServicer
+
+log = structlog.get_logger()
+
+CSI_VERSION = "1.12.0"
+
+
+class Registration(RegistrationServicer):
+    def __init__(self, driver_name: str, endpoint: str) -> None:
+        """endpoint  path of the CSI socket as the kubelet sees it"""
+        self._driver_name = driver_name
+        self._endpoint = endpoint
+
+    def GetInfo(self, request: pb.InfoRequest, context: grpc.ServicerContext) -> pb.PluginInfo:
+        return pb.PluginInfo(
+            type="CSIPlugin",
+            name=self._driver_name,
+            endpoint=self._endpoint,
+            supported_versions=[CSI_VERSION],
+        )
+
+    def NotifyRegistrationStatus(
+        self, request: pb.RegistrationStatus, context: grpc.ServicerContext
+    ) -> pb.RegistrationStatusResponse:
+        if request.plugin_registered:
+            log.info("registered with the kubelet", driver=self._driver_name)
+        else:
+            log.error("the kubelet refuses the driver", error=request.error)
+        return pb.RegistrationStatusResponse()

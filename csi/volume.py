@@ -1,0 +1,115 @@
+"""A publish request becomes a volume that can be made, or an InvalidInput that says why not.
+
+Pure. Attributes are the pod author's; nothing that an administrator must decide is among them.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from clipfs import errors
+from clipfs.image.credentials import RegistryConfig
+from clipfs.image.platform import Platform, parse_platform
+from clipfs.image.reference import Reference, parse_reference
+from csi.credentials import config_of
+from csi.proto import csi_pb2 as pb
+
+PullPolicy = Literal["IfNotPresent", "Always", "Never"]
+ATTRIBUTES = ("image", "pullPolicy", "platform", "front")
+KUBELET_PREFIX = "csi.storage.k8s.io/"
+SERVED_FRONTS = ("auto", "fuse")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeRules:
+    """What the administrator decided: where volumes may be, and what holds if one is silent."""
+
+    kubelet_root: Path
+    platform: Platform
+    front: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """What a pod asks for.
+
+    attributes   as the pod gave them, without the kubelet's own: two publishes are the same
+                 if these are
+    pod          namespace/name, for the log; "" if the kubelet did not say
+    """
+
+    volume_id: str
+    target: Path
+    image: Reference
+    pull_policy: PullPolicy
+    platform: Platform
+    front: str
+    attributes: Mapping[str, str]
+    pod: str
+    credentials: RegistryConfig = field(repr=False)
+
+
+def parse_publish(request: pb.NodePublishVolumeRequest, rules: VolumeRules) -> Volume:
+    """The volume that request describes; InvalidInput names the field or attribute."""
+    if not request.volume_id:
+        raise errors.InvalidInput("volume id is missing")
+    target = parse_target(request.target_path, rules.kubelet_root)
+    if not request.HasField("volume_capability"):
+        raise errors.InvalidInput("volume capability is missing")
+    if request.volume_capability.HasField("block"):
+        raise errors.InvalidInput("block volumes are not supported: an image is a file system")
+    context = dict(request.volume_context)
+    attributes = {k: v for k, v in context.items() if not k.startswith(KUBELET_PREFIX)}
+    unknown = sorted(set(attributes) - set(ATTRIBUTES))
+    if unknown:
+        raise errors.InvalidInput(
+            f"unknown volume attribute {unknown[0][:100]!r}; known are: {', '.join(ATTRIBUTES)}"
+        )
+    if not attributes.get("image"):
+        raise errors.InvalidInput("volume attribute image is missing: the image's reference")
+    image = parse_reference(attributes["image"])
+    platform = attributes.get("platform")
+    return Volume(
+        volume_id=request.volume_id,
+        target=target,
+        image=image,
+        pull_policy=_pull_policy(attributes.get("pullPolicy") or "IfNotPresent"),
+        platform=parse_platform(platform) if platform else rules.platform,
+        front=_front(attributes.get("front") or rules.front),
+        attributes=attributes,
+        pod=_pod(context),
+        credentials=config_of(request.secrets, image),
+    )
+
+
+def parse_target(text: str, kubelet_root: Path) -> Path:
+    """The path of a volume, which must lie below the kubelet's own folder."""
+    if not text:
+        raise errors.InvalidInput("target path is missing")
+    path = Path(os.path.normpath(text))
+    if kubelet_root not in path.parents:
+        raise errors.InvalidInput(f"target path {text} is not below --kubelet-root {kubelet_root}")
+    return path
+
+
+def _pull_policy(text: str) -> PullPolicy:
+    if text not in get_args(PullPolicy):
+        raise errors.InvalidInput(
+            f"volume attribute pullPolicy {text[:100]!r}: say {', '.join(get_args(PullPolicy))}"
+        )
+    return cast("PullPolicy", text)
+
+
+def _front(text: str) -> str:
+    if text not in SERVED_FRONTS:
+        raise errors.InvalidInput(
+            f"volume attribute front {text[:100]!r}: this version knows {', '.join(SERVED_FRONTS)}"
+        )
+    return text
+
+
+def _pod(context: Mapping[str, str]) -> str:
+    name = context.get(f"{KUBELET_PREFIX}pod.name", "")
+    return f"{context.get(f'{KUBELET_PREFIX}pod.namespace', '')}/{name}" if name else ""

@@ -1,0 +1,300 @@
+"""The driver as the kubelet sees it: real processes, real mounts, a real registry."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.support import images
+from tests.support.driver import Driver, M, cleaned_up, run_driver
+from tests.support.node import alive
+from tests.support.registry import RegistryServer, run_registry
+from tests.support.wait import wait_for
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
+)
+
+
+@pytest.fixture(scope="module")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("image")
+    (home / "1").mkdir()
+    (home / "1/hello").write_text("world\n")
+    (home / "1/data").write_bytes(os.urandom(3 << 20))
+    images.write_layout(home / "oci", [images.layer(home / "1", home / "1.tar")])
+    return home / "oci"
+
+
+@pytest.fixture(scope="module")
+def image(layout: Path, registry: RegistryServer) -> str:
+    return images.push(layout, registry.address, "driver:1")
+
+
+@pytest.fixture
+def start(tmp_path: Path, registry: RegistryServer) -> Iterator[Callable[[], "Driver"]]:
+    """Starts a driver on the test's root; called again, the next one on the same root."""
+    from contextlib import ExitStack
+
+    with cleaned_up(tmp_path), ExitStack() as stack:
+
+        def begin() -> Driver:
+            options = ["--plain-http", registry.address, "--plain-http", "127.0.0.1:1"]
+            return stack.enter_context(
+                run_driver(tmp_path / "home", options, root=tmp_path / "root")
+            )
+
+        yield begin
+
+
+@pytest.fixture
+def driver(start: Callable[[], Driver]) -> Driver:
+    return start()
+
+
+def mounts_below(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line.split()[4] for line in lines if line.split()[4].startswith(str(folder))]
+
+
+def servers(root: Path) -> list[int]:
+    import json
+
+    records = (root / "run/mounts").glob("*.json")
+    return [json.loads(path.read_text())["pid"] for path in records]
+
+
+def failure(call: Callable[[], object]) -> tuple[str, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code().name, caught.value.details()  # type: ignore[attr-defined] # an RpcError of a call is one
+
+
+def test_a_published_volume_shows_the_image_and_goes_without_a_trace(
+    driver: Driver, image: str, tmp_path: Path
+) -> None:
+    target = driver.publish("pod", image)
+    assert (target / "hello").read_text() == "world\n"
+    with pytest.raises(OSError, match="Read-only"):
+        (target / "new").touch()
+    (server,) = servers(tmp_path / "root")
+    driver.unpublish("pod")
+    driver.unpublish("pod")
+    assert not target.exists()
+    assert target.parent.exists()
+    assert mounts_below(tmp_path) == []
+    wait_for(lambda: not alive(server))
+    left = [path for path in (tmp_path / "root/run").rglob("*.json")]
+    assert left == []
+
+
+def test_pods_of_one_image_share_its_server_until_the_last_is_gone(
+    driver: Driver, image: str, tmp_path: Path
+) -> None:
+    targets = [driver.publish(name, image) for name in ("one", "two")]
+    (server,) = servers(tmp_path / "root")
+    driver.unpublish("one")
+    assert (targets[1] / "hello").read_text() == "world\n"
+    assert alive(server)
+    driver.unpublish("two")
+    wait_for(lambda: not alive(server))
+
+
+def test_identical_calls_at_once_make_one_volume(
+    driver: Driver, image: str, tmp_path: Path
+) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        targets = set(pool.map(lambda _: driver.publish("same", image), range(8)))
+    assert len(targets) == 1
+    assert len(servers(tmp_path / "root")) == 1
+    assert len(mounts_below(targets.pop())) == 1
+
+
+def test_publish_and_unpublish_of_many_pods_at_once_leave_nothing(
+    driver: Driver, image: str, tmp_path: Path
+) -> None:
+    def live(number: int) -> None:
+        for _ in range(2):
+            target = driver.publish(f"pod-{number}", image)
+            assert (target / "hello").read_text() == "world\n"
+            driver.unpublish(f"pod-{number}")
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(live, range(6)))
+    assert mounts_below(tmp_path) == []
+    wait_for(lambda: servers(tmp_path / "root") == [])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["term", "kill"])
+def test_volumes_outlive_the_driver_and_the_next_one_adopts_them(
+    number: signal.Signals, start: Callable[[], Driver], image: str, tmp_path: Path
+) -> None:
+    first = start()
+    target = first.publish("pod", image)
+    with (target / "data").open("rb") as held:
+        first.process.send_signal(number)
+        first.process.wait(20)
+        assert (tmp_path / "home/csi.sock").exists() == (number == signal.SIGKILL)
+        assert len(held.read()) == 3 << 20
+        assert (target / "hello").read_text() == "world\n"
+    second = start()
+    assert second.publish("pod", image) == target
+    assert second.publish("other", image) != target
+    assert len(servers(tmp_path / "root")) == 1
+    second.unpublish("pod")
+    second.unpublish("other")
+    assert mounts_below(tmp_path) == []
+    wait_for(lambda: servers(tmp_path / "root") == [])
+
+
+def test_the_next_driver_cleans_up_what_is_half_done(
+    start: Callable[[], Driver], image: str, tmp_path: Path
+) -> None:
+    first = start()
+    target = first.publish("pod", image)
+    first.process.kill()
+    first.process.wait(20)
+    os.system(f"umount --lazy {target}")
+    start()
+    assert mounts_below(tmp_path) == []
+    assert list((tmp_path / "root/run/volumes").iterdir()) == []
+
+
+def test_an_image_whose_server_died_is_served_again_at_the_next_publish(
+    driver: Driver, image: str, tmp_path: Path
+) -> None:
+    driver.publish("one", image)
+    os.kill(servers(tmp_path / "root")[0], signal.SIGKILL)
+    assert (driver.publish("two", image) / "hello").read_text() == "world\n"
+    driver.unpublish("one")
+    driver.unpublish("two")
+    assert mounts_below(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("attributes", "code", "words"),
+    [
+        pytest.param({"image": ""}, "INVALID_ARGUMENT", "image is missing", id="no-image"),
+        pytest.param({"image": "UP"}, "INVALID_ARGUMENT", "UP", id="reference"),
+        pytest.param({"imag": "x"}, "INVALID_ARGUMENT", "image, pullPolicy, platform, front",
+                     id="unknown"),
+        pytest.param({"front": "erofs"}, "INVALID_ARGUMENT", "front", id="front"),
+        pytest.param({"pullPolicy": "No"}, "INVALID_ARGUMENT", "IfNotPresent", id="policy"),
+        pytest.param({"platform": "linux"}, "INVALID_ARGUMENT", "OS/ARCH", id="platform"),
+        pytest.param({"image": "REG/driver:2"}, "NOT_FOUND", "driver:2", id="no-tag"),
+        pytest.param({"image": "REG/none:1"}, "NOT_FOUND", "none:1", id="no-repository"),
+        pytest.param({"image": "127.0.0.1:1/x:1"}, "UNAVAILABLE", "127.0.0.1:1", id="no-registry"),
+        pytest.param({"image": "REG/driver:1", "pullPolicy": "Never"}, "NOT_FOUND",
+                     "not on this node", id="never"),
+    ],
+)  # fmt: skip
+def test_a_publish_that_fails_says_why_and_leaves_nothing(
+    attributes: dict[str, str], code: str, words: str, driver: Driver, image: str,
+    registry: RegistryServer, tmp_path: Path,
+) -> None:  # fmt: skip
+    given = {key: value.replace("REG", registry.address) for key, value in attributes.items()}
+    name = given.pop("image", image)
+    found, details = failure(lambda: driver.publish("pod", name, **given))
+    assert found == code
+    assert words in details
+    assert not driver.target("pod").exists()
+    assert mounts_below(tmp_path) == []
+    assert list((tmp_path / "root/run").rglob("*.json")) == []
+
+
+def test_a_volume_of_a_target_is_not_replaced_by_another(driver: Driver, image: str) -> None:
+    target = driver.publish("pod", image)
+    assert driver.publish("pod", image) == target
+    code, details = failure(lambda: driver.publish("pod", image, pullPolicy="Always"))
+    assert code == "ALREADY_EXISTS"
+    assert str(target) in details
+
+
+def test_never_is_enough_once_the_image_is_on_the_node(driver: Driver, image: str) -> None:
+    driver.publish("one", image)
+    target = driver.publish("two", image, pullPolicy="Never")
+    assert (target / "hello").read_text() == "world\n"
+
+
+def test_a_target_outside_the_kubelets_folder_is_refused(driver: Driver, tmp_path: Path) -> None:
+    for path in (str(tmp_path / "elsewhere"), f"{driver.kubelet_root}/../elsewhere", ""):
+        request = M["Unpublish"](volume_id="v", target_path=path)
+        code, _ = failure(lambda request=request: driver.call("Node/NodeUnpublishVolume", request))  # type: ignore[misc]
+        assert code == "INVALID_ARGUMENT"
+
+
+def test_stats_come_from_the_index_even_if_the_server_is_dead(
+    driver: Driver, image: str, tmp_path: Path
+) -> None:
+    target = driver.publish("pod", image)
+    os.kill(servers(tmp_path / "root")[0], signal.SIGKILL)
+    request = M["Stats"](volume_id="csi-pod", volume_path=str(target))
+    bytes_, inodes = driver.call("Node/NodeGetVolumeStats", request, "Usages").usage
+    assert (bytes_.total, bytes_.used, bytes_.available, bytes_.unit) == (3145734, 3145734, 0, 1)
+    assert (inodes.total, inodes.unit) == (2, 2)
+    gone = M["Stats"](volume_id="csi-pod", volume_path=str(target) + "x")
+    assert failure(lambda: driver.call("Node/NodeGetVolumeStats", gone))[0] == "NOT_FOUND"
+
+
+def test_credentials_of_the_pod_open_a_private_registry(layout: Path, tmp_path: Path) -> None:
+    import subprocess
+
+    line = subprocess.run(
+        ["htpasswd", "-Bbn", "user", "secret-word"], capture_output=True, text=True, check=True
+    ).stdout
+    (tmp_path / "htpasswd").write_text(line)
+    with (
+        cleaned_up(tmp_path),
+        run_registry(tmp_path / "private", htpasswd=tmp_path / "htpasswd") as private,
+    ):
+        subprocess.run(
+            ["skopeo", "copy", "-q", "--dest-creds", "user:secret-word", "--dest-tls-verify=false",
+             f"oci:{layout}:x", f"docker://{private.address}/own:1"], check=True,
+        )  # fmt: skip
+        name = f"{private.address}/own:1"
+        options = ["--plain-http", private.address]
+        with run_driver(tmp_path / "home", options, root=tmp_path / "root") as driver:
+            code, details = failure(lambda: driver.publish("none", name))
+            assert code == "UNAUTHENTICATED"
+            assert name in details
+            wrong = {"username": "user", "password": "wrong"}
+            code, _ = failure(lambda: driver.publish("wrong", name, secrets=wrong))
+            assert code == "UNAUTHENTICATED"
+            right = {"username": "user", "password": "secret-word"}
+            assert (driver.publish("pod", name, secrets=right) / "hello").exists()
+            code, _ = failure(lambda: driver.publish("other", name))
+            assert code == "UNAUTHENTICATED", "cached is not authorised"
+            code, details = failure(lambda: driver.publish("x", name, secrets={"a": "b"}))
+            assert code == "INVALID_ARGUMENT"
+            assert ".dockerconfigjson" in details
+        said = driver.log.read_text()
+    for word in ("secret-word", "dXNlcjpzZWNyZXQtd29yZA"):
+        assert word not in said
+
+
+def test_the_driver_registers_itself_with_the_kubelet(driver: Driver, tmp_path: Path) -> None:
+    socket = tmp_path / "home/plugins_registry/csi.clipfs.dev-reg.sock"
+    with grpc.insecure_channel(f"unix://{socket}") as channel:
+
+        def call(method: str, request: object, answer: str) -> object:
+            return channel.unary_unary(
+                f"/pluginregistration.Registration/{method}",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=M[answer].FromString,
+            )(request, timeout=10)
+
+        info = call("GetInfo", M["Empty"](), "PluginInfo")
+        call("NotifyRegistrationStatus", M["Status"](plugin_registered=True), "Empty")
+    assert info.type == "CSIPlugin"  # type: ignore[attr-defined] # a message of our descriptors
+    assert info.name == "csi.clipfs.dev"  # type: ignore[attr-defined] # likewise
+    assert info.endpoint == str(tmp_path / "home/csi.sock")  # type: ignore[attr-defined] # likewise
+
+
+def test_identity_and_node_say_who_they_are(driver: Driver) -> None:
+    info = driver.call("Identity/GetPluginInfo", M["Empty"](), "Info")
+    assert (info.name, info.vendor_version) == ("csi.clipfs.dev", "0.1.0")
+    assert driver.call("Node/NodeGetInfo", M["Empty"](), "NodeInfo").node_id == "node-a"
