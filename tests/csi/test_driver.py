@@ -1,9 +1,12 @@
 """The driver as the kubelet sees it: real processes, real mounts, a real registry."""
 
+import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
@@ -38,8 +41,6 @@ def image(layout: Path, registry: RegistryServer) -> str:
 @pytest.fixture
 def start(tmp_path: Path, registry: RegistryServer) -> Iterator[Callable[[], "Driver"]]:
     """Starts a driver on the test's root; called again, the next one on the same root."""
-    from contextlib import ExitStack
-
     with cleaned_up(tmp_path), ExitStack() as stack:
 
         def begin() -> Driver:
@@ -62,8 +63,6 @@ def mounts_below(folder: Path) -> list[str]:
 
 
 def servers(root: Path) -> list[int]:
-    import json
-
     records = (root / "run/mounts").glob("*.json")
     return [json.loads(path.read_text())["pid"] for path in records]
 
@@ -71,7 +70,7 @@ def servers(root: Path) -> list[int]:
 def failure(call: Callable[[], object]) -> tuple[str, str]:
     with pytest.raises(grpc.RpcError) as caught:
         call()
-    return caught.value.code().name, caught.value.details()  # type: ignore[attr-defined] # an RpcError of a call is one
+    return caught.value.code().name, caught.value.details() or ""
 
 
 def test_a_published_volume_shows_the_image_and_goes_without_a_trace(
@@ -198,7 +197,7 @@ def test_a_publish_that_fails_says_why_and_leaves_nothing(
 ) -> None:  # fmt: skip
     given = {key: value.replace("REG", registry.address) for key, value in attributes.items()}
     name = given.pop("image", image)
-    found, details = failure(lambda: driver.publish("pod", name, **given))
+    found, details = failure(lambda: driver.publish("pod", name, None, **given))
     assert found == code
     assert words in details
     assert not driver.target("pod").exists()
@@ -241,8 +240,6 @@ def test_stats_come_from_the_index_even_if_the_server_is_dead(
 
 
 def test_credentials_of_the_pod_open_a_private_registry(layout: Path, tmp_path: Path) -> None:
-    import subprocess
-
     line = subprocess.run(
         ["htpasswd", "-Bbn", "user", "secret-word"], capture_output=True, text=True, check=True
     ).stdout

@@ -51,8 +51,8 @@ def _classes() -> dict[str, Any]:
             message.field.add(
                 name=field,
                 number=number,
-                type=kind,  # type: ignore[arg-type] # the enum's number
-                label=3 if repeated else 1,  # type: ignore[arg-type] # repeated or optional
+                type=kind,
+                label=3 if repeated else 1,
                 type_name=f".t.{of.lstrip('*')}" if kind == _MESSAGE else None,
             )
     pool = descriptor_pool.DescriptorPool()
@@ -85,7 +85,7 @@ class Driver:
         return self.kubelet_root / "pods" / name / "volumes/kubernetes.io~csi/image/mount"
 
     def publish(
-        self, name: str, image: str, *, secrets: dict[str, str] | None = None, **attributes: str
+        self, name: str, image: str, secrets: dict[str, str] | None = None, **attributes: str
     ) -> Path:
         """Publish an inline volume for a pod, as the kubelet would; the target."""
         target = self.target(name)
