@@ -1,13 +1,14 @@
 """Layers' entries, lowest layer first, become one tree: whiteouts, links, replaced types.
 
 Each layer is applied in two steps, so that the order inside it does not matter: first its
-whiteouts hide what lower layers brought, then its entries are added in archive order. Where
-unpackers differ:
+whiteouts, all judged by the lower layers alone, hide what those brought, then its entries are
+added in archive order. Where unpackers differ:
 
     a parent that is a symlink     is followed inside the tree, clamped to the root
     a parent that is a file        is replaced by a folder, as by any folder entry
     a parent that is missing       is a folder 0755, root's, time 0
-    a hard link to a later entry   of the same layer waits until that layer's end
+    a folder over a symlink        replaces it; whiteouts in it reach nothing behind the symlink
+    a hard link to a later entry   of the same layer keeps its place until that layer's end
     a hard link to a folder        is refused
     a duplicate                    the last one in the layer wins
 
@@ -16,14 +17,17 @@ Source: OCI image specification, "Image Layer Filesystem Changeset"; behaviour c
 """
 
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from clipfs import errors
 from clipfs.layer.index import Entry, EntryKind
+from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_DEPTH
 from clipfs.layer.names import shown
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 WHITEOUT_META = b".wh..wh."
+_NO_NAME = (WHITEOUT, b".wh..", b".wh...")
 MAX_SYMLINKS = 40
 """As the kernel's own limit on symlinks in one path."""
 
@@ -72,41 +76,60 @@ def walk(root: Node) -> Iterator[Node]:
 
 
 def _apply(root: Node, number: int, entries: list[Entry]) -> None:
+    _hide(root, entries)
+    waiting: list[_Waiting] = []
     for entry in entries:
-        folder, _, name = entry.path.rpartition(b"/")
-        if name.startswith(WHITEOUT):
-            _hide(root, folder, name)
-    late: list[Entry] = []
-    for entry in entries:
-        if entry.path.rpartition(b"/")[2].startswith(WHITEOUT):
+        if _is_whiteout(entry):
             continue
         if entry.kind == EntryKind.HARDLINK:
-            if not _link(root, number, entry):
-                late.append(entry)
+            _link(root, number, entry, waiting)
         else:
             _add(root, number, entry)
-    while late:  # a link may point at another late link
-        still = [entry for entry in late if not _link(root, number, entry)]
-        if len(still) == len(late):
-            raise errors.CorruptImage(
-                f"hard link {shown(still[0].path)} points at {shown(still[0].target)}, "
-                "which is not in the image"
-            )
-        late = still
+    _settle(root, waiting)
+    assert root.children is not None
+    for name in [name for name in root.children if name.startswith(WHITEOUT_META)]:
+        del root.children[name]  # what aufs kept for itself: links may have pointed into it
 
 
-def _hide(root: Node, folder: bytes, name: bytes) -> None:
-    if name in (WHITEOUT, b".wh..", b".wh..."):
-        raise errors.CorruptImage(f"whiteout {shown(folder + b'/' + name)} names no entry")
-    if name.startswith(WHITEOUT_META) and name != OPAQUE:
+def _is_whiteout(entry: Entry) -> bool:
+    return entry.path.rpartition(b"/")[2].startswith(WHITEOUT)
+
+
+def _hide(root: Node, entries: list[Entry]) -> None:
+    """Apply the whiteouts of a layer; all are found before the first one hides anything."""
+    whiteouts = [entry.path.rpartition(b"/") for entry in entries if _is_whiteout(entry)]
+    if not whiteouts:
         return
-    parent = _find(root, folder)
-    if parent is None or parent.children is None:
-        return
-    if name == OPAQUE:
-        parent.children.clear()
-    else:
-        parent.children.pop(name[len(WHITEOUT) :], None)
+    new = {entry.path for entry in entries if _replaces_symlink(root, entry)}
+    hidden: list[tuple[dict[bytes, Node], bytes]] = []
+    for folder, _, name in whiteouts:
+        if name in _NO_NAME:
+            raise errors.CorruptImage(f"whiteout {shown(folder + b'/' + name)} names no entry")
+        if name.startswith(WHITEOUT_META) and name != OPAQUE:
+            continue
+        if new and not new.isdisjoint(_with_parents(folder)):
+            continue
+        parent = _resolve(root, folder)
+        if parent is not None and parent.children is not None:
+            hidden.append((parent.children, name))
+    for children, name in hidden:
+        if name == OPAQUE:
+            children.clear()
+        else:
+            children.pop(name[len(WHITEOUT) :], None)
+
+
+def _replaces_symlink(root: Node, entry: Entry) -> bool:
+    if entry.kind != EntryKind.DIRECTORY:
+        return False
+    lower = _resolve(root, entry.path, follow_last=False)
+    return lower is not None and lower.entry.kind == EntryKind.SYMLINK
+
+
+def _with_parents(path: bytes) -> Iterator[bytes]:
+    while path:
+        yield path
+        path = path.rpartition(b"/")[0]
 
 
 def _add(root: Node, number: int, entry: Entry) -> None:
@@ -124,19 +147,55 @@ def _add(root: Node, number: int, entry: Entry) -> None:
         children[name] = Node(entry, number)
 
 
-def _link(root: Node, number: int, entry: Entry) -> bool:
-    target = _find(root, entry.target, follow_last=False)
-    if target is None:
-        return False
-    if target.children is not None:
-        raise errors.CorruptImage(
-            f"hard link {shown(entry.path)} points at the folder {shown(entry.target)}"
-        )
+class _Waiting(NamedTuple):
+    """A name that a hard link to a later entry has taken: link stands in children there."""
+
+    children: dict[bytes, Node]
+    name: bytes
+    link: Node
+
+
+def _link(root: Node, number: int, entry: Entry, waiting: list[_Waiting]) -> None:
     folder, _, name = entry.path.rpartition(b"/")
     if not name:
         raise errors.CorruptImage("the root of the image is a hard link")
-    _parent(root, number, folder)[name] = target
-    return True
+    target = _resolve(root, entry.target, follow_last=False)
+    if target is not None and target.children is not None:
+        raise _linked_folder(entry)
+    children = _parent(root, number, folder)
+    if target is None or target.entry.kind == EntryKind.HARDLINK:
+        target = Node(entry, number)
+        waiting.append(_Waiting(children, name, target))
+    children[name] = target
+
+
+def _settle(root: Node, waiting: list[_Waiting]) -> None:
+    """Put an inode where a link to a later entry stands; it may lead to another such link."""
+    inodes: dict[Node, Node] = {}
+    for _, _, link in waiting:
+        chain: dict[Node, None] = {}
+        node = link
+        while node.entry.kind == EntryKind.HARDLINK and node not in inodes:
+            chain[node] = None
+            target = _resolve(root, node.entry.target, follow_last=False)
+            if target is None or target in chain:
+                raise errors.CorruptImage(
+                    f"hard link {shown(node.entry.path)} points at {shown(node.entry.target)}, "
+                    "which is not in the image"
+                )
+            if target.children is not None:
+                raise _linked_folder(node.entry)
+            node = target
+        inodes.update(dict.fromkeys(chain, inodes.get(node, node)))
+    for children, name, link in waiting:
+        if children.get(name) is link:  # else a later entry has replaced it
+            children[name] = inodes[link]
+
+
+def _linked_folder(entry: Entry) -> errors.CorruptImage:
+    return errors.CorruptImage(
+        f"hard link {shown(entry.path)} points at the folder {shown(entry.target)}"
+    )
 
 
 def _parent(root: Node, number: int, path: bytes) -> dict[bytes, Node]:
@@ -147,16 +206,13 @@ def _parent(root: Node, number: int, path: bytes) -> dict[bytes, Node]:
     return node.children
 
 
-def _find(root: Node, path: bytes, *, follow_last: bool = True) -> Node | None:
-    return _resolve(root, path, follow_last=follow_last)
-
-
 def _resolve(
     root: Node, path: bytes, *, make: int | None = None, follow_last: bool = True
 ) -> Node | None:
-    """The node at path, through symlinks clamped to the root.
+    """The node at path, through symlinks clamped to the root; None if there is none.
 
-    make  number of the layer in whose name missing folders are made, and files replaced
+    make    number of the layer in whose name missing folders are made, and files replaced
+    Raises  CorruptImage if no folder can be made there
     """
     trail = [root]
     todo = [part for part in reversed(path.split(b"/")) if part]
@@ -174,6 +230,8 @@ def _resolve(
         if node is not None and node.entry.kind == EntryKind.SYMLINK and (todo or follow_last):
             symlinks += 1
             if symlinks > MAX_SYMLINKS:
+                if make is None:
+                    return None
                 raise errors.CorruptImage(f"too many symlinks on the way to {shown(path)}")
             target = node.entry.target
             if target.startswith(b"/"):
@@ -181,10 +239,16 @@ def _resolve(
             todo += [one for one in reversed(target.split(b"/")) if one not in (b"", b".")]
             continue
         if make is not None and (node is None or node.children is None):
+            if len(part) > MAX_COMPONENT_BYTES:  # from a symlink's target; names were checked
+                raise errors.CorruptImage(
+                    f"a component of the way to {shown(path)} is over {MAX_COMPONENT_BYTES} bytes"
+                )
             node = children[part] = Node(_implied_folder(), make)
         if node is None:
             return None
         trail.append(node)
+        if make is not None and len(trail) > MAX_DEPTH:
+            raise errors.CorruptImage(f"{shown(path)} is more than {MAX_DEPTH} folders deep")
     return trail[-1]
 
 
