@@ -13,13 +13,14 @@ import msgspec
 from clipfs import errors
 from clipfs.image.credentials import Credentials
 
-_SCHEME = re.compile(r"\s*([A-Za-z]+)\s+")
-_PARAMETER = re.compile(r'([A-Za-z_]+)\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))\s*,?\s*')
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_PARAMETER = re.compile(rf'[\s,]*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s,"]+))')
+_SCHEME = re.compile(rf"[\s,]*({_TOKEN})(?=[\s,]|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Challenge:
-    """One WWW-Authenticate header: scheme in lower case, its parameters."""
+    """One challenge: scheme and parameter names in lower case."""
 
     scheme: str
     parameters: dict[str, str]
@@ -30,18 +31,20 @@ class _Token(msgspec.Struct, frozen=True):
     access_token: str | None = None
 
 
-def parse_challenge(header: str) -> Challenge | None:
-    """The challenge; None if the header is not one that can be answered."""
-    scheme = _SCHEME.match(header)
-    if scheme is None:
-        return None
-    parameters: dict[str, str] = {}
-    at = scheme.end()
-    while (one := _PARAMETER.match(header, at)) is not None:
-        quoted, bare = one[2], one[3]
-        parameters[one[1].lower()] = bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+def parse_challenges(header: str) -> list[Challenge]:
+    """The challenges of one WWW-Authenticate header, as far as it can be read."""
+    found: list[Challenge] = []
+    at = 0
+    while True:
+        if found and (one := _PARAMETER.match(header, at)):
+            quoted, bare = one[2], one[3]
+            value = bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+            found[-1].parameters.setdefault(one[1].lower(), value)
+        elif one := _SCHEME.match(header, at):
+            found.append(Challenge(scheme=one[1].lower(), parameters={}))
+        else:
+            return found
         at = one.end()
-    return Challenge(scheme=scheme[1].lower(), parameters=parameters)
 
 
 def basic(credentials: Credentials) -> str:
@@ -50,11 +53,20 @@ def basic(credentials: Credentials) -> str:
     return "Basic " + base64.b64encode(pair).decode()
 
 
+def refresh(identity_token: str) -> dict[str, str]:
+    """What a token server is sent, beside scope and service, to trade an identity token."""
+    return {
+        "grant_type": "refresh_token",
+        "refresh_token": identity_token,
+        "client_id": "clip-csi",
+    }
+
+
 def bearer(body: bytes, *, of: str) -> str:
     """The Authorization header that a token server's answer makes."""
     try:
         answer = msgspec.json.decode(body, type=_Token)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise errors.RegistryUnavailable(f"{of}: the token server's answer is no JSON") from error
     token = answer.token or answer.access_token
     if not token or not token.isascii() or not token.isprintable():

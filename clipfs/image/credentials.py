@@ -7,7 +7,6 @@ Source: docker's config.json, "auths"; Kubernetes, "kubernetes.io/dockerconfigjs
 """
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,7 +37,7 @@ class _Auth(msgspec.Struct):
 
 
 class _Config(msgspec.Struct):
-    auths: dict[str, _Auth] = {}
+    auths: dict[str, _Auth | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +58,13 @@ class RegistryConfig:
     def from_json(cls, data: bytes, *, source: str) -> Self:
         """The `auths` of a config.json; InvalidInput names source, never the content."""
         try:
-            config = msgspec.json.decode(data, type=_Config)
-            return cls(
-                {
-                    _place(key): credentials
-                    for key, auth in config.auths.items()
-                    if (credentials := _credentials(auth)) is not None
-                }
-            )
-        except (msgspec.DecodeError, UnicodeDecodeError, binascii.Error) as error:
+            auths = msgspec.json.decode(data, type=_Config).auths or {}
+            read = {_place(key): _credentials(auth) for key, auth in auths.items()}
+        except (ValueError, RecursionError):  # msgspec's, base64's and UTF-8's are ValueErrors
             raise errors.InvalidInput(
                 f"registry config {source} is not a docker config.json with auths"
-            ) from _without_content(error)
+            ) from None  # the cause may quote a secret
+        return cls({place: one for place, one in read.items() if one is not None})
 
     def merged(self, nearer: "RegistryConfig") -> "RegistryConfig":
         """Both; where both speak of a place, nearer's word holds."""
@@ -111,16 +105,16 @@ def load_registry_config(path: Path) -> RegistryConfig:
 
 def _place(key: str) -> str:
     """`https://index.docker.io/v1/` -> docker.io; others lose scheme, /v1/, /v2/ and slash."""
-    bare = key.split("://", 1)[-1].rstrip("/")
-    for version in ("/v1", "/v2"):
-        bare = bare.removesuffix(version)
-    host, slash, path = bare.partition("/")
-    if host in ("index.docker.io", "registry-1.docker.io", DOCKER_HUB):
+    host, _, path = key.split("://", 1)[-1].rstrip("/").partition("/")
+    if host in ("index.docker.io", "registry-1.docker.io"):
         host = DOCKER_HUB
-    return host + slash + path
+    return host if path in ("", "v1", "v2") else f"{host}/{path}"
 
 
-def _credentials(auth: _Auth) -> Credentials | None:
+def _credentials(auth: _Auth | None) -> Credentials | None:
+    """None for an entry that holds none: docker writes those where a helper keeps the secret."""
+    if auth is None:
+        return None
     username, password = auth.username or "", auth.password or ""
     if auth.auth:
         username, _, password = base64.b64decode(auth.auth).decode().partition(":")
@@ -129,10 +123,4 @@ def _credentials(auth: _Auth) -> Credentials | None:
         return None
     return Credentials(
         username=username, password=password, identity_token=auth.identitytoken or None
-    )
-
-
-def _without_content(error: Exception) -> Exception:
-    return (
-        type(error)("content withheld") if isinstance(error, msgspec.DecodeError) else ValueError()
     )

@@ -14,9 +14,13 @@ Digest = NewType("Digest", str)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
+def is_digest(text: str) -> bool:
+    return _DIGEST.fullmatch(text) is not None
+
+
 def parse_digest(text: str, *, of: str) -> Digest:
     """text as a digest; UnsupportedImage, naming what it was the digest of, if it is none."""
-    if not _DIGEST.fullmatch(text):
+    if not is_digest(text):
         raise errors.UnsupportedImage(
             f"{of}: {text[:100]!r} is not a sha256 digest (sha256: and 64 lower-case hex digits)"
         )

@@ -7,6 +7,7 @@ Source: OCI image specification, "Image Index", "Image Manifest", "Image Configu
 "Descriptor"; Docker image manifest version 2, schema 2.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -70,6 +71,7 @@ class _Document(msgspec.Struct, frozen=True, rename="camel"):
 
     schema_version: int
     media_type: str | None = None
+    artifact_type: str | None = None
     manifests: list[_Descriptor] | None = None
     config: _Descriptor | None = None
     layers: list[_Descriptor] | None = None
@@ -83,7 +85,8 @@ class _Config(msgspec.Struct, frozen=True):
     rootfs: _RootFs
 
 
-class Child(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
     """A document that another one names."""
 
     media_type: str
@@ -91,7 +94,8 @@ class Child(msgspec.Struct, frozen=True, kw_only=True):
     size: int
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
     """An image manifest: its config, and its layers without their diff_ids."""
 
     config: Child
@@ -110,11 +114,10 @@ def parse_document(data: bytes, *, media_type: str, of: str, wanted: Platform) -
             f"{of}: manifest schema {document.schema_version} is not supported; push it again "
             "with a current tool"
         )
-    kind = document.media_type or media_type
-    if kind in INDEXES or (document.manifests is not None and document.layers is None):
-        return _chosen(document.manifests or [], of, wanted)
-    if kind not in MANIFESTS:
-        raise errors.UnsupportedImage(f"{of}: the media type {kind[:100]!r} is not an image's")
+    if _is_index(document, media_type, of):
+        if document.manifests is None:
+            raise errors.CorruptImage(f"{of}: the index has no manifests")
+        return _chosen(document.manifests, of, wanted)
     return _manifest(document, of)
 
 
@@ -137,11 +140,30 @@ def parse_config(data: bytes, manifest: Manifest, *, of: str) -> tuple[Layer, ..
     )
 
 
+def _is_index(document: _Document, media_type: str, of: str) -> bool:
+    """Index or manifest; who says it must agree, or two clients see two images in one digest.
+
+    Source  CVE-2021-41190, "OCI manifest type confusion"
+    """
+    kinds = {media_type, document.media_type}
+    says_index = not kinds.isdisjoint(INDEXES) or document.manifests is not None
+    says_manifest = not kinds.isdisjoint(MANIFESTS) or document.layers is not None
+    if says_index and says_manifest:
+        raise errors.CorruptImage(f"{of}: an index and a manifest in one document")
+    if kinds.isdisjoint(INDEXES | MANIFESTS):
+        kind = document.media_type or media_type
+        raise errors.UnsupportedImage(f"{of}: the media type {kind[:100]!r} is not an image's")
+    return says_index
+
+
 def _chosen(children: list[_Descriptor], of: str, wanted: Platform) -> Child:
     offered = [_platform(child) for child in children]
     place = platforms.choose(wanted, offered)
+    if place is None:  # what names no platform is for any: data, for example
+        place = next((n for n, child in enumerate(children) if child.platform is None), None)
     if place is None:
-        there = ", ".join(sorted({str(one) for one in offered if one})[:20]) or "none"
+        names = sorted({str(one)[:40] for one in offered if one})[:20]
+        there = ", ".join(ascii(name)[1:-1] for name in names) or "none"
         raise errors.ImageNotFound(f"{of}: no image for {wanted}; there are: {there}")
     return _child(children[place], of)
 
@@ -157,17 +179,18 @@ def _manifest(document: _Document, of: str) -> Manifest:
     if document.config is None or document.layers is None:
         raise errors.CorruptImage(f"{of}: the manifest has no config or no layers")
     if document.config.media_type not in CONFIGS:
+        kind = document.artifact_type or document.config.media_type
         raise errors.UnsupportedImage(
-            f"{of}: an artifact of type {document.config.media_type[:100]!r}, not an image; "
-            "artifacts are not supported yet"
+            f"{of}: an artifact of type {kind[:100]!r}, not an image; artifacts are not "
+            "supported yet"
         )
     if len(document.layers) > MAX_LAYERS:
-        raise errors.UnsupportedImage(f"{of}: {len(document.layers)} layers, over {MAX_LAYERS}")
+        raise errors.CorruptImage(f"{of}: {len(document.layers)} layers, over {MAX_LAYERS}")
     for layer in document.layers:
         if any(word in layer.media_type for word in FOREIGN):
             raise errors.UnsupportedImage(
-                f"{of}: layer {layer.digest[:80]} is foreign ({layer.media_type[:100]}), "
-                "its bytes are not in the registry"
+                f"{of}: a layer is foreign ({layer.media_type[:100]!r}), its bytes are not in "
+                "the registry"
             )
         if layer.media_type not in LAYERS:
             raise errors.UnsupportedImage(

@@ -4,7 +4,7 @@ Plain frozen values; how they are found is `clipfs.image.registry`'s.
 Source: OCI image specification, "Descriptor", "Image Manifest", "Image Configuration".
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clipfs.image.digest import Digest, cache_key
 from clipfs.image.reference import Reference
@@ -42,8 +42,8 @@ class Image:
 class BlobSource:
     """Where a blob can be read right now with one plain GET: authorised, redirects followed.
 
-    headers  may hold a credential: never in a log, an argument list or a file
+    Both may hold a credential, url a signature: never in a log, an argument list or a file.
     """
 
-    url: str
-    headers: dict[str, str]
+    url: str = field(repr=False)
+    headers: dict[str, str] = field(repr=False)

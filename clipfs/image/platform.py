@@ -19,7 +19,7 @@ _MACHINES = {
     "riscv64": ("riscv64", None),
     "s390x": ("s390x", None),
 }
-_DEFAULT_VARIANTS = {"arm64": "v8", "arm": "v7"}
+_DEFAULT_VARIANTS = {"amd64": "v1", "arm64": "v8", "arm": "v7"}
 
 
 @dataclass(frozen=True, slots=True)

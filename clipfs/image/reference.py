@@ -13,18 +13,17 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from clipfs import errors
-from clipfs.image.digest import Digest
+from clipfs.image.digest import Digest, is_digest
 
 DOCKER_HUB = "docker.io"
 DEFAULT_TAG = "latest"
 MAX_NAME_BYTES = 255
 
-_LABEL = r"(?:[a-zA-Z0-9]|[a-zA-Z0-9][a-zA-Z0-9-]*[a-zA-Z0-9])"
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"  # 63 letters: what DNS can ask for
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]{{1,5}})?")
 _PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PATH_PART}(?:/{_PATH_PART})*")
 _TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +52,7 @@ class Reference:
 def parse_reference(text: str) -> Reference:
     """The image that text names; InvalidInput says which part is wrong."""
     name, at, digest = text.partition("@")
-    if at and not _DIGEST.fullmatch(digest):
+    if at and not is_digest(digest):
         raise _invalid(text, "what follows @ is not a sha256 digest (sha256: and 64 hex digits)")
     registry, path = _split_host(name)
     path, colon, tag = path.partition(":")
@@ -80,16 +79,14 @@ def parse_reference(text: str) -> Reference:
 
 
 def _split_host(name: str) -> tuple[str, str]:
-    """The first component is a host if it looks like one: a dot, a colon, or localhost."""
+    """The first component is a host if it looks like one: a dot, a colon, a capital, localhost."""
     first, slash, rest = name.partition("/")
-    if slash and (any(sign in first for sign in ".:[") or first == "localhost" or _upper(first)):
+    if slash and (
+        any(sign in first for sign in ".:[") or first.lower() != first or first == "localhost"
+    ):
         host = DOCKER_HUB if first in ("index.docker.io", "registry-1.docker.io") else first
         return host, rest
     return DOCKER_HUB, name
-
-
-def _upper(text: str) -> bool:
-    return text.lower() != text
 
 
 def _is_port(registry: str) -> bool:

@@ -12,7 +12,7 @@ from tests.support.wait import wait_for
 _CONFIG = """\
 version: 0.1
 storage: {{filesystem: {{rootdirectory: {home}/data}}, delete: {{enabled: true}}}}
-http: {{addr: "127.0.0.1:0"}}
+http: {{addr: "127.0.0.1:0"{tls}}}
 log: {{accesslog: {{disabled: false}}, level: info, formatter: json}}
 {auth}
 """
@@ -41,13 +41,54 @@ class RegistryServer:
         ]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """A self-signed certificate for 127.0.0.1 and its key, PEM files."""
+
+    cert: Path
+    key: Path
+
+
+def make_certificate(home: Path) -> Certificate:
+    """Good for TLS on loopback, and for signing tokens."""
+    made = Certificate(cert=home / "cert.pem", key=home / "key.pem")
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=test",
+               "-addext", "subjectAltName=IP:127.0.0.1",
+               "-addext", "keyUsage=critical,digitalSignature,keyCertSign",
+               "-keyout", str(made.key), "-out", str(made.cert)]  # fmt: skip  # as typed by hand
+    subprocess.run(command, check=True, capture_output=True)
+    return made
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenAuth:
+    """What a registry is told of its token server; tokens are signed with certificate's key."""
+
+    realm: str
+    service: str
+    issuer: str
+    certificate: Certificate
+
+
 @contextmanager
-def run_registry(home: Path, *, htpasswd: Path | None = None) -> Iterator[RegistryServer]:
-    """An empty registry; with htpasswd (bcrypt lines) it wants basic credentials."""
+def run_registry(
+    home: Path,
+    *,
+    htpasswd: Path | None = None,
+    token: TokenAuth | None = None,
+    tls: Certificate | None = None,
+) -> Iterator[RegistryServer]:
+    """An empty registry; with htpasswd (bcrypt lines) it wants basic credentials, with token
+    a token of that server; with tls it speaks HTTPS."""
     home.mkdir(parents=True, exist_ok=True)
-    auth = f"auth: {{htpasswd: {{realm: test, path: {htpasswd}}}}}" if htpasswd else ""
     config, log = home / "config.yml", home / "log"
-    config.write_text(_CONFIG.format(home=home, auth=auth))
+    config.write_text(
+        _CONFIG.format(
+            home=home,
+            auth=_auth(htpasswd, token),
+            tls=f", tls: {{certificate: {tls.cert}, key: {tls.key}}}" if tls else "",
+        )
+    )
     command = ["docker-registry", "serve", str(config)]
     with (
         log.open("w") as out,
@@ -58,3 +99,14 @@ def run_registry(home: Path, *, htpasswd: Path | None = None) -> Iterator[Regist
             yield RegistryServer(match[1], log)
         finally:
             server.terminate()
+
+
+def _auth(htpasswd: Path | None, token: TokenAuth | None) -> str:
+    if htpasswd:
+        return f"auth: {{htpasswd: {{realm: test, path: {htpasswd}}}}}"
+    if token:
+        return (
+            f'auth: {{token: {{realm: "{token.realm}", service: {token.service}, '
+            f"issuer: {token.issuer}, rootcertbundle: {token.certificate.cert}}}}}"
+        )
+    return ""

@@ -1,0 +1,226 @@
+"""One question to a registry over HTTP, one bounded answer: the edge of `clipfs.image`.
+
+    answer = await wire.get(of, url, headers)       follows redirects
+    answer = await wire.send(of, request)           does not
+
+Whatever the peer does, the caller gets an `Answer` or RegistryUnavailable: size, time and
+redirects are bounded, foreign errors renamed, and what a peer wrote is made printable before
+it goes into a message, because messages end up in events.
+
+Not here: what is asked and what an answer means (`clipfs.image.registry`).
+Source: RFC 9110, "Redirection 3xx"; Fetch, "HTTP-redirect fetch" (no Authorization elsewhere).
+"""
+
+import re
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
+
+import httpx
+import msgspec
+import trio
+
+from clipfs import errors
+from clipfs.image.manifest import MAX_DOCUMENT_BYTES
+
+USER_AGENT = "clip-csi/0.1"
+CONNECT_TIMEOUT_S = 10
+READ_TIMEOUT_S = 30
+ANSWER_TIMEOUT_S = 60
+"""For an answer as a whole: a peer that sends a byte now and then is given up too."""
+
+MAX_REDIRECTS = 5
+MAX_WORDS = 200
+"""Characters of a peer's own text in a message."""
+
+_REDIRECTS = (301, 302, 303, 307, 308)
+_NOT_TLS = re.compile("WRONG_VERSION|RECORD_LAYER|PACKET_LENGTH")
+_FAILURES = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    UnicodeError,  # a host name that IDNA refuses, only found when it is looked up
+    trio.TooSlowError,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back for `request`, the last one where redirects were followed.
+
+    body  raw; of one over the caller's limit just enough to see that
+    """
+
+    request: httpx.Request
+    status: int
+    headers: httpx.Headers
+    body: bytes
+
+    @property
+    def authorization(self) -> dict[str, str]:
+        """The credential that this answer needed, as headers; empty if none."""
+        value = self.request.headers.get("Authorization")
+        return {"Authorization": value} if value else {}
+
+
+class _Error(msgspec.Struct, frozen=True):
+    code: str | None = None
+    message: str | None = None
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    errors: list[_Error]
+
+
+class Wire:
+    """Connections to registries; open it with `Wire.open`."""
+
+    def __init__(self, client: httpx.AsyncClient, plain_http: frozenset[str]) -> None:
+        self._client = client
+        self._plain_http = plain_http
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, *, plain_http: frozenset[str]) -> AsyncIterator[Self]:
+        """plain_http  hosts, or host:port, that are spoken to without TLS"""
+        async with httpx.AsyncClient(
+            timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            # digests are of the bytes as stored, and a coded answer may unfold without bound
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            verify=ssl.create_default_context(),  # the CAs that layers are downloaded with
+        ) as client:
+            yield cls(client, frozenset(one.lower() for one in plain_http))
+
+    def is_plain(self, url: httpx.URL) -> bool:
+        """Whether the administrator named url's host as one without TLS."""
+        names = (url.host, url.netloc.decode(), f"{url.host}:{url.port or 80}")
+        return not self._plain_http.isdisjoint(names)
+
+    def url(self, host: str, path: str) -> httpx.URL:
+        """path on host, by the scheme that host is spoken to."""
+        secure = httpx.URL(f"https://{host}{path}")
+        return secure.copy_with(scheme="http") if self.is_plain(secure) else secure
+
+    async def get(
+        self,
+        of: str,
+        url: httpx.URL,
+        headers: dict[str, str],
+        *,
+        limit_bytes: int = MAX_DOCUMENT_BYTES,
+    ) -> Answer:
+        """GET with redirects; Authorization stays with the origin that it was meant for.
+
+        of  what is asked for, for errors
+        """
+        for _ in range(MAX_REDIRECTS + 1):
+            request = self._client.build_request("GET", url, headers=headers)
+            answer = await self.send(of, request, limit_bytes=limit_bytes)
+            if answer.status not in _REDIRECTS:
+                return answer
+            target = _target(of, url, answer)
+            if not same_origin(target, url):
+                headers = {k: v for k, v in headers.items() if k != "Authorization"}
+            url = target
+        raise errors.RegistryUnavailable(f"{of}: over {MAX_REDIRECTS} redirects in a row")
+
+    async def post(self, of: str, url: httpx.URL, form: dict[str, str]) -> Answer:
+        return await self.send(of, self._client.build_request("POST", url, data=form))
+
+    async def send(
+        self, of: str, request: httpx.Request, *, limit_bytes: int = MAX_DOCUMENT_BYTES
+    ) -> Answer:
+        """The answer; reading its body ends soon after limit_bytes."""
+        try:
+            with trio.fail_after(ANSWER_TIMEOUT_S):
+                response = await self._client.send(request, stream=True)
+                try:
+                    body = await _read(response, limit_bytes)
+                finally:
+                    await response.aclose()
+        except _FAILURES as error:
+            raise _unavailable(of, request.url, error) from error
+        return Answer(
+            request=request,
+            status=response.status_code,
+            headers=response.headers,
+            body=body,
+        )
+
+
+async def _read(response: httpx.Response, limit_bytes: int) -> bytes:
+    body = bytearray()
+    with trio.CancelScope() as enough:  # `break` would leave httpx's inner generators open
+        async for piece in response.aiter_raw():
+            body += piece
+            if len(body) > limit_bytes:
+                enough.cancel()
+    return bytes(body)
+
+
+def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
+    return (one.scheme, one.netloc) == (other.scheme, other.netloc)
+
+
+def refusal(of: str, answer: Answer) -> errors.ClipError:
+    """The error for a status that is not success, with the peer's own words."""
+    words = _words(answer.body)
+    status, detail = answer.status, f" ({words})" if words else ""
+    if status == 401:
+        return errors.Unauthenticated(
+            f"{of}: the registry wants credentials, or other ones{detail}; there may also "
+            "be no such repository"
+        )
+    if status == 403:
+        return errors.AccessDenied(f"{of}: the registry refuses{detail}")
+    if status == 404:
+        return errors.ImageNotFound(f"{of}: no such image in the registry{detail}")
+    advice = "; try again later" if status == 429 or status >= 500 else ""
+    return errors.RegistryUnavailable(f"{of}: the registry answers {status}{detail}{advice}")
+
+
+def printable(text: str) -> str:
+    """A stranger's text for a message: one short line without control characters."""
+    return "".join(one for one in text[:MAX_WORDS] if one.isprintable())
+
+
+def _words(body: bytes) -> str:
+    """The message in a registry's error document; nothing if it is none."""
+    try:
+        first = msgspec.json.decode(body, type=_Refusal).errors[0]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError):
+        return ""
+    return printable(first.message or first.code or "")
+
+
+def _target(of: str, url: httpx.URL, answer: Answer) -> httpx.URL:
+    """Where a redirect leads; RegistryUnavailable for one that leads out of TLS or nowhere."""
+    location = answer.headers.get("Location", "")
+    try:
+        target = url.join(location)
+    except httpx.InvalidURL as error:
+        raise _unavailable(of, url, error) from error
+    if not location or (url.scheme == "https" and target.scheme != "https"):
+        where = printable(target.netloc.decode()) if location else "nowhere"
+        raise errors.RegistryUnavailable(f"{of}: a redirect to {where} that is not followed")
+    return target
+
+
+def _unavailable(of: str, url: httpx.URL, error: BaseException) -> errors.RegistryUnavailable:
+    reason = printable(_reason(error))
+    host = printable(url.netloc.decode())
+    hint = ""
+    if url.scheme == "https" and _NOT_TLS.search(reason):
+        hint = f"; if it speaks plain HTTP, say --plain-http {host}"
+    return errors.RegistryUnavailable(f"{of}: no answer from {host}: {reason}{hint}")
+
+
+def _reason(error: BaseException) -> str:
+    """The first words in the chain of causes: trio's and httpx's own errors often have none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if str(cause):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__

@@ -1,0 +1,102 @@
+"""A token server as a registry's `auth: token` wants it: JWTs by RS256, certificate in x5c.
+
+Users may do all, but for `denied/...`, which is 403; a stranger may pull from `public/...`.
+Source: distribution, "Token Authentication Specification" and its implementation notes.
+"""
+
+import base64
+import json
+import ssl
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import parse_qs, urlsplit
+
+from tests.support.registry import Certificate, TokenAuth
+from tests.support.web import Asked, Reply, WebServer, run_web
+
+SERVICE, ISSUER = "test-registry", "test-issuer"
+LIFE_S = 300
+
+
+@dataclass(frozen=True, slots=True)
+class TokenServer:
+    """A running token server, and what a registry is told of it."""
+
+    web: WebServer
+    auth: TokenAuth
+
+
+@contextmanager
+def run_token_server(
+    certificate: Certificate, *, users: dict[str, str], identity_tokens: tuple[str, ...] = ()
+) -> Iterator[TokenServer]:
+    """users: passwords by name; identity_tokens: what may be traded by POST."""
+
+    def respond(asked: Asked) -> Reply:
+        query = parse_qs(asked.body.decode() or urlsplit(asked.path).query)
+        known = _is_known(asked, query, users, identity_tokens)
+        scope = query.get("scope", [""])[0]
+        if known is False:
+            return Reply(401, body=b'{"errors": [{"message": "wrong password"}]}')
+        if scope.startswith("repository:denied/"):
+            return Reply(403, body=b'{"errors": [{"message": "not for you"}]}')
+        if query.get("service") != [SERVICE]:
+            return Reply(400, body=b'{"errors": [{"message": "unknown service"}]}')
+        token = _token(certificate, _access(scope, known=bool(known)))
+        return Reply(body=json.dumps({"token": token}).encode())
+
+    with run_web(respond) as web:
+        realm = f"http://{web.address}/token"
+        yield TokenServer(
+            web,
+            TokenAuth(realm=realm, service=SERVICE, issuer=ISSUER, certificate=certificate),
+        )
+
+
+def _is_known(
+    asked: Asked, query: dict[str, list[str]], users: dict[str, str], tokens: tuple[str, ...]
+) -> bool | None:
+    """Whether the credentials are right; None without any."""
+    if asked.method == "POST":
+        return query.get("grant_type") == ["refresh_token"] and query["refresh_token"][0] in tokens
+    scheme, _, word = asked.headers.get("authorization", "").partition(" ")
+    if scheme != "Basic":
+        return None
+    name, _, password = base64.b64decode(word).decode().partition(":")
+    return users.get(name) == password
+
+
+def _access(scope: str, *, known: bool) -> list[dict[str, object]]:
+    kind, _, rest = scope.partition(":")
+    name, _, actions = rest.rpartition(":")
+    granted = [
+        action
+        for action in actions.split(",")
+        if known or (action == "pull" and name.startswith("public/"))
+    ]
+    return [{"type": kind, "name": name, "actions": granted}] if granted else []
+
+
+def _token(certificate: Certificate, access: list[dict[str, object]]) -> str:
+    der = ssl.PEM_cert_to_DER_cert(certificate.cert.read_text())
+    header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
+    now = int(time.time())
+    claims = {
+        "iss": ISSUER, "sub": "", "aud": SERVICE, "jti": "1", "access": access,
+        "exp": now + LIFE_S, "nbf": now - LIFE_S, "iat": now,
+    }  # fmt: skip  # one claim set, two lines
+    signed = f"{_url64(json.dumps(header).encode())}.{_url64(json.dumps(claims).encode())}"
+    signature = subprocess.run(
+        ["openssl", "dgst", "-sha256", "-sign", str(certificate.key)],
+        input=signed.encode(),
+        capture_output=True,
+        check=True,
+    ).stdout
+    return f"{signed}.{_url64(signature)}"
+
+
+def _url64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
