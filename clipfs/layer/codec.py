@@ -15,6 +15,7 @@ from isal import igzip_lib
 
 from clipfs import errors
 from clipfs.layer.limits import (
+    MAX_HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
     MAX_RATIO,
     MAX_ZSTD_WINDOW_BYTES,
@@ -23,7 +24,10 @@ from clipfs.layer.limits import (
 
 PIECE_BYTES = 1 << 20
 READ_BYTES = 1 << 20
+FIRST_FEED_BYTES = 1 << 12
 _GZIP = b"\x1f\x8b"
+_GZIP_FIXED_BYTES = 10
+_FHCRC, _FEXTRA, _FNAME, _FCOMMENT = 2, 4, 8, 16
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _MAGIC_BYTES = 4
 
@@ -51,51 +55,100 @@ def _is_skippable(magic: bytes) -> bool:
 
 
 class _Peekable:
-    """A source whose first bytes can be looked at, and to which bytes can be given back."""
+    """A source whose next bytes can be looked at, and whose last bytes can be given back."""
 
     def __init__(self, blob: Readable) -> None:
         self._blob = blob
-        self._kept = b""
+        self._buffer = b""
+        self._at = 0
 
     def peek(self, size: int) -> bytes:
-        while len(self._kept) < size and (more := self._blob.read(READ_BYTES)):
-            self._kept += more
-        return self._kept[:size]
+        """The next size bytes, fewer only at the blob's end; they stay."""
+        while len(self._buffer) - self._at < size and (more := self._blob.read(READ_BYTES)):
+            self._buffer = self._buffer[self._at :] + more
+            self._at = 0
+        return self._buffer[self._at : self._at + size]
 
-    def give_back(self, data: bytes) -> None:
-        self._kept = data + self._kept
+    def take(self, size: int) -> memoryview:
+        """At most size bytes, none at the end only; no copy."""
+        if self._at == len(self._buffer):
+            self._buffer, self._at = self._blob.read(READ_BYTES), 0
+        taken = memoryview(self._buffer)[self._at : self._at + size]
+        self._at += len(taken)
+        return taken
+
+    def give_back(self, count: int) -> None:
+        """Take back the last count bytes of the last `take`."""
+        self._at -= count
 
     def read(self, size: int = -1, /) -> bytes:
-        if not self._kept:
+        if self._at == len(self._buffer):
             return self._blob.read(size)
-        data, self._kept = self._kept, b""
-        if 0 <= size < len(data):
-            data, self._kept = data[:size], data[size:]
-        return data
+        return bytes(self.take(size if size >= 0 else len(self._buffer)))
 
 
 def _gunzipped(source: _Peekable, warn: Callable[[str], None]) -> Iterator[bytes]:
     while magic := source.peek(len(_GZIP)):
         if magic != _GZIP:
             warn("gzip: trailing garbage after the last member is ignored")
-            while source.read(READ_BYTES):  # it counts for the blob's digest
+            while source.take(READ_BYTES):  # it counts for the blob's digest
                 pass
             return
         yield from _member(source)
 
 
 def _member(source: _Peekable) -> Iterator[bytes]:
+    """One member's payload. What it is fed grows with it, as the decompressor copies the rest.
+
+    Blobs of many small members are normal (eStargz has one a file): fed with all that is
+    there, each would cost a copy of that. A header is fed in one piece: ISA-L loses its place
+    in one with several optional fields when that is cut.
+    """
     member = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+    feed_bytes = max(FIRST_FEED_BYTES, _header_bytes(source))
     try:
         while not member.eof:
-            data = source.read(READ_BYTES) if member.needs_input else b""
-            if member.needs_input and not data:
-                raise errors.CorruptImage("gzip: the blob is truncated")
+            data: bytes | memoryview = b""
+            if member.needs_input:
+                data = source.take(feed_bytes)
+                feed_bytes = min(2 * feed_bytes, READ_BYTES)
+                if not data:
+                    raise errors.CorruptImage("gzip: the blob is truncated")
             if piece := member.decompress(data, PIECE_BYTES):
                 yield piece
     except igzip_lib.error as error:  # type: ignore[misc] # isal's stub lacks its base class
         raise errors.CorruptImage(f"gzip: {error}") from error
-    source.give_back(member.unused_data)
+    source.give_back(len(member.unused_data))
+
+
+def _header_bytes(source: _Peekable) -> int:
+    """The length of the member's header, all of it peeked; what is there, if it is cut short."""
+    size = FIRST_FEED_BYTES
+    while size <= MAX_HEADER_BYTES:
+        head = source.peek(size)
+        if end := _header_end(head):
+            return end
+        if len(head) < size:
+            return len(head)
+        size *= 2
+    raise errors.CorruptImage(f"gzip: a header of over {MAX_HEADER_BYTES} bytes")
+
+
+def _header_end(head: bytes) -> int | None:
+    """Where the header that head begins with ends; None if head does not hold all of it."""
+    if len(head) < _GZIP_FIXED_BYTES:
+        return None
+    flags, end = head[3], _GZIP_FIXED_BYTES
+    if flags & _FEXTRA:
+        end += 2 + int.from_bytes(head[end : end + 2], "little")
+    for field in (_FNAME, _FCOMMENT):
+        if flags & field:
+            end = head.find(b"\0", end) + 1
+            if not end:
+                return None
+    if flags & _FHCRC:
+        end += 2
+    return end if end <= len(head) else None
 
 
 def _unzstded(source: _Peekable) -> Iterator[bytes]:

@@ -24,15 +24,15 @@ class Download:
     ) -> None:
         self._host = urlsplit(url).netloc
         self._digest = digest
-        self._connection = _connection(url, ca_file)
         parts = urlsplit(url)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         try:
+            self._connection = _connection(url, ca_file)
             self._connection.request(
                 "GET", target, headers={"Accept-Encoding": "identity", **headers}
             )
             self._response = self._connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: the URL
             raise self._unavailable(error) from error
         self._judge(self._response.status)
 

@@ -105,8 +105,8 @@ def decode(content: bytes) -> LayerIndex | None:
     """The index that content holds; None if it is of another version or malformed."""
     try:
         index = msgspec.msgpack.decode(content, type=LayerIndex)
-    except (msgspec.DecodeError, msgspec.ValidationError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
     chunks = -(-index.payload_bytes // CHUNK_BYTES)
-    whole = len(index.chunk_digests) == chunks * CHUNK_DIGEST_BYTES
+    whole = len(index.chunk_digests) == chunks * CHUNK_DIGEST_BYTES and index.payload_bytes >= 0
     return index if index.version == VERSION and whole else None

@@ -2,6 +2,7 @@
 
 cache/sha256_<layer>                complete, verified payload, and nothing else
 partial/sha256_<layer>[.chunks]     a payload on its way, and which chunks of it are there
+partial/sha256_<layer>.first        one that a first pass writes: unverified until it is whole
 index/sha256_<layer>.v1.toc         layer index
 index/sha256_<manifest>.v1.erofs    image index
 index/key                           the node's own signing key, where none was given
@@ -39,6 +40,9 @@ class Layout:
 
     def partial_payload(self, key: str) -> Path:
         return self.partial / key
+
+    def first_pass(self, key: str) -> Path:
+        return self.partial / f"{key}.first"
 
     def chunk_map(self, key: str) -> Path:
         return self.partial / f"{key}.chunks"

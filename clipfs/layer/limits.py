@@ -18,14 +18,18 @@ MAX_ENTRIES = 4_000_000
 MAX_DEPTH = 1024
 """Components of one path: PATH_MAX is 4,096 bytes, so at most 2,048 of one letter."""
 
-MAX_PATH_BYTES = 4096
-"""PATH_MAX: a longer name could never be opened."""
+MAX_PATH_BYTES = 4095
+"""PATH_MAX without its NUL: what can be opened, or stand as a symlink's target."""
 
 MAX_COMPONENT_BYTES = 255
 """NAME_MAX of Linux."""
 
 MAX_HEADER_BYTES = 1 << 20
-"""One PAX or GNU long-name record; the kernel allows 64 KiB an xattr."""
+"""PAX and GNU long-name records of one member together, since the kernel allows 64 KiB an xattr;
+the header of one gzip member."""
+
+MAX_GLOBAL_HEADER_BYTES = 1 << 16
+"""Global PAX records of one layer together: each of them costs time at every member."""
 
 MAX_XATTR_BYTES = 65536
 """All xattrs of one member together, names included; the kernel's own limit for a list."""

@@ -14,8 +14,6 @@ def normalised(name: bytes) -> bytes:
         parts = name.split(b"/")
     else:
         parts = _collapsed(name)
-    if len(name) > MAX_PATH_BYTES:
-        raise errors.CorruptImage(f"tar: a name of {len(name)} bytes, more than {MAX_PATH_BYTES}")
     if b"\0" in name:
         raise errors.CorruptImage(f"tar: a NUL in the name {shown(name)}")
     if len(parts) > MAX_DEPTH:
@@ -24,7 +22,10 @@ def normalised(name: bytes) -> bytes:
         raise errors.CorruptImage(
             f"tar: a component of {shown(name)} is over {MAX_COMPONENT_BYTES} bytes"
         )
-    return b"/".join(parts)
+    path = b"/".join(parts)
+    if len(path) > MAX_PATH_BYTES:
+        raise errors.CorruptImage(f"tar: a name of {len(path)} bytes, more than {MAX_PATH_BYTES}")
+    return path
 
 
 def shown(name: bytes) -> str:

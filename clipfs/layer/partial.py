@@ -4,7 +4,10 @@
 is in the page cache of the boot that the header names) or DURABLE (it was fsynced before the
 byte was written). After a reboot WRITTEN counts as ABSENT, so a map never promises data that
 a power cut has taken. One byte a chunk, written with pwrite: processes share a map without
-a lock. `fill_lock` makes one process at a time the layer's filler on this node.
+a lock. A map speaks of one file, told by its length: a payload file gets it only after its map
+was emptied, so a map that outlived its file (a power cut, a rename half undone) is not believed.
+A first pass, whose bytes nobody can judge before its end, writes to a file that has no map.
+`fill_lock` makes one process at a time the layer's filler on this node.
 
 Not here: which bytes are right (`clipfs.layer.index`); who fills (`clipfs.tiers`).
 """
@@ -12,17 +15,21 @@ Not here: which bytes are right (`clipfs.layer.index`); who fills (`clipfs.tiers
 import enum
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from clipfs.layer.durable import sync_folder, write_all
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import Layout
 
 MAP_HEADER_BYTES = 64
 MAP_MAGIC = b"CLIPMAP1"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_ABSENT_RUN = re.compile(rb"\x00+")
+_WRITTEN_RUN = re.compile(rb"\x01+")
 
 
 class ChunkState(enum.IntEnum):
@@ -48,11 +55,8 @@ class Partial:
         self.payload_fd = os.open(layout.partial_payload(key), os.O_RDWR | os.O_CREAT, 0o600)
         self.map_fd = os.open(layout.chunk_map(key), os.O_RDWR | os.O_CREAT, 0o600)
         self._complete = False
-        fcntl.flock(self.payload_fd, fcntl.LOCK_EX)  # only while the header is judged
-        try:
+        with _locked(self.payload_fd):
             self._open_map()
-        finally:
-            fcntl.flock(self.payload_fd, fcntl.LOCK_UN)
 
     def __enter__(self) -> Self:
         return self
@@ -69,15 +73,8 @@ class Partial:
         if self._complete:
             return []
         states = os.pread(self.map_fd, len(chunks), MAP_HEADER_BYTES + chunks.start)
-        runs: list[range] = []
-        for chunk, state in zip(chunks, states.ljust(len(chunks), b"\0"), strict=True):
-            if state != ChunkState.ABSENT:
-                continue
-            if runs and runs[-1].stop == chunk:
-                runs[-1] = range(runs[-1].start, chunk + 1)
-            else:
-                runs.append(range(chunk, chunk + 1))
-        return runs
+        runs = _ABSENT_RUN.finditer(states.ljust(len(chunks), b"\0"))
+        return [range(chunks.start + run.start(), chunks.start + run.end()) for run in runs]
 
     def is_complete(self) -> bool:
         self._complete = self._complete or not self.missing(range(self.chunk_count))
@@ -91,13 +88,13 @@ class Partial:
     def sync(self) -> None:
         """Make durable what is written; the data reaches the disk before the map says so."""
         states = os.pread(self.map_fd, self.chunk_count, MAP_HEADER_BYTES)
-        if ChunkState.WRITTEN not in states:
+        written = list(_WRITTEN_RUN.finditer(states))
+        if not written:
             return
         os.fdatasync(self.payload_fd)
-        for chunk, state in enumerate(states):
-            if state == ChunkState.WRITTEN:
-                durable = bytes([ChunkState.DURABLE])
-                os.pwrite(self.map_fd, durable, MAP_HEADER_BYTES + chunk)
+        for run in written:
+            durable = bytes([ChunkState.DURABLE]) * len(run[0])
+            os.pwrite(self.map_fd, durable, MAP_HEADER_BYTES + run.start())
         os.fdatasync(self.map_fd)
 
     def promote(self) -> None:
@@ -105,58 +102,47 @@ class Partial:
         if not self.is_complete():
             raise ValueError(f"{self.key} is not complete")
         self.sync()
-        here = self._layout.partial_payload(self.key)
-        if _same_file(here, self.payload_fd):
-            publish(self._layout, self.key)
-        if _same_file(self._layout.chunk_map(self.key), self.map_fd):
-            self._layout.chunk_map(self.key).unlink(missing_ok=True)
+        with _locked(self.payload_fd):
+            here = self._layout.partial_payload(self.key)
+            if _same_file(here, self.payload_fd):
+                _move_to_cache(self._layout, self.key, here)
+            if _same_file(self._layout.chunk_map(self.key), self.map_fd):
+                self._layout.chunk_map(self.key).unlink(missing_ok=True)
+        sync_folder(self._layout.partial)
 
     def _open_map(self) -> None:
         header = MAP_MAGIC + boot_id().encode() + self.payload_bytes.to_bytes(8, "little")
         found = os.pread(self.map_fd, len(header), 0)
-        if found == header:
+        is_ours = os.fstat(self.payload_fd).st_size == self.payload_bytes
+        if found == header and is_ours:
             return
-        states = b""
-        if found[:8] == MAP_MAGIC and found[-8:] == header[-8:] and len(found) == len(header):
-            states = os.pread(self.map_fd, self.chunk_count, MAP_HEADER_BYTES)
+        is_ours &= (
+            found[:8] == MAP_MAGIC and found[-8:] == header[-8:] and len(found) == len(header)
+        )
+        if not is_ours:
+            os.ftruncate(self.map_fd, 0)
+            os.fdatasync(self.map_fd)
+            os.ftruncate(self.payload_fd, self.payload_bytes)
+        states = os.pread(self.map_fd, self.chunk_count, MAP_HEADER_BYTES)
         kept = bytes(s if s == ChunkState.DURABLE else ChunkState.ABSENT for s in states)
-        os.ftruncate(self.payload_fd, self.payload_bytes)
         os.pwrite(self.map_fd, kept.ljust(self.chunk_count, b"\0"), MAP_HEADER_BYTES)
         os.fdatasync(self.map_fd)  # before the header claims these states for this boot
         os.pwrite(self.map_fd, header, 0)
         os.fdatasync(self.map_fd)
 
 
-def publish(layout: Layout, key: str) -> None:
-    """Rename a complete, verified and fsynced partial payload into `cache/`."""
-    os.chmod(layout.partial_payload(key), 0o400)
-    os.rename(layout.partial_payload(key), layout.payload(key))
-    sync_folder(layout.cache)
+def publish_first_pass(layout: Layout, key: str) -> None:
+    """Rename what a first pass has written, complete, verified and fsynced, into `cache/`."""
+    _move_to_cache(layout, key, layout.first_pass(key))
+    layout.chunk_map(key).unlink(missing_ok=True)  # whoever reads the partial keeps it open
+    layout.partial_payload(key).unlink(missing_ok=True)
     sync_folder(layout.partial)
 
 
-def sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace path by data, whole or not at all, durable on return."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        write_all(fd, data, 0)
-        os.fsync(fd)
-        os.rename(fresh, path)
-    except BaseException:
-        fresh.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(fd)
-    sync_folder(path.parent)
+def _move_to_cache(layout: Layout, key: str, file: Path) -> None:
+    os.chmod(file, 0o400)
+    os.rename(file, layout.payload(key))
+    sync_folder(layout.cache)
 
 
 @contextmanager
@@ -185,11 +171,14 @@ def fill_lock(layout: Layout, key: str) -> Iterator[bool]:
         os.close(fd)
 
 
-def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written
+@contextmanager
+def _locked(fd: int) -> Iterator[None]:
+    """Among processes that hold this file open, one at a time; for moments only."""
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)
 
 
 def _same_file(path: Path, fd: int) -> bool:

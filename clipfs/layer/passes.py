@@ -14,9 +14,9 @@ from clipfs import errors
 from clipfs.image.model import BlobSource, Layer
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import LayerIndex
+from clipfs.layer.job import WORKER, Job, Progress
 from clipfs.layer.process import run_worker
 
-WORKER = "clipfs.layer.worker"
 WORKER_MEMORY_BYTES = 1 << 30
 """Address space, of which a pass touches less than 300 MB."""
 
@@ -52,12 +52,6 @@ class PassResult:
     warnings: tuple[str, ...]
 
 
-class _Line(msgspec.Struct, frozen=True):
-    downloaded: int
-    payload: int
-    warning: str | None = None
-
-
 async def run_pass(
     request: PassRequest, *, on_progress: Callable[[PassProgress], None]
 ) -> PassResult:
@@ -69,7 +63,7 @@ async def run_pass(
     warnings: list[str] = []
 
     def on_line(line: bytes) -> None:
-        said = msgspec.json.decode(line, type=_Line)
+        said = msgspec.json.decode(line, type=Progress)
         if said.warning is not None:
             warnings.append(said.warning)
         else:
@@ -88,15 +82,15 @@ async def run_pass(
 def _job(request: PassRequest) -> bytes:
     layer = request.layer
     return msgspec.json.encode(
-        {
-            "digest": layer.digest,
-            "size": layer.size,
-            "diff_id": layer.diff_id,
-            "url": request.source.url,
-            "headers": request.source.headers,
-            "payload_fd": request.payload_fd,
-            "ca_file": str(request.ca_file) if request.ca_file else None,
-            "map_fd": request.map_fd,
-            "chunk_digests": request.index.chunk_digests if request.index else None,
-        }
+        Job(
+            digest=layer.digest,
+            size=layer.size,
+            diff_id=layer.diff_id,
+            url=request.source.url,
+            headers=request.source.headers,
+            payload_fd=request.payload_fd,
+            ca_file=str(request.ca_file) if request.ca_file else None,
+            map_fd=request.map_fd,
+            chunk_digests=request.index.chunk_digests if request.index else None,
+        )
     )

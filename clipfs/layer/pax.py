@@ -18,6 +18,7 @@ KEPT_XATTR_NAMES = frozenset(
 )
 _SCHILY, _LIBARCHIVE = b"SCHILY.xattr.", b"LIBARCHIVE.xattr."
 _NS = 1_000_000_000
+_MAX_DIGITS = 20  # of a number that fits 64 bits
 
 
 def records(body: bytes) -> dict[bytes, bytes]:
@@ -37,12 +38,24 @@ def records(body: bytes) -> dict[bytes, bytes]:
     return found
 
 
+def merged(common: Mapping[bytes, bytes], own: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """What holds for one member: its own records before global ones.
+
+    An empty value takes a record away, so that the header's own field holds; that of an xattr
+    is an xattr's empty value, as GNU tar writes it.
+    """
+    found = {**common, **own}
+    if b"" in found.values():
+        return {key: value for key, value in found.items() if value or b".xattr." in key}
+    return found
+
+
 def time_of(value: bytes) -> tuple[int, int]:
     """b"-1.5" -> (-2, 500_000_000): seconds rounded down, nanoseconds from there."""
     text = value.decode("ascii", "replace").strip()
     sign = -1 if text.startswith("-") else 1
     whole, _, fraction = text.lstrip("+-").partition(".")
-    if not (whole or fraction) or not (whole + fraction).isdecimal():
+    if not (whole + fraction).isdecimal() or len(whole) > _MAX_DIGITS:
         raise errors.CorruptImage(f"tar: {text[:40]!r} is not a PAX time")
     total_ns = sign * (int(whole or 0) * _NS + int(fraction[:9].ljust(9, "0")))
     seconds, ns = divmod(total_ns, _NS)
@@ -53,7 +66,7 @@ def time_of(value: bytes) -> tuple[int, int]:
 
 def number_of(key: bytes, value: bytes) -> int:
     text = value.decode("ascii", "replace").strip()
-    if not text.isdecimal() or len(text) > 19:
+    if not text.isdecimal() or len(text) > _MAX_DIGITS:
         raise errors.CorruptImage(f"tar: PAX {key.decode()} {text[:40]!r} is not a number")
     return int(text)
 

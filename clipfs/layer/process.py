@@ -8,16 +8,15 @@ that the parent is gone (PR_SET_PDEATHSIG would tell of the end of trio's spawni
 Its stdout is report lines, then the line `{"done": N}` and N bytes of result; or the line
 `{"error": {"code", "message"}}`.
 
-Not here: what the jobs are (`clipfs.layer.worker`, `clipfs.tree.build`).
+Not here: the worker's side (`clipfs.layer.child`); what the jobs are (`clipfs.layer.worker`,
+`clipfs.tree.build`).
 """
 
 import contextlib
 import os
-import resource
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -57,7 +56,8 @@ async def run_worker(
     Raises        the ClipError that the worker reported; NodeFault if it died without one
     Cancellation  kills the worker and waits for its end
     """
-    command = [sys.executable, "-m", module, str(memory_bytes)]
+    # -P: a module that lies in the caller's working directory is not ours
+    command = [sys.executable, "-P", "-m", module, str(memory_bytes)]
     process = await trio.lowlevel.open_process(
         command,
         stdin=subprocess.PIPE,
@@ -114,42 +114,3 @@ async def _death(process: trio.Process, module: str) -> errors.NodeFault:
     status = await process.wait()
     why = f"exit code {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
     return errors.NodeFault(f"the worker {module} died without a word: {why}; see the node's log")
-
-
-# ---- the worker's side
-
-
-def worker_main(work: Callable[[bytes], bytes | bytearray]) -> None:
-    """The body of a worker module's `__main__`: limits, job, result; never returns."""
-    memory_bytes = int(sys.argv[1])
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    job = sys.stdin.buffer.readline()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    out = sys.stdout.buffer
-    try:
-        result = work(job)
-        out.write(msgspec.json.encode({"done": len(result)}) + b"\n" + result)
-    except errors.ClipError as error:
-        _say_error(error.code, str(error))
-    except MemoryError:
-        _say_error(errors.CorruptImage.code, f"needs more memory than {memory_bytes} bytes")
-    except OSError as error:
-        _say_error(errors.NodeFault.code, str(error))
-    out.flush()
-    os._exit(0)  # threads of the pipeline may still wait for input that never comes
-
-
-def report(line: object) -> None:
-    """Say one report line to the parent; from any thread of the worker."""
-    sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
-    sys.stdout.buffer.flush()
-
-
-def _say_error(code: str, message: str) -> None:
-    report({"error": {"code": code, "message": message}})
-
-
-def _end_with_parent() -> None:
-    os.read(0, 1)
-    os._exit(1)

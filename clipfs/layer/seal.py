@@ -9,13 +9,13 @@ Source: RFC 2104 (HMAC), with SHA-256.
 
 import hashlib
 import hmac
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from clipfs import errors
+from clipfs.layer.durable import create_atomically
 
 MAGIC = b"CLIPSEAL"
 TAG_BYTES = hashlib.sha256().digest_size
@@ -51,15 +51,7 @@ class KeyRing:
     def own(cls, path: Path) -> Self:
         """The node's own key, made at the first call; two first calls agree on one."""
         if not path.exists():
-            fresh = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-            fresh.touch(mode=0o600)
-            fresh.write_text(secrets.token_hex(OWN_KEY_BYTES) + "\n")
-            try:
-                os.link(fresh, path)  # unlike rename, never replaces a key that came first
-            except FileExistsError:
-                pass
-            finally:
-                fresh.unlink()
+            create_atomically(path, secrets.token_hex(OWN_KEY_BYTES).encode() + b"\n")
         return cls.from_file(path)
 
     def seal(self, content: bytes, *, kind: str, version: int, name: str) -> bytes:

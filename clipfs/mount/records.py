@@ -12,8 +12,9 @@ from typing import Generic, TypeVar
 
 import msgspec
 
+from clipfs.layer.durable import write_atomically
 from clipfs.layer.layout import Layout
-from clipfs.layer.partial import boot_id, write_atomically
+from clipfs.layer.partial import boot_id
 from clipfs.mount.mountinfo import Mount, read_mounts
 from clipfs.mount.processes import is_alive, start_time
 

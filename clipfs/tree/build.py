@@ -14,9 +14,10 @@ import msgspec
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.layer import index as layer_index
+from clipfs.layer.child import worker_main
+from clipfs.layer.durable import write_all, write_atomically
 from clipfs.layer.index import LayerIndex
-from clipfs.layer.partial import write_all, write_atomically
-from clipfs.layer.process import run_worker, worker_main
+from clipfs.layer.process import run_worker
 from clipfs.tree.merge import merge
 from clipfs.tree.writer import Device, write_image
 

@@ -1,0 +1,50 @@
+"""The worker's side of `clipfs.layer.process`, whose docstring has the protocol.
+
+Apart from the parent's side, so that a worker does not load trio: it starts in half the time.
+"""
+
+import os
+import resource
+import sys
+import threading
+from collections.abc import Callable
+
+import msgspec
+
+from clipfs import errors
+
+
+def worker_main(work: Callable[[bytes], bytes | bytearray]) -> None:
+    """The body of a worker module's `__main__`: limits, job, result; never returns."""
+    memory_bytes = int(sys.argv[1])
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    job = sys.stdin.buffer.readline().removesuffix(b"\n")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    out = sys.stdout.buffer
+    try:
+        result = work(job)
+        out.write(msgspec.json.encode({"done": len(result)}) + b"\n" + result)
+    except errors.ClipError as error:
+        _say_error(error.code, str(error))
+    except MemoryError:
+        _say_error(errors.CorruptImage.code, f"needs more memory than {memory_bytes} bytes")
+    except OSError as error:
+        _say_error(errors.NodeFault.code, str(error))
+    out.flush()
+    os._exit(0)  # threads of the pipeline may still wait for input that never comes
+
+
+def report(line: object) -> None:
+    """Say one report line to the parent; from any thread of the worker."""
+    sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def _say_error(code: str, message: str) -> None:
+    report({"error": {"code": code, "message": message}})
+
+
+def _end_with_parent() -> None:
+    os.read(0, 1)
+    os._exit(1)

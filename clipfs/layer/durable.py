@@ -1,0 +1,63 @@
+"""Files that a power cut leaves whole or absent: what is said to be there is on the disk.
+
+Not here: payloads and their chunk maps (`clipfs.layer.partial`).
+Source: fsync(2), rename(2), "Notes": a new name is durable once its folder was fsynced.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+
+def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
+    """pwrite data to its end, however many calls that takes."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(fd, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in folder durable, new ones and removed ones."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomically(path: Path, data: bytes | bytearray) -> None:
+    """Replace path by data, whole or not at all, durable on return."""
+    fresh = _fresh(path, data)
+    try:
+        os.rename(fresh, path)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def create_atomically(path: Path, data: bytes) -> None:
+    """As `write_atomically`, but a path that exists is left as it is: the first one wins."""
+    fresh = _fresh(path, data)
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(fresh, path)
+    finally:
+        fresh.unlink()
+    sync_folder(path.parent)
+
+
+def _fresh(path: Path, data: bytes | bytearray) -> Path:
+    """A file beside path that holds data durably; no other process or thread has its name."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        write_all(fd, data, 0)
+        os.fsync(fd)
+    except BaseException:
+        fresh.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(fd)
+    return fresh

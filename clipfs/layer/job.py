@@ -1,0 +1,34 @@
+"""What the parent and the worker of a full pass say to each other, as lines of JSON."""
+
+import msgspec
+
+WORKER = "clipfs.layer.worker"
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One pass. `chunk_digests` and `map_fd` make it a fill.
+
+    size           bytes of the blob
+    headers        may hold a credential: the job goes through a pipe, never an argument
+    payload_fd     where the payload is written, from byte 0
+    map_fd         the chunk map of a fill
+    chunk_digests  what each chunk of a fill must be, as in the layer's index
+    """
+
+    digest: str
+    size: int
+    diff_id: str
+    url: str
+    headers: dict[str, str]
+    payload_fd: int
+    ca_file: str | None = None
+    map_fd: int | None = None
+    chunk_digests: bytes | None = None
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """A report line: blob bytes downloaded, payload bytes written (in a fill: verified)."""
+
+    downloaded: int
+    payload: int
+    warning: str | None = None

@@ -1,0 +1,208 @@
+"""A blob's payload: told by magic bytes, whole however it is cut, bounded, or refused."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from isal import igzip_lib
+
+from clipfs import errors
+from clipfs.layer.codec import PIECE_BYTES, Bound, inflated
+from clipfs.layer.limits import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MAX_RATIO, RATIO_FREE_BYTES
+from tests.layer.blobs import (
+    FCOMMENT,
+    FEXTRA,
+    FHCRC,
+    FNAME,
+    FTEXT,
+    Dripping,
+    gzip_member,
+    payload_of,
+    skippable_frame,
+    zstd_frame,
+)
+
+TEXT = b"a layer's payload, " * 300
+NOISE = random.Random(1).randbytes(5000)
+
+
+@pytest.mark.parametrize(
+    ("blob", "payload"),
+    [
+        pytest.param(gzip_member(TEXT), TEXT, id="gzip"),
+        pytest.param(gzip_member(b""), b"", id="gzip-of-nothing"),
+        pytest.param(gzip_member(NOISE, level=0), NOISE, id="gzip-stored"),
+        pytest.param(gzip_member(TEXT) + gzip_member(NOISE), TEXT + NOISE, id="gzip-two-members"),
+        pytest.param(
+            gzip_member(b"") + gzip_member(TEXT) + gzip_member(b""), TEXT, id="gzip-empty-members"
+        ),
+        pytest.param(zstd_frame(TEXT), TEXT, id="zstd"),
+        pytest.param(zstd_frame(b""), b"", id="zstd-of-nothing"),
+        pytest.param(
+            zstd_frame(TEXT, with_size=False, with_checksum=False), TEXT, id="zstd-says-no-size"
+        ),
+        pytest.param(zstd_frame(TEXT) + zstd_frame(NOISE), TEXT + NOISE, id="zstd-two-frames"),
+        pytest.param(
+            zstd_frame(TEXT) + zstd_frame(b"") + zstd_frame(NOISE),
+            TEXT + NOISE,
+            id="zstd-empty-frame",
+        ),
+        pytest.param(skippable_frame(NOISE) + zstd_frame(TEXT), TEXT, id="zstd-skippable-first"),
+        pytest.param(
+            zstd_frame(TEXT)
+            + skippable_frame(b"", nibble=15)
+            + zstd_frame(NOISE)
+            + skippable_frame(b"index", nibble=7),
+            TEXT + NOISE,
+            id="zstd-skippable-between-and-last",
+        ),
+        pytest.param(skippable_frame(b"only"), b"", id="zstd-skippable-only"),
+        pytest.param(TEXT, TEXT, id="plain"),
+        pytest.param(b"\x1f", b"\x1f", id="plain-one-byte"),
+        pytest.param(b"", b"", id="nothing"),
+    ],
+)
+def test_a_blob_is_decompressed_by_its_magic_bytes(blob: bytes, payload: bytes) -> None:
+    for sizes in ([1 << 20], [1], [3, 700]):
+        assert payload_of(blob, sizes) == (payload, [])
+
+
+@pytest.mark.parametrize("flags", range(32))
+def test_every_combination_of_gzip_header_flags_is_read(flags: int) -> None:
+    assert FTEXT | FHCRC | FEXTRA | FNAME | FCOMMENT == 31
+    blob = gzip_member(TEXT, flags=flags) + gzip_member(NOISE, flags=flags)
+    for sizes in ([1 << 20], [1]):
+        assert payload_of(blob, sizes) == (TEXT + NOISE, [])
+
+
+def test_a_gzip_header_may_be_long_and_no_longer_than_its_limit() -> None:
+    head, rest = gzip_member(TEXT, flags=FNAME | FCOMMENT).split(b"layer\xe9", 1)
+    assert payload_of(head + b"n" * 100_000 + rest, [1000]) == (TEXT, [])
+    with pytest.raises(errors.CorruptImage, match="header of over"):
+        payload_of(head + b"n" * MAX_HEADER_BYTES + rest)
+
+
+@pytest.mark.parametrize("garbage", [b"\0", bytes(5000), b"\x1f", b"garbage" * 500_000])
+def test_garbage_after_the_last_gzip_member_is_a_warning_and_is_read_to_its_end(
+    garbage: bytes,
+) -> None:
+    warnings: list[str] = []
+    blob = Dripping(gzip_member(TEXT) + garbage, [1 << 20])
+    assert b"".join(inflated(blob, warn=warnings.append)) == TEXT
+    assert len(warnings) == 1
+    assert "trailing garbage" in warnings[0]
+    assert blob.read() == b""
+
+
+def test_a_gzip_blob_cut_anywhere_is_refused() -> None:
+    blob = gzip_member(b"first" * 20, flags=31) + gzip_member(b"second" * 20)
+    first = len(gzip_member(b"first" * 20, flags=31))
+    for cut in range(2, len(blob)):
+        if cut in (first, first + 1):  # one byte of a second magic is garbage, as GNU gzip has it
+            continue
+        with pytest.raises(errors.CorruptImage, match="truncated"):
+            payload_of(blob[:cut])
+
+
+def _flipped(blob: bytes, at: int) -> bytes:
+    spoiled = bytearray(blob)
+    spoiled[at] ^= 0x40
+    return bytes(spoiled)
+
+
+@pytest.mark.parametrize(
+    "blob",
+    [
+        pytest.param(_flipped(gzip_member(NOISE, level=0), 1000), id="gzip-data"),
+        pytest.param(_flipped(gzip_member(TEXT), -8), id="gzip-checksum"),
+        pytest.param(_flipped(gzip_member(TEXT), 2), id="gzip-method"),
+        pytest.param(_flipped(zstd_frame(NOISE), 1000), id="zstd-data"),
+        pytest.param(_flipped(zstd_frame(TEXT), -1), id="zstd-checksum"),
+        pytest.param(zstd_frame(TEXT) + b"garbage", id="zstd-garbage-after-the-frame"),
+    ],
+)
+def test_a_blob_that_contradicts_itself_is_refused(blob: bytes) -> None:
+    with pytest.raises(errors.CorruptImage):
+        payload_of(blob)
+
+
+def test_a_zstd_window_that_wants_too_much_memory_is_refused() -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=28)
+    writer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    with pytest.raises(errors.CorruptImage, match="zstd"):
+        payload_of(writer.compress(TEXT) + writer.flush())
+
+
+PARTS = st.binary(max_size=300) | st.integers(0, 200_000).map(lambda n: b"\0" * n)
+SIZES = st.lists(st.sampled_from([1, 2, 17, 4096, 1 << 20]), min_size=1, max_size=4)
+
+
+@settings(deadline=None)
+@given(st.lists(PARTS, min_size=1, max_size=5), SIZES)
+def test_gzip_members_are_one_payload_however_the_blob_is_cut(
+    parts: list[bytes], sizes: list[int]
+) -> None:
+    blob = b"".join(gzip_member(part) for part in parts)
+    assert payload_of(blob, sizes) == (b"".join(parts), [])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(PARTS, st.booleans()), min_size=1, max_size=5), SIZES)
+def test_zstd_frames_are_one_payload_however_the_blob_is_cut(
+    parts: list[tuple[bytes, bool]], sizes: list[int]
+) -> None:
+    blob = b"".join(skippable_frame(part) if skip else zstd_frame(part) for part, skip in parts)
+    assert payload_of(blob, sizes) == (b"".join(part for part, skip in parts if not skip), [])
+
+
+@pytest.mark.parametrize("compress", [gzip_member, zstd_frame, bytes])
+def test_no_piece_is_larger_than_the_limit_so_that_a_bomb_cannot_allocate(
+    compress: Callable[[bytes], bytes],
+) -> None:
+    payload = bytes(10 * PIECE_BYTES + 5)
+    sizes = [len(piece) for piece in inflated(Dripping(compress(payload), [1 << 30]), warn=print)]
+    assert sum(sizes) == len(payload)
+    assert max(sizes) <= PIECE_BYTES
+
+
+def test_a_blob_of_many_small_members_is_fed_in_small_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An eStargz blob has one member a file: to feed each of them all that is there is slow."""
+    fed: list[int] = []
+
+    class Counting:
+        def __init__(self, *, flag: int) -> None:
+            self._real = real(flag=flag)
+
+        def decompress(self, data: bytes, max_length: int) -> bytes:
+            fed.append(len(data))
+            piece: bytes = self._real.decompress(data, max_length)
+            return piece
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._real, name)
+
+    real = igzip_lib.IgzipDecompressor
+    monkeypatch.setattr(igzip_lib, "IgzipDecompressor", Counting)
+    blob = gzip_member(NOISE[:1000]) * 500
+    assert payload_of(blob)[0] == NOISE[:1000] * 500
+    assert sum(fed) < 6 * len(blob)
+
+
+@pytest.mark.parametrize(
+    ("blob_bytes", "limit"),
+    [
+        pytest.param(100, RATIO_FREE_BYTES, id="small-payloads-have-no-ratio"),
+        pytest.param(1 << 20, MAX_RATIO << 20, id="ratio"),
+        pytest.param(1 << 40, MAX_PAYLOAD_BYTES, id="in-total"),
+    ],
+)
+def test_a_payload_over_its_limit_is_refused_with_the_figure(blob_bytes: int, limit: int) -> None:
+    bound = Bound(blob_bytes)
+    bound.add(limit)
+    with pytest.raises(errors.CorruptImage, match=str(limit)):
+        bound.add(1)

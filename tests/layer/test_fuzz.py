@@ -1,0 +1,144 @@
+"""Whatever bytes come: only errors that clipfs raises on purpose leave the codec and the parsers.
+
+Most inputs are made of valid parts with odd fields under a right checksum, so that they get
+behind the first check: `--hypothesis-show-statistics` says which check stopped how many.
+"""
+
+import re
+
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from clipfs import errors
+from clipfs.layer import index as layer_index
+from clipfs.layer.index import EntryKind
+from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_XATTR_BYTES
+from clipfs.layer.seal import MAGIC, KeyRing
+from tests.layer.blobs import gzip_member, payload_of, skippable_frame, zstd_frame
+from tests.layer.tars import BLOCK, END, base256, entries_of, long_name, member, record
+
+WIDE = st.integers(-(1 << 70), 1 << 70)
+TIMES = st.integers(0, 1 << 33) | st.builds(base256, WIDE, st.just(12)) | st.binary(max_size=12)
+MINORS = st.integers(0, 255) | st.builds(base256, WIDE, st.just(8))
+NAMES = st.sampled_from([b"a", b"d/b", b"./d/", b"/x//y", b"../up", b""]) | st.binary(max_size=100)
+KEYS = st.sampled_from(
+    [
+        b"path",
+        b"linkpath",
+        b"size",
+        b"mtime",
+        b"uid",
+        b"gid",
+        b"SCHILY.xattr.user.a",
+        b"LIBARCHIVE.xattr.user.b",
+        b"comment",
+    ]
+)
+VALUES = st.one_of(
+    st.sampled_from([b"", b"7", b"12.5", b"-0.1", b"QUJD", b"9" * 5000]),
+    st.from_regex(rb"-?[0-9]{0,30}\.?[0-9]{0,12}", fullmatch=True),
+    st.binary(max_size=40),
+)
+RECORDS = st.lists(st.builds(record, KEYS, VALUES), max_size=4).map(b"".join)
+PLAIN = st.builds(member, st.sampled_from([b"a", b"d/b", b"c\xff"]), st.binary(max_size=700))
+MEMBERS = st.one_of(
+    PLAIN,
+    PLAIN,
+    st.builds(
+        member,
+        NAMES,
+        typeflag=st.sampled_from([bytes([kind]) for kind in b"\x0001234567SVZ"]),
+        link=NAMES,
+        mtime=TIMES,
+        devminor=MINORS,
+    ),
+    st.builds(member, size=TIMES, typeflag=st.sampled_from([b"0", b"5", b"x", b"g", b"L"])),
+    st.builds(
+        lambda kind, body: member(b"p", body, typeflag=kind),
+        st.sampled_from([b"x", b"g"]),
+        RECORDS | RECORDS | st.binary(max_size=60),
+    ),
+    st.builds(long_name, NAMES | st.binary(max_size=600), typeflag=st.sampled_from([b"L", b"K"])),
+    st.sampled_from([END, bytes(BLOCK), b"x" * 100]),
+)
+ARCHIVES = st.lists(MEMBERS, max_size=6).map(b"".join)
+BLOBS = st.lists(
+    st.one_of(
+        st.builds(gzip_member, ARCHIVES, flags=st.integers(0, 31)),
+        st.builds(zstd_frame, ARCHIVES),
+        st.builds(skippable_frame, st.binary(max_size=20)),
+        st.binary(max_size=100),
+    ),
+    max_size=3,
+).map(b"".join)
+CHANGE = st.tuples(st.integers(0, 1 << 16), st.integers(0, 255))
+NO_CHANGES: list[tuple[int, int]] = []
+CHANGES = st.just(NO_CHANGES) | st.lists(CHANGE, max_size=4)
+
+
+def changed(data: bytes, changes: list[tuple[int, int]]) -> bytes:
+    spoiled = bytearray(data)
+    for at, value in changes:
+        if spoiled:
+            spoiled[at % len(spoiled)] = value
+    return bytes(spoiled)
+
+
+@settings(deadline=None, max_examples=500)
+@given(ARCHIVES, CHANGES, st.integers(1, 2000))
+def test_a_parser_gives_entries_that_hold_or_a_named_error(
+    archive: bytes, changes: list[tuple[int, int]], piece_bytes: int
+) -> None:
+    payload = changed(archive, changes)
+    try:
+        entries = entries_of(payload, piece_bytes)
+    except (errors.CorruptImage, errors.UnsupportedImage) as error:
+        event(f"refused: {re.split('[0-9]', str(error))[0][:30]}")
+        return
+    event(f"read, {min(len(entries), 3)} entries")
+    for entry in entries:
+        assert all(
+            0 < len(part) <= MAX_COMPONENT_BYTES for part in entry.path.split(b"/") if entry.path
+        )
+        assert 0 <= entry.mtime_ns < 1_000_000_000
+        assert -(1 << 63) <= entry.mtime_s < 1 << 63
+        assert entry.payload_offset % BLOCK == 0
+        assert entry.payload_offset + entry.size <= len(payload)
+        assert entry.size == 0 or entry.kind == EntryKind.FILE
+        assert sum(len(name) + len(value) for name, value in entry.xattrs) <= MAX_XATTR_BYTES
+    index = layer_index.make_index(payload_bytes=0, diff_id="", chunk_digests=b"", entries=entries)
+    decoded = layer_index.decode(layer_index.encode(index))
+    assert decoded is not None
+    assert decoded.entries() == entries
+
+
+@settings(deadline=None, max_examples=500)
+@given(BLOBS, CHANGES, st.lists(st.integers(1, 600), min_size=1, max_size=3))
+def test_a_blob_gives_a_payload_or_a_named_error(
+    blob: bytes, changes: list[tuple[int, int]], sizes: list[int]
+) -> None:
+    try:
+        payload_of(changed(blob, changes), sizes)
+    except errors.CorruptImage as error:
+        event(f"refused: {str(error).partition(':')[0]}")
+    else:
+        event("read")
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.binary(max_size=300), CHANGES)
+def test_a_layer_index_that_anyone_wrote_is_read_or_none(
+    junk: bytes, changes: list[tuple[int, int]]
+) -> None:
+    real = layer_index.encode(
+        layer_index.make_index(payload_bytes=5, diff_id="d", chunk_digests=bytes(32), entries=[])
+    )
+    for content in (junk, changed(real, changes), b"\x95\x01\x05\xa0\xc4\x20" + bytes(32) + junk):
+        layer_index.decode(content)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.binary(max_size=100), st.booleans())
+def test_no_bytes_but_a_seal_open(junk: bytes, with_magic: bool) -> None:
+    sealed = MAGIC + junk if with_magic else junk
+    assert KeyRing((b"key",)).open(sealed, kind="toc", version=1, name="n") is None

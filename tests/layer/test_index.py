@@ -1,0 +1,122 @@
+"""The layer index file: the same bytes for the same payload, read back whole or not at all."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import msgspec
+import pytest
+
+from clipfs.layer import index as layer_index
+from clipfs.layer.index import CHUNK_BYTES, VERSION, Entry, EntryKind, LayerIndex, make_index
+from tests.layer.tars import END, entries_of, member, records
+
+PAYLOAD = (
+    records({b"SCHILY.xattr.user.b": b"2", b"SCHILY.xattr.user.a": b"1", b"mtime": b"-1.5"})
+    + member(b"caf\xe9", b"x" * 700)
+    + member(b"d/", typeflag=b"5")
+    + member(b"s", typeflag=b"2", link=b"d")
+    + member(b"h", typeflag=b"1", link=b"caf\xe9")
+    + member(b"c", typeflag=b"3", devmajor=1, devminor=3)
+    + member(b"p", typeflag=b"6")
+    + END
+)
+
+
+def an_index(payload_bytes: int = len(PAYLOAD), chunks: int = 1) -> LayerIndex:
+    return make_index(
+        payload_bytes=payload_bytes,
+        diff_id="sha256:" + hashlib.sha256(PAYLOAD).hexdigest(),
+        chunk_digests=bytes(range(32)) * chunks,
+        entries=entries_of(PAYLOAD),
+    )
+
+
+def test_an_index_is_read_back_as_it_was_made() -> None:
+    made = an_index()
+    found = layer_index.decode(layer_index.encode(made))
+    assert found is not None
+    assert (found.payload_bytes, found.diff_id) == (made.payload_bytes, made.diff_id)
+    assert (found.chunk_count, found.chunk_digest(0)) == (1, bytes(range(32)))
+    assert found.entries() == entries_of(PAYLOAD)
+    assert layer_index.encode(found) == layer_index.encode(made)
+
+
+def test_the_bytes_of_this_version_never_change() -> None:
+    """Nodes of two releases share a content cache: other bytes need another version."""
+    assert VERSION == 1
+    found = hashlib.sha256(layer_index.encode(an_index())).hexdigest()
+    assert found == "93ec54aac5f35e0c61d96ee7dfc1ab77abe9822739b3f37a76da443bd70ee9ac"
+
+
+def test_the_bytes_are_the_same_in_every_process() -> None:
+    code = (
+        "import hashlib; from clipfs.layer.index import encode;"
+        "from tests.layer.test_index import an_index;"
+        "print(hashlib.sha256(encode(an_index())).hexdigest())"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed, "TZ": zone},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for seed, zone in (("1", "UTC"), ("2", "Asia/Tokyo"))
+    }
+    assert said == {hashlib.sha256(layer_index.encode(an_index())).hexdigest().encode() + b"\n"}
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        pytest.param(an_index(payload_bytes=0, chunks=0), id="nothing"),
+        pytest.param(an_index(payload_bytes=1), id="one-byte"),
+        pytest.param(an_index(payload_bytes=CHUNK_BYTES), id="one-chunk"),
+        pytest.param(an_index(payload_bytes=CHUNK_BYTES + 1, chunks=2), id="and-a-byte"),
+    ],
+)
+def test_every_chunk_has_one_digest(index: LayerIndex) -> None:
+    assert layer_index.decode(layer_index.encode(index)) is not None
+
+
+def changed(**fields: object) -> bytes:
+    return layer_index.encode(msgspec.structs.replace(an_index(), **fields))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"junk", id="junk"),
+        pytest.param(changed(version=VERSION + 1), id="a-later-version"),
+        pytest.param(changed(version=0), id="an-earlier-version"),
+        pytest.param(msgspec.msgpack.encode([2, {"other": "fields"}]), id="a-later-format"),
+        pytest.param(layer_index.encode(an_index())[:-1], id="cut-short"),
+        pytest.param(layer_index.encode(an_index()) + b"\0", id="too-long"),
+        pytest.param(changed(payload_bytes=-1, chunk_digests=b""), id="negative-size"),
+        pytest.param(changed(chunk_digests=b""), id="too-few-digests"),
+        pytest.param(changed(chunk_digests=bytes(64)), id="too-many-digests"),
+        pytest.param(changed(chunk_digests=bytes(31)), id="half-a-digest"),
+        pytest.param(
+            layer_index.encode(an_index()).replace(b"sha256:", b"\xffha256:"), id="not-utf-8"
+        ),
+        pytest.param(changed(raw_entries=msgspec.Raw(b"\x91" * 100_000)), id="nested-too-deep"),
+    ],
+)
+def test_what_is_no_index_of_this_version_is_none(content: bytes) -> None:
+    assert layer_index.decode(content) is None
+
+
+def test_kinds_have_fixed_numbers() -> None:
+    assert [(kind.name, kind.value) for kind in EntryKind] == [
+        ("FILE", 1),
+        ("DIRECTORY", 2),
+        ("SYMLINK", 3),
+        ("HARDLINK", 4),
+        ("CHARACTER", 5),
+        ("BLOCK", 6),
+        ("FIFO", 7),
+    ]
+    assert Entry(path=b"", kind=EntryKind.FILE, mode=0).xattrs == ()

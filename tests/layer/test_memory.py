@@ -1,0 +1,34 @@
+"""A pass needs memory for its queues, not for its layer."""
+
+import random
+import re
+from pathlib import Path
+
+from isal import igzip
+
+from clipfs.layer.passes import PassProgress
+from tests.layer.passes import first_pass, layer_of, serving, workers
+from tests.layer.tars import END, member
+
+MOST_BYTES = 300 << 20
+PAYLOAD_BYTES = 300 << 20
+NOISE = random.Random(1).randbytes(1 << 20)
+
+
+async def test_a_layer_of_300_mb_takes_less_memory_than_it_is_long(tmp_path: Path) -> None:
+    payload = member(b"noise", NOISE * (PAYLOAD_BYTES // len(NOISE))) + END
+    blob = igzip.compress(payload, 0)
+    peaks: list[int] = []
+
+    def on_progress(_: PassProgress) -> None:
+        for worker in workers():  # none, if it has ended before we read its last words
+            status = Path(f"/proc/{worker}/status").read_text()
+            if found := re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE):
+                peaks.append(int(found[1]) << 10)
+
+    with serving(blob) as server:
+        layer = layer_of(blob, payload)
+        await first_pass(layer, server.url, tmp_path / "payload", on_progress=on_progress)
+    assert len(peaks) > PAYLOAD_BYTES // (8 << 20)
+    assert 0 < max(peaks) < MOST_BYTES, f"{max(peaks) >> 20} MiB"
+    print(f"peak of the worker: {max(peaks) >> 20} MiB")

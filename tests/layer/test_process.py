@@ -1,0 +1,110 @@
+"""Worker processes: a job in, reports and a result out; every way to end has its error."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+
+from clipfs import errors
+from clipfs.layer.process import run_worker
+from tests.support.node import alive
+from tests.support.wait import wait_for
+
+WORKER = "tests.layer.odd_worker"
+REPOSITORY = Path(__file__).parents[2]
+
+PARENT = """
+import trio
+from clipfs.layer.process import run_worker
+
+async def main():
+    await run_worker(%r, b"waits", on_line=lambda line: print(line.decode(), flush=True),
+                     memory_bytes=1 << 30)
+
+trio.run(main)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _workers_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+
+
+async def run(job: bytes, lines: list[bytes] | None = None) -> bytes:
+    seen: list[bytes] = [] if lines is None else lines
+    return await run_worker(WORKER, job, on_line=seen.append, memory_bytes=1 << 30)
+
+
+async def test_a_job_goes_in_and_its_result_comes_out() -> None:
+    assert await run(b"job") == b"JOB"
+    assert await run(b"large result") == bytes(range(256)) * 40_000
+    assert await run(b"x" * 5_000_000) == b"X" * 5_000_000
+
+
+async def test_report_lines_come_in_order_before_the_result() -> None:
+    lines: list[bytes] = []
+    assert await run(b"reports", lines) == b"REPORTS"
+    assert [json.loads(line) for line in lines] == [{"number": number} for number in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("job", "kind", "words"),
+    [
+        pytest.param(b"clip error", errors.UnsupportedImage, "says\nin two", id="its-own-error"),
+        pytest.param(b"os error", errors.NodeFault, "nonexistent", id="os-error"),
+        pytest.param(b"too much memory", errors.CorruptImage, "more memory", id="over-its-memory"),
+        pytest.param(b"bug", errors.NodeFault, "exit code 1", id="bug"),
+        pytest.param(b"killed", errors.NodeFault, "SIGKILL", id="killed"),
+        pytest.param(b"cut short", errors.NodeFault, "exit code 0", id="result-cut-short"),
+    ],
+)
+async def test_a_worker_that_fails_says_why(
+    job: bytes, kind: type[errors.ClipError], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        await run(job)
+
+
+async def test_cancellation_kills_the_worker_and_waits_for_its_end() -> None:
+    pids: list[int] = []
+    with trio.CancelScope() as scope:
+
+        def on_line(line: bytes) -> None:
+            pids.append(json.loads(line)["pid"])
+            scope.cancel()
+
+        await run_worker(WORKER, b"waits", on_line=on_line, memory_bytes=1 << 30)
+    assert scope.cancelled_caught
+    assert len(pids) == 1
+    assert not alive(pids[0])
+
+
+def test_a_worker_ends_with_its_parent_however_that_dies() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT % WORKER], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        worker = json.loads(parent.stdout.readline())["pid"]
+        assert alive(worker)
+        parent.kill()
+    wait_for(lambda: not alive(worker))
+
+
+async def test_a_worker_loads_no_code_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("msgspec", "threading", "clipfs"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    assert await run(b"working directory") == os.fsencode(tmp_path)
+
+
+async def test_a_worker_s_environment_holds_nothing_that_it_does_not_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    assert b"AWS_SECRET_ACCESS_KEY" not in await run(b"environment")
