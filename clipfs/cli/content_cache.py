@@ -9,8 +9,9 @@ import trio
 from clipfs import errors
 from clipfs.cli import options
 from clipfs.cli.output import print_json
-from clipfs.content.server import Tokens
 from clipfs.content.server import serve as serve_objects
+from clipfs.content.store import Store
+from clipfs.content.tokens import Tokens
 from clipfs.mount.groups import lone_error_unwrapped
 
 log = structlog.get_logger()
@@ -53,6 +54,11 @@ def serve(
     if read_token == write_token:
         raise errors.InvalidInput("--read-token-file holds the write token; it must differ")
 
+    try:
+        store = Store(directory)
+    except OSError as error:
+        raise errors.InvalidInput(f"--dir {directory}: {error.strerror}") from error
+
     def on_listening(bound_host: str, bound_port: int) -> None:
         log.info("content cache is listening", host=bound_host, port=bound_port)
         if as_json:
@@ -60,7 +66,7 @@ def serve(
 
     async def main() -> None:
         tokens = Tokens(write=write_token, read=read_token)
-        await serve_objects(directory, host, port, tokens, on_listening=on_listening)
+        await serve_objects(store, host, port, tokens, on_listening=on_listening)
 
     with lone_error_unwrapped():
         try:

@@ -5,7 +5,7 @@
 An object is written under `incoming/` and linked to its name, which fails if it has one. What
 a crash leaves there is removed at the next start.
 
-Not here: HTTP and tokens (`clipfs.content.server`); eviction.
+Not here: HTTP and tokens (`clipfs.content.objects`); eviction.
 """
 
 import base64
@@ -23,7 +23,7 @@ MAX_INDEX_BYTES = 1 << 30
 _HEX = "[0-9a-f]{64}"
 _PAGE_KEY = re.compile(rf"sha256_{_HEX}(?:\.raw)?/[0-9]{{6}}")
 _INDEX_KEY = re.compile(rf"sha256_{_HEX}(?:\.raw)?\.v1\.(?:toc|sparse|trace|origin\.{_HEX})")
-_CONTENT_DIGEST = re.compile(r"sha-256=:([A-Za-z0-9+/=]{44}):")
+_CONTENT_DIGEST = re.compile(rb"(?:^|[,\s])sha-256=:([A-Za-z0-9+/]{43}=):")
 
 
 class Conflict(Exception):
@@ -73,25 +73,18 @@ class Store:
         etag = f'"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"'
         return Found(fd=fd, size=status.st_size, etag=etag)
 
-    def receive(self, key: str, *, size: int, content_digest: str | None) -> "Incoming":
-        """Begin an object of just size bytes; DigestMismatch if the header is malformed."""
-        wanted = None
-        if content_digest is not None:
-            match = _CONTENT_DIGEST.search(content_digest)
-            if match is None:
-                raise DigestMismatch("Content-Digest: this server checks sha-256=:BASE64:")
-            wanted = base64.b64decode(match[1])
-        return Incoming(self._objects / key, self._incoming, size, wanted)
+    def receive(self, key: str, content_digest: bytes | None) -> "Incoming":
+        """Begin an object; DigestMismatch if the Content-Digest header is malformed."""
+        wanted = _wanted_digest(content_digest) if content_digest is not None else None
+        return Incoming(self._objects / key, self._incoming, wanted)
 
 
 class Incoming:
     """An object on its way; a context manager that leaves nothing unless `finish` was called."""
 
-    def __init__(self, target: Path, folder: Path, size: int, digest: bytes | None) -> None:
+    def __init__(self, target: Path, folder: Path, digest: bytes | None) -> None:
         self._target = target
         self._digest = digest
-        self._size = size
-        self._received = 0
         self._hash = hashlib.sha256()
         fd, name = tempfile.mkstemp(dir=folder)
         self._file, self._path = os.fdopen(fd, "wb", buffering=0), Path(name)
@@ -105,7 +98,6 @@ class Incoming:
 
     def write(self, data: bytes) -> None:
         self._hash.update(data)
-        self._received += len(data)
         view = memoryview(data)
         while view:
             view = view[self._file.write(view) :]
@@ -117,6 +109,7 @@ class Incoming:
         """
         if self._digest is not None and self._hash.digest() != self._digest:
             raise DigestMismatch("the bytes that came differ from Content-Digest")
+        os.fdatasync(self._file.fileno())  # a name must never outlive its bytes in a power cut
         self._target.parent.mkdir(mode=0o700, exist_ok=True)
         try:
             os.link(self._path, self._target)
@@ -125,6 +118,13 @@ class Incoming:
                 raise Conflict("the key holds other bytes; objects are immutable") from None
             return False
         return True
+
+
+def _wanted_digest(header: bytes) -> bytes:
+    match = _CONTENT_DIGEST.search(header)
+    if match is None:
+        raise DigestMismatch("Content-Digest: this server checks sha-256=:BASE64:")
+    return base64.b64decode(match[1])
 
 
 def _digest_of(path: Path) -> bytes:

@@ -6,7 +6,6 @@ last one raises.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import trio
 
@@ -15,10 +14,6 @@ from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload, Tier
-
-
-class StoresIndex(Protocol):
-    def save_index(self, layer: Layer, index: LayerIndex) -> bytes: ...
 
 
 class TierChain:
@@ -45,26 +40,26 @@ class TierChain:
         """Exactly extent.length verified bytes; ClipError if no tier can deliver them."""
         data = await self._disk.read(layer, extent)
         while data is None:
-            for run in self._disk.missing(layer, extent.chunks()):
-                await self._bring(layer, run)
+            await self._bring(layer, extent.chunks())
             data = await self._disk.peek(layer, extent)
         return data
 
-    async def _bring(self, layer: IndexedLayer, run: range) -> None:
-        """Fetch what of run nobody fetches yet, then wait for the rest."""
+    async def _bring(self, layer: IndexedLayer, chunks: range) -> None:
+        """Return when chunks are on disk: fetch those that nobody fetches, await the others."""
         key = layer.cache_key
-        others = [event for c in run if (event := self._coming.get((key, c))) is not None]
-        for ours in _runs(c for c in run if (key, c) not in self._coming):
-            arrived = trio.Event()
+        while missing := self._disk.missing(layer, chunks):
+            free = _runs(c for run in missing for c in run if (key, c) not in self._coming)
+            if not free:
+                await self._coming[key, missing[0].start].wait()
+                continue
+            ours, arrived = free[0], trio.Event()
             self._coming.update({(key, chunk): arrived for chunk in ours})
             try:
                 await self._fetch(layer, ours)
-            finally:
+            finally:  # a reader that fails or goes away wakes the others: one of them takes over
                 for chunk in ours:
                     del self._coming[key, chunk]
                 arrived.set()
-        for event in others:
-            await event.wait()
 
     async def _fetch(self, layer: IndexedLayer, chunks: range) -> None:
         extent = extent_of(chunks, payload_bytes=layer.index.payload_bytes)

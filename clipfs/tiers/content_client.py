@@ -4,7 +4,8 @@ A request is one send, a body goes straight into one buffer. Connections are kep
 the last one first. Whatever goes wrong is `ContentCacheDown`: tier 2 is an optimisation, and
 a `Breaker` keeps one that is down from delaying every read.
 
-Not here: keys and what they hold (`clipfs.tiers.content_cache`).
+Not here: keys and what they hold (`clipfs.tiers.content_cache`); reading an answer
+(`clipfs.tiers.content_answer`).
 Source: RFC 9110 and 9112; measured against obstore and httpx (docs/architecture.md).
 """
 
@@ -13,60 +14,47 @@ import hashlib
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
 import h11
-import structlog
 import trio
 
-log = structlog.get_logger()
+from clipfs.tiers.breaker import Breaker
+from clipfs.tiers.content_answer import Answer, read_body, read_head
 
 CONNECT_TIMEOUT_S = 2
 ANSWER_TIMEOUT_S = 5
-"""Until the first byte of an answer: longer, and the registry is the nearer tier."""
+"""Until an answer's head is there: longer, and the registry is the nearer tier."""
 
 TRANSFER_TIMEOUT_S = 30
+"""One whole exchange, the server's fsync of a stored page included."""
+
 MAX_CONNECTIONS = 16
 IDLE_S = 45
 """Kept less long than the server keeps them, so that a request seldom meets a closed one."""
 
 MAX_BODY_BYTES = 1 << 30
-_HEAD_BYTES = 4096
-_CLIENT = "/v1/objects/"
+_OBJECTS = "/v1/objects/"
 
 
 class ContentCacheDown(Exception):
     """The content cache gave no usable answer. Never leaves `clipfs.tiers`."""
 
 
-@dataclass(slots=True)
-class Breaker:
-    """Opens after a failure, for longer each time; one request tries again when it is over."""
+class MayNotStore(ContentCacheDown):
+    """The token may only read."""
 
-    first_s: float = 1
-    most_s: float = 30
-    _until: float = field(default=0, init=False)
-    _wait_s: float = field(default=0, init=False)
 
-    def is_open(self) -> bool:
-        if trio.current_time() < self._until:
-            return True
-        if self._wait_s:  # this caller tries; the others wait for what it finds
-            self._until = trio.current_time() + self._wait_s
-        return False
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """One request; `most_bytes` is how much body a success may bring."""
 
-    def succeeded(self) -> None:
-        if self._wait_s:
-            log.info("content cache is back")
-        self._until = self._wait_s = 0
-
-    def failed(self, reason: str) -> None:
-        if not self._wait_s:
-            log.warning("content cache unavailable", error=reason)
-        self._wait_s = min(self.most_s, self._wait_s * 2 or self.first_s)
-        self._until = trio.current_time() + self._wait_s
+    method: str
+    head: bytes
+    data: bytes | memoryview = b""
+    most_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -86,6 +74,7 @@ class ContentCache:
         self._idle: list[_Kept] = []
         self._limit = trio.CapacityLimiter(MAX_CONNECTIONS)
         self._breaker = Breaker()
+        self._may_store = True
 
     @classmethod
     @asynccontextmanager
@@ -98,66 +87,85 @@ class ContentCache:
             for kept in cache._idle:
                 kept.stream.socket.close()
 
+    @property
+    def may_store(self) -> bool:
+        """False once the server has said that our token may only read."""
+        return self._may_store
+
     async def get(self, key: str, *, part: range | None = None) -> bytearray | None:
         """The object, or just the bytes of part; None if there is no such object.
 
-        Raises  ContentCacheDown, also if fewer bytes came than part asked for
+        Raises  ContentCacheDown, also if fewer or more bytes came than part asked for
         """
         lines = f"Range: bytes={part.start}-{part.stop - 1}\r\n" if part is not None else ""
-        status, body = await self._ask("GET", key, lines)
-        if status == 404:
+        most = len(part) if part is not None else MAX_BODY_BYTES
+        head = self._head("GET", key, lines)
+        answer = await self._ask(_Request(method="GET", head=head, most_bytes=most))
+        whole = part is None or len(answer.body) == len(part)
+        if answer.status == (200 if part is None else 206) and whole:
+            self._breaker.succeeded()
+            return answer.body
+        if answer.status == 404:
+            self._breaker.succeeded()
             return None
-        if status != (200 if part is None else 206) or (
-            part is not None and len(body) != len(part)
-        ):
-            raise self._broken(f"GET answered {status} with {len(body)} bytes")
-        return body
+        raise self._broken(f"GET answered {answer.status} with {len(answer.body)} bytes")
 
     async def put(self, key: str, data: bytes | memoryview) -> None:
-        """Store an object; the same bytes again change nothing. Raises ContentCacheDown."""
-        digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
-        lines = f"Content-Digest: sha-256=:{digest}:\r\nContent-Length: {len(data)}\r\n"
-        status, body = await self._ask("PUT", key, lines, data)
-        if status not in (200, 201):
-            words = bytes(body[:100]).decode("utf-8", "replace").strip()
-            raise ContentCacheDown(f"PUT {key} answered {status} {words}")
+        """Store an object; the same bytes again change nothing.
 
-    async def _ask(
-        self, method: str, key: str, lines: str, data: bytes | memoryview = b""
-    ) -> tuple[int, bytearray]:
-        if self._breaker.is_open():
-            raise ContentCacheDown("skipped: it was unavailable a moment ago")
-        head = f"{method} {_CLIENT}{key} HTTP/1.1\r\n{self._common}{lines}\r\n".encode()
+        Raises  MayNotStore; ContentCacheDown
+        """
+        if not self._may_store:
+            raise MayNotStore("the token may only read")
+        digest = base64.b64encode(hashlib.sha256(data).digest()).decode()
+        head = self._head(
+            "PUT",
+            key,
+            f"Content-Digest: sha-256=:{digest}:\r\nContent-Length: {len(data)}\r\n"
+            "Expect: 100-continue\r\n",  # a refusal arrives before 8 MiB are sent for nothing
+        )
+        answer = await self._ask(_Request(method="PUT", head=head, data=data))
+        self._breaker.succeeded()  # whatever it thinks of the object, it can be read from
+        if answer.status == 403:
+            self._may_store = False
+            raise MayNotStore("the token may only read: from now on nothing is stored")
+        if answer.status not in (200, 201):
+            words = bytes(answer.body[:100]).decode("utf-8", "replace").strip()
+            raise ContentCacheDown(f"PUT {key} answered {answer.status} {words}")
+
+    def _head(self, method: str, key: str, lines: str) -> bytes:
+        return f"{method} {_OBJECTS}{key} HTTP/1.1\r\n{self._common}{lines}\r\n".encode()
+
+    async def _ask(self, request: _Request) -> Answer:
+        """An answer that is neither a fault of the server (but a full disk) nor a 401."""
         try:
             async with self._limit:
-                answer = await self._exchange(method, head, data)
+                if not self._breaker.allows():
+                    raise ContentCacheDown("skipped: it was unavailable a moment ago")
+                answer = await self._exchange(request)
         except (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.ProtocolError) as error:
             raise self._broken(str(error) or type(error).__name__) from error
-        status = answer[0]
-        if status in (401, 403):
-            raise self._broken(f"{method} answered {status}: the token is wrong")
-        if status >= 500:
-            raise self._broken(f"{method} answered {status}")
-        self._breaker.succeeded()
+        if answer.status == 401:
+            raise self._broken(f"{request.method} answered 401: the token is wrong")
+        if answer.status >= 500 and answer.status != 507:
+            raise self._broken(f"{request.method} answered {answer.status}")
         return answer
 
     def _broken(self, reason: str) -> ContentCacheDown:
         self._breaker.failed(reason)
         return ContentCacheDown(reason)
 
-    async def _exchange(
-        self, method: str, head: bytes, data: bytes | memoryview
-    ) -> tuple[int, bytearray]:
+    async def _exchange(self, request: _Request) -> Answer:
         kept = self._kept()
         if kept is not None:
             try:
-                return await self._exchange_on(kept, method, head, data)
+                return await self._exchange_on(kept, request)
             except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError):
                 pass  # closed by the server meanwhile: all requests are idempotent
         with trio.fail_after(CONNECT_TIMEOUT_S):
             stream = await trio.open_tcp_stream(self._host, self._port)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return await self._exchange_on(stream, method, head, data)
+        return await self._exchange_on(stream, request)
 
     def _kept(self) -> trio.SocketStream | None:
         while self._idle:
@@ -167,59 +175,23 @@ class ContentCache:
             kept.stream.socket.close()
         return None
 
-    async def _exchange_on(
-        self, stream: trio.SocketStream, method: str, head: bytes, data: bytes | memoryview
-    ) -> tuple[int, bytearray]:
-        reusable = False
+    async def _exchange_on(self, stream: trio.SocketStream, request: _Request) -> Answer:
+        reusable, received = False, bytearray()
         try:
             with trio.fail_after(TRANSFER_TIMEOUT_S):
-                if len(data) < 64 << 10:
-                    await stream.send_all(head + bytes(data))
-                else:
-                    await stream.send_all(head)
-                    await stream.send_all(data)
-                response, rest = await _read_head(stream, method)
-                body, reusable = await _read_body(stream, response, rest)
-            return response.status_code, body
+                await stream.send_all(request.head)
+                with trio.fail_after(ANSWER_TIMEOUT_S):
+                    response = await read_head(stream, request.method, received)
+                refused = bool(request.data)
+                if refused and isinstance(response, h11.InformationalResponse):
+                    await stream.send_all(request.data)
+                    response = await read_head(stream, request.method, received)
+                    refused = False
+                answer = await read_body(stream, response, received, most_bytes=request.most_bytes)
+            reusable = answer.keeps_open and not refused
+            return answer
         finally:
             if reusable:
                 self._idle.append(_Kept(stream, trio.current_time()))
             else:
                 stream.socket.close()
-
-
-async def _read_head(stream: trio.SocketStream, method: str) -> tuple[h11.Response, bytes]:
-    """The response's head, and what came behind it."""
-    http = h11.Connection(h11.CLIENT)
-    http.send(h11.Request(method=method, target="/", headers=[("Host", "-")]))
-    http.send(h11.EndOfMessage())
-    with trio.fail_after(ANSWER_TIMEOUT_S):
-        while True:
-            received = await stream.receive_some(_HEAD_BYTES)
-            end = received.find(b"\r\n\r\n")
-            rest = received[end + 4 :] if end >= 0 else b""
-            http.receive_data(received[: end + 4] if end >= 0 else received)
-            event = http.next_event()
-            if isinstance(event, h11.Response):
-                return event, bytes(rest)
-            if event is not h11.NEED_DATA:
-                raise h11.RemoteProtocolError("the connection ended before an answer")
-
-
-async def _read_body(
-    stream: trio.SocketStream, response: h11.Response, rest: bytes
-) -> tuple[bytearray, bool]:
-    """The body, and whether the connection can be used again."""
-    headers = dict(response.headers)
-    length = headers.get(b"content-length", b"")
-    if not length.isdigit() or int(length) > MAX_BODY_BYTES or len(rest) > int(length):
-        raise h11.RemoteProtocolError("an answer without a sound Content-Length")
-    body = bytearray(int(length))
-    body[: len(rest)] = rest
-    view, at = memoryview(body), len(rest)
-    while at < len(body):
-        count = await stream.socket.recv_into(view[at:])
-        if not count:
-            raise h11.RemoteProtocolError("the connection ended inside a body")
-        at += count
-    return body, headers.get(b"connection", b"").lower() != b"close"

@@ -10,17 +10,21 @@ Not here: eviction; the full pass (`clipfs.layer`).
 import errno
 import os
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Self
 
 import structlog
 import trio
 
+from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer import index as layer_index
+from clipfs.layer.durable import write_atomically
 from clipfs.layer.index import LayerIndex
 from clipfs.layer.layout import Layout
-from clipfs.layer.partial import Partial, write_atomically
+from clipfs.layer.partial import Partial
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload, TierName
 
@@ -30,28 +34,42 @@ INDEX_KIND = "toc"
 
 
 class DiskTier:
-    """One node's `--root`, as seen by one process; close it to release its descriptors."""
+    """One node's `--root`, as seen by one process; open it with `DiskTier.open`."""
 
     name: TierName = "disk"
 
     def __init__(
-        self, layout: Layout, keys: KeyRing, *, on_read: Callable[[int], None] = lambda _: None
+        self, layout: Layout, keys: KeyRing, nursery: trio.Nursery, on_read: Callable[[int], None]
     ) -> None:
-        """on_read is told the bytes of each read that this tier answered."""
         self.layout = layout
         self._keys = keys
+        self._nursery = nursery
         self._on_read = on_read
         self._complete: dict[str, int] = {}  # cache key -> descriptor
         self._partial: dict[str, Partial] = {}
+        self._promoting: dict[str, trio.Lock] = {}
 
-    def close(self) -> None:
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, layout: Layout, keys: KeyRing, *, on_read: Callable[[int], None] = lambda _: None
+    ) -> AsyncIterator[Self]:
+        """The block's end waits for payloads that have just become complete.
+
+        on_read  is told the bytes of each read that this tier answered
+        """
+        with ExitStack() as closing:
+            async with trio.open_nursery() as nursery:
+                tier = cls(layout, keys, nursery, on_read)
+                closing.callback(tier._close)
+                yield tier
+
+    def _close(self) -> None:
         for fd in self._complete.values():
             os.close(fd)
         for partial in self._partial.values():
             partial.sync()
             partial.close()
-        self._complete.clear()
-        self._partial.clear()
 
     async def load_index(self, layer: Layer) -> LayerIndex | None:
         path = self.layout.layer_index(layer.cache_key)
@@ -91,6 +109,8 @@ class DiskTier:
             payload_bytes = layer.index.payload_bytes
             known = Partial(self.layout, layer.cache_key, payload_bytes=payload_bytes)
             self._partial[layer.cache_key] = known
+            if known.is_complete():  # by a process that died before it could say so
+                self._nursery.start_soon(self._promote_behind_readers, layer)
         return known
 
     def write(self, layer: IndexedLayer, chunks: range, data: Payload) -> None:
@@ -98,7 +118,21 @@ class DiskTier:
         partial = self.partial(layer)
         partial.write(chunks, data)
         if partial.is_complete():
-            partial.promote()
+            self._nursery.start_soon(self._promote_behind_readers, layer)
+
+    async def promote(self, layer: IndexedLayer) -> None:
+        """Return when the complete partial payload is in `cache/`, whoever put it there."""
+        async with self._promoting.setdefault(layer.cache_key, trio.Lock()):
+            if not self.has_payload(layer):
+                await trio.to_thread.run_sync(self.partial(layer).promote)
+
+    async def _promote_behind_readers(self, layer: IndexedLayer) -> None:
+        """A disk that refuses costs the next mount a look, no reader anything."""
+        try:
+            await self.promote(layer)
+        except OSError as error:
+            key = layer.cache_key
+            log.warning("payload was not made complete", cache_key=key, error=str(error))
 
     async def read(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
         begin = time.perf_counter()
@@ -124,7 +158,10 @@ class DiskTier:
             if self.missing(layer, extent.chunks()):
                 return None
             fd = self.partial(layer).payload_fd
-        return await _read_exactly(fd, extent)
+        data = await _read_exactly(fd, extent)
+        if data is None:
+            raise errors.NodeFault(f"payload {layer.cache_key} is shorter than it was")
+        return data
 
     def _open_complete(self, layer: IndexedLayer) -> int | None:
         fd = self._complete.get(layer.cache_key)

@@ -20,7 +20,7 @@ from clipfs.image.model import BlobSource, Layer
 from clipfs.image.reference import Reference
 from clipfs.image.registry import Registry
 from clipfs.layer.index import LayerIndex
-from clipfs.layer.partial import fill_lock, publish
+from clipfs.layer.partial import fill_lock, publish_first_pass
 from clipfs.layer.passes import PassProgress, PassRequest, PassResult, run_pass
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload, TierName
@@ -110,14 +110,13 @@ class RegistryTier:
 
     async def _first_pass(self, layer: Layer) -> LayerIndex:
         layout = self._disk.layout
-        path = layout.partial_payload(layer.cache_key)
-        path.unlink(missing_ok=True)  # a reader of the old file keeps it, and its own map
-        layout.chunk_map(layer.cache_key).unlink(missing_ok=True)
+        path = layout.first_pass(layer.cache_key)
+        path.unlink(missing_ok=True)  # of a killed process, whose worker may still write to it
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             result = await self._run(layer, payload_fd=fd)
             self._disk.save_index(layer, result.index)
-            await trio.to_thread.run_sync(publish, layout, layer.cache_key)
+            await trio.to_thread.run_sync(publish_first_pass, layout, layer.cache_key)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
@@ -154,14 +153,15 @@ class RegistryTier:
 
     async def _fill_here(self, layer: IndexedLayer, fill: _Fill) -> None:
         partial = self._disk.partial(layer)
-        await self._run(
-            layer.layer,
-            payload_fd=partial.payload_fd,
-            map_fd=partial.map_fd,
-            index=layer.index,
-            on_beat=fill.beat,
-        )
-        await trio.to_thread.run_sync(partial.promote)
+        if not partial.is_complete():
+            await self._run(
+                layer.layer,
+                payload_fd=partial.payload_fd,
+                map_fd=partial.map_fd,
+                index=layer.index,
+                on_beat=fill.beat,
+            )
+        await self._disk.promote(layer)
         self._hooks.on_filled(layer)
 
     async def _run(

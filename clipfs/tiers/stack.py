@@ -84,8 +84,11 @@ async def open_tiers(
     to_store  layers on disk that the content cache should get, from an earlier block
     """
     async with AsyncExitStack() as stack:
-        disk = DiskTier(settings.layout, settings.keys, on_read=lambda n: hooks.on_read("disk", n))
-        stack.callback(disk.close)
+        disk = await stack.enter_async_context(
+            DiskTier.open(
+                settings.layout, settings.keys, on_read=lambda n: hooks.on_read("disk", n)
+            )
+        )
         cache = await _open_content_cache(settings, stack)
         nursery = await stack.enter_async_context(trio.open_nursery())
         storer = Storer(cache, settings.layout, settings.keys, nursery) if cache else None

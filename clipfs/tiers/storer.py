@@ -18,7 +18,10 @@ from clipfs.tiers.tier import IndexedLayer
 
 
 class Storer:
-    """Stores one layer at a time, in `nursery`; a failure is store_layer's warning."""
+    """Stores one layer at a time, in `nursery`; a failure is store_layer's warning.
+
+    With a token that may only read, the first store says so and the others are left out.
+    """
 
     def __init__(
         self, cache: ContentCache, layout: Layout, keys: KeyRing, nursery: trio.Nursery
@@ -45,8 +48,9 @@ class Storer:
     async def _store(self, layer: IndexedLayer) -> None:
         try:
             async with self._one:
-                payload = self._layout.payload(layer.cache_key)
-                await store_layer(self._cache, self._keys, layer, payload)
+                if self._cache.may_store:
+                    payload = self._layout.payload(layer.cache_key)
+                    await store_layer(self._cache, self._keys, layer, payload)
             _marker(self._layout, layer.cache_key).unlink(missing_ok=True)
         finally:
             self._waiting -= 1

@@ -1,7 +1,8 @@
 """Stores a finished layer in the content cache: its pages, then its sealed index.
 
 From the verified file in `cache/` only, so that a hostile image cannot poison a key that
-another image reads. The index comes last: whoever finds it may expect the pages.
+another image reads, and each page verified once more, since a disk may fail. The index comes
+last: whoever finds it may expect the pages.
 """
 
 import os
@@ -11,11 +12,13 @@ from pathlib import Path
 import structlog
 import trio
 
+from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.content_cache import PAGE_BYTES, index_key, page_key
 from clipfs.tiers.content_client import ContentCache, ContentCacheDown
 from clipfs.tiers.disk import seal_index
 from clipfs.tiers.tier import IndexedLayer
+from clipfs.tiers.verify import first_wrong_chunk
 
 log = structlog.get_logger()
 
@@ -50,15 +53,15 @@ async def store_layer(
 
 async def _store_pages(cache: ContentCache, layer: IndexedLayer, fd: int) -> None:
     pages = iter(range(-(-layer.index.payload_bytes // PAGE_BYTES)))
-    failures: list[ContentCacheDown] = []
+    failures: list[Exception] = []
 
     async def store() -> None:
         for page in pages:
-            data = await trio.to_thread.run_sync(os.pread, fd, PAGE_BYTES, page * PAGE_BYTES)
             try:
+                data = await trio.to_thread.run_sync(_verified_page, layer.index, fd, page)
                 await cache.put(page_key(layer.cache_key, page), data)
-            except ContentCacheDown as down:
-                failures.append(down)
+            except (ContentCacheDown, OSError) as error:
+                failures.append(error)
             if failures:
                 return
 
@@ -67,3 +70,14 @@ async def _store_pages(cache: ContentCache, layer: IndexedLayer, fd: int) -> Non
             nursery.start_soon(store)
     if failures:
         raise failures[0]
+
+
+def _verified_page(index: LayerIndex, fd: int, page: int) -> bytes:
+    """One page of the payload; OSError if the disk has changed what was verified."""
+    data = os.pread(fd, PAGE_BYTES, page * PAGE_BYTES)
+    first = page * PAGE_BYTES // CHUNK_BYTES
+    chunks = range(first, min(first + PAGE_BYTES // CHUNK_BYTES, index.chunk_count))
+    wrong = first_wrong_chunk(index, chunks, data)
+    if wrong is not None:
+        raise OSError(f"the payload on disk is damaged, in chunk {wrong}")
+    return data

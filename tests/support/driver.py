@@ -5,15 +5,18 @@ descriptors built here, so that nothing of the product is imported.
 """
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import grpc
+import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tests.support.wait import wait_for
@@ -73,23 +76,43 @@ class Driver:
     kubelet_root: Path
     log: Path
 
-    def call(self, method: str, request: Any, answer: str = "Empty") -> Any:
+    def call(
+        self, method: str, request: Any, answer: str = "Empty", *, within_s: float = 120
+    ) -> Any:
         return self.channel.unary_unary(
             f"/csi.v1.{method}",
             request_serializer=lambda message: message.SerializeToString(),
             response_deserializer=M[answer].FromString,
-        )(request, timeout=120)
+        )(request, timeout=within_s)
 
     def target(self, name: str) -> Path:
         """Where the kubelet wants the volume of pod name."""
         return self.kubelet_root / "pods" / name / "volumes/kubernetes.io~csi/image/mount"
 
     def publish(
-        self, name: str, image: str, secrets: dict[str, str] | None = None, **attributes: str
+        self,
+        name: str,
+        image: str,
+        secrets: dict[str, str] | None = None,
+        *,
+        attributes: Mapping[str, str] = MappingProxyType({}),
+        within_s: float = 120,
     ) -> Path:
         """Publish an inline volume for a pod, as the kubelet would; the target."""
         target = self.target(name)
         target.parent.mkdir(parents=True, exist_ok=True)
+        request = self.publish_request(name, image, secrets, attributes=attributes)
+        self.call("Node/NodePublishVolume", request, within_s=within_s)
+        return target
+
+    def publish_request(
+        self,
+        name: str,
+        image: str,
+        secrets: dict[str, str] | None = None,
+        *,
+        attributes: Mapping[str, str] = MappingProxyType({}),
+    ) -> Any:
         context = {
             "image": image,
             "csi.storage.k8s.io/ephemeral": "true",
@@ -98,19 +121,23 @@ class Driver:
             **attributes,
         }
         mode = M["Mode"](mode=1)
-        request = M["Publish"](
+        return M["Publish"](
             volume_id=f"csi-{name}",
-            target_path=str(target),
+            target_path=str(self.target(name)),
             volume_capability=M["Capability"](mount=M["Empty"](), access_mode=mode),
             volume_context=[M["Pair"](key=k, value=v) for k, v in context.items()],
             secrets=[M["Pair"](key=k, value=v) for k, v in (secrets or {}).items()],
         )
-        self.call("Node/NodePublishVolume", request)
-        return target
 
     def unpublish(self, name: str) -> None:
         request = M["Unpublish"](volume_id=f"csi-{name}", target_path=str(self.target(name)))
         self.call("Node/NodeUnpublishVolume", request)
+
+    def usage(self, name: str) -> list[int]:
+        """Bytes and names of a pod's volume, as the kubelet measures it."""
+        request = M["Stats"](volume_id=f"csi-{name}", volume_path=str(self.target(name)))
+        answer = self.call("Node/NodeGetVolumeStats", request, "Usages")
+        return [one.total for one in answer.usage]
 
     def lines(self) -> list[dict[str, Any]]:
         """The log so far, servers of images included."""
@@ -126,19 +153,78 @@ def run_driver(home: Path, options: Sequence[str], *, root: Path) -> Iterator[Dr
     command = [
         CLIP_CSI, "node", "--endpoint", f"unix://{socket}", "--node-id", "node-a",
         "--kubelet-root", str(home / "kubelet"), "--root", str(root),
-        "--registration-dir", str(home / "plugins_registry"),
+        "--registration-dir", str(home / "reg"),
         "--log-format", "json", "--log-level", "debug", *options,
     ]  # fmt: skip
     with log.open("ab") as err:
         process = subprocess.Popen(command, stderr=err, stdin=subprocess.DEVNULL)
     try:
-        wait_for(lambda: socket.exists() or process.poll() is not None)
+        wait_for(lambda: socket.exists() or process.poll() is not None, 30)
+        assert process.poll() is None, log.read_text()
         with grpc.insecure_channel(f"unix://{socket}") as channel:
-            grpc.channel_ready_future(channel).result(10)
+            grpc.channel_ready_future(channel).result(30)
             yield Driver(process, channel, home / "kubelet", log)
     finally:
         process.terminate()
         process.wait(20)
+
+
+def failure(call: Callable[[], object]) -> tuple[str, str]:
+    """The gRPC code and the message with which call fails."""
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return caught.value.code().name, caught.value.details() or ""
+
+
+def mounts_below(folder: Path) -> list[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line.split()[4] for line in lines if line.split()[4].startswith(f"{folder}/")]
+
+
+def servers(root: Path) -> list[int]:
+    """The processes that serve images on root, by their records."""
+    records = (root / "run/mounts").glob("*.json")
+    return [json.loads(path.read_text())["pid"] for path in records]
+
+
+def descendants(pid: int) -> list[int]:
+    """Children of pid, and theirs; those that ended meanwhile are left out."""
+    found: list[int] = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if parent == pid:
+            found += [int(path.parent.name), *descendants(int(path.parent.name))]
+    return found
+
+
+def command_line(process: Path) -> bytes:
+    """Of a folder /proc/PID; nothing if that has ended."""
+    try:
+        return (process / "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
+def nothing_left(driver: Driver, root: Path, *names: str) -> None:
+    """Wait until no volume of the pods, no mount, process or record of theirs is left."""
+    wait_for(lambda: not descendants(driver.process.pid) and not servers(root))
+    left = [str(driver.target(name)) for name in names if os.path.lexists(driver.target(name))]
+    left += mounts_below(driver.kubelet_root) + mounts_below(root)
+    left += [str(path) for path in (root / "run").rglob("*.json")]
+    left += [str(path) for path in (root / "run").glob("images/*")]
+    assert left == []
+
+
+def umount(target: Path) -> None:
+    """Lazily, as somebody at the node's shell would."""
+    subprocess.run(["umount", "--lazy", str(target)], check=True)
+
+
+def frozen(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 @contextmanager

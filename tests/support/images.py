@@ -15,7 +15,7 @@ from pathlib import Path
 
 import zstandard
 
-_TYPES = {
+LAYER_TYPES = {
     "gzip": "application/vnd.oci.image.layer.v1.tar+gzip",
     "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
     "plain": "application/vnd.oci.image.layer.v1.tar",
@@ -57,7 +57,7 @@ def write_layout(layout: Path, layers: Sequence[Packed], *, codec: str = "gzip")
     blobs.mkdir(parents=True)
     described = []
     for one in layers:
-        described.append(_put(blobs, one.blob(codec), _TYPES[codec]))
+        described.append(_put(blobs, one.blob(codec), LAYER_TYPES[codec]))
     config = {
         "architecture": "amd64",
         "os": "linux",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.content import run_content_server
 from tests.support.wait import wait_for
 
 CLIPFS = str(Path(sys.executable).with_name("clipfs"))
@@ -60,24 +61,10 @@ class Node:
 
 
 @contextmanager
-def content_cache(folder: Path, *, token: str = "secret") -> Iterator[tuple[str, Path, Path]]:
+def content_cache(folder: Path) -> Iterator[tuple[str, Path, Path]]:
     """A content cache's URL, its token file, and its log (JSON lines)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    token_file, log = folder / "token", folder / "log"
-    token_file.write_text(token + "\n")
-    with (folder / "out").open("w") as out, log.open("w") as err:
-        server = subprocess.Popen(
-            [CLIPFS, "content-cache", "serve", "--dir", str(folder / "objects"),
-             "--listen", "127.0.0.1:0", "--token-file", str(token_file), "--json",
-             "--log-format", "json", "--log-level", "debug"],
-            stdout=out, stderr=err,
-        )  # fmt: skip
-        try:
-            said = wait_for(lambda: (folder / "out").read_text())
-            yield f"http://127.0.0.1:{json.loads(said)['port']}", token_file, log
-        finally:
-            server.terminate()
-            assert server.wait(20) == 0
+    with run_content_server(folder) as server:
+        yield server.url, folder / "token", server.log
 
 
 def alive(pid: int) -> bool:

@@ -1,0 +1,148 @@
+"""How the content cache treats its connections: kept, pipelined, broken off, refused."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.content import READ_TOKEN, ContentServer, read_answer, request
+from tests.support.wait import wait_for
+
+PAGE = bytes(1 << 20)
+
+
+def closed(server_answer: bytes) -> bool:
+    return server_answer == b""
+
+
+def test_a_connection_serves_request_after_request(
+    server: ContentServer, fresh_key: Callable[[], str]
+) -> None:
+    key, none = fresh_key(), fresh_key()
+    with server.connect() as connection:
+        for method, wanted, lines, body, status in [
+            ("PUT", key, ("Content-Length: 5",), b"hello", 201),
+            ("GET", key, (), b"", 200),
+            ("GET", none, (), b"", 404),
+            ("GET", key, ("Range: bytes=1-2",), b"", 206),
+            ("GET", key, ("Range: bytes=9-",), b"", 416),
+            ("PUT", key, ("Content-Length: 5",), b"other", 409),
+            ("PUT", key, ("Content-Length: 5",), b"hello", 200),
+            ("GET", key, (), b"", 200),
+        ]:
+            connection.sendall(request(method, wanted, *lines, body=body))
+            assert read_answer(connection)[0] == status
+
+
+def test_pipelined_requests_are_answered_in_their_order(server: ContentServer, key: str) -> None:
+    server.ask("PUT", key, b"0123456789")
+    wanted = [(first, last) for first in range(5) for last in range(first, 10)]
+    with server.connect() as connection:
+        connection.sendall(
+            b"".join(request("GET", key, f"Range: bytes={a}-{b}") for a, b in wanted)
+        )
+        for a, b in wanted:
+            assert read_answer(connection) == (206, b"0123456789"[a : b + 1])
+
+
+def test_a_put_and_a_get_may_come_in_one_packet(server: ContentServer, key: str) -> None:
+    put = request("PUT", key, "Content-Length: 5", body=b"hello")
+    with server.connect() as connection:
+        connection.sendall(put + request("GET", key))
+        assert read_answer(connection)[0] == 201
+        assert read_answer(connection) == (200, b"hello")
+
+
+def test_a_client_that_asks_first_sends_its_body_when_told_to(
+    server: ContentServer, key: str
+) -> None:
+    with server.connect() as connection:
+        connection.sendall(request("PUT", key, "Content-Length: 5", "Expect: 100-continue"))
+        assert read_answer(connection) == (100, b"")
+        connection.sendall(b"hello")
+        assert read_answer(connection)[0] == 201
+
+
+def test_a_client_that_asks_first_is_spared_a_body_that_is_refused(
+    server: ContentServer, key: str
+) -> None:
+    with server.connect() as connection:
+        lines = ("Content-Length: 8000000", "Expect: 100-continue")
+        connection.sendall(request("PUT", key, *lines, token=READ_TOKEN))
+        assert read_answer(connection)[0] == 403
+        assert closed(connection.recv(1))
+
+
+def test_a_client_that_sends_a_refused_body_still_sees_the_answer(
+    server: ContentServer, key: str
+) -> None:
+    body = bytes(8 << 20)
+    with server.connect() as connection:
+        head = request("PUT", key, f"Content-Length: {len(body)}", token=READ_TOKEN)
+        connection.sendall(head + body)
+        assert read_answer(connection)[0] == 403
+        assert closed(connection.recv(1))
+
+
+@pytest.mark.parametrize("sent", [0, 1, 70_000, len(PAGE) - 1])
+def test_an_upload_that_breaks_off_leaves_nothing(
+    sent: int, server: ContentServer, key: str
+) -> None:
+    with server.connect() as connection:
+        head = request("PUT", key, f"Content-Length: {len(PAGE)}")
+        connection.sendall(head + PAGE[:sent])
+        wait_for(lambda: list(server.incoming.iterdir()))
+    wait_for(lambda: not list(server.incoming.iterdir()))
+    assert server.ask("GET", key).status == 404
+
+
+def test_an_upload_is_invisible_until_it_is_whole(server: ContentServer, key: str) -> None:
+    with server.connect() as connection:
+        connection.sendall(request("PUT", key, "Content-Length: 5", body=b"hell"))
+        wait_for(lambda: list(server.incoming.iterdir()))
+        assert server.ask("GET", key).status == 404
+        connection.sendall(b"o")
+        assert read_answer(connection)[0] == 201
+    assert server.ask("GET", key).body == b"hello"
+
+
+def test_two_uploads_of_one_key_leave_one_whole_object(server: ContentServer, key: str) -> None:
+    with server.connect() as one, server.connect() as other:
+        for connection, body in ((one, b"hell"), (other, b"shel")):
+            connection.sendall(request("PUT", key, "Content-Length: 5", body=body))
+        other.sendall(b"l")
+        assert read_answer(other)[0] == 201
+        one.sendall(b"o")
+        assert read_answer(one)[0] == 409
+    assert server.ask("GET", key).body == b"shell"
+
+
+def test_a_client_that_leaves_in_the_middle_of_a_body_harms_no_other(
+    server: ContentServer, key: str
+) -> None:
+    server.ask("PUT", key, bytes(8 << 20))
+    for _ in range(5):
+        with server.connect() as connection:
+            connection.sendall(request("GET", key))
+            assert connection.recv(100)
+    assert server.ask("GET", key, headers={"Range": "bytes=0-9"}).body == bytes(10)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", id="TLS"),
+        pytest.param(b"GET\r\n\r\n", id="half a request line"),
+        pytest.param(b"GET / HTTP/1.1\r\nbad header\r\n\r\n", id="no header"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="no host"),
+        pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000, id="a long head"),
+    ],
+)
+def test_what_is_not_http_is_refused_and_closed(data: bytes, server: ContentServer) -> None:
+    with server.connect() as connection:
+        connection.sendall(data)
+        connection.shutdown(1)
+        answer = b""
+        while piece := connection.recv(4096):
+            answer += piece
+    assert answer == b"" or answer.split()[1] in (b"400", b"431")
+    assert server.ask("GET", "/healthz").status == 200

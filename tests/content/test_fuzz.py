@@ -1,0 +1,51 @@
+"""Whatever bytes arrive, the content cache answers or closes, and goes on serving others."""
+
+from contextlib import suppress
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.support.content import ContentServer, key_of, request
+
+WELL_FORMED = [
+    request("GET", key_of(1)),
+    request("GET", key_of(1), "Range: bytes=0-9"),
+    request("HEAD", key_of(1)),
+    request("PUT", key_of(2), "Content-Length: 5", body=b"hello"),
+    request("PUT", key_of(3), "Content-Length: 5", "Expect: 100-continue", body=b"hello"),
+    request("PUT", key_of(4), "Transfer-Encoding: chunked", body=b"5\r\nhello\r\n0\r\n\r\n"),
+    b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n",
+]
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> bytes:
+    """Well-formed requests, pipelined, with a few bytes changed, dropped or put in."""
+    data = bytearray(b"".join(draw(st.lists(st.sampled_from(WELL_FORMED), min_size=1, max_size=4))))
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(data) - 1))
+        span = draw(st.integers(0, 3))
+        data[at : at + span] = draw(st.binary(max_size=5))
+        if not data:
+            return b""
+    return bytes(data)
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=damaged() | st.binary(max_size=300), cut=st.integers(0, 300))
+def test_no_bytes_stop_the_server(data: bytes, cut: int, server: ContentServer) -> None:
+    with server.connect() as connection, suppress(OSError):  # closed early: as good an answer
+        connection.sendall(data[:cut])
+        connection.sendall(data[cut:])
+        connection.shutdown(1)
+        while connection.recv(1 << 16):
+            pass
+    assert server.ask("GET", "/healthz").status == 200
+
+
+def test_the_fuzzer_gets_past_the_request_line(server: ContentServer) -> None:
+    answered = server.log.read_text().count("Store[OK]")
+    assert answered >= 2  # the well-formed stores among its inputs went all the way
+    assert "this is a bug" not in server.log.read_text()

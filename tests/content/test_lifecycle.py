@@ -1,0 +1,111 @@
+"""The content cache's process: how it starts, ends and comes back."""
+
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.content import (
+    CLIPFS,
+    ContentServer,
+    key_of,
+    read_answer,
+    request,
+    run_content_server,
+)
+from tests.support.wait import wait_for
+
+BIG = bytes(8 << 20)
+
+
+def no_longer_accepts(server: ContentServer) -> bool:
+    try:
+        server.connect().close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_sigterm_finishes_an_upload_that_is_in_flight(tmp_path: Path) -> None:
+    with run_content_server(tmp_path) as server, server.connect() as connection:
+        connection.sendall(request("PUT", key_of(1), "Content-Length: 5", body=b"hell"))
+        wait_for(lambda: list(server.incoming.iterdir()))
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: no_longer_accepts(server))
+        connection.sendall(b"o")
+        assert read_answer(connection)[0] == 201
+        assert server.process.wait(10) == 0
+    assert (server.objects / key_of(1)).read_bytes() == b"hello"
+
+
+def test_sigterm_finishes_a_download_that_is_in_flight(tmp_path: Path) -> None:
+    with run_content_server(tmp_path) as server, server.connect() as connection:
+        server.ask("PUT", key_of(1), BIG)
+        connection.sendall(request("GET", key_of(1)))
+        assert connection.recv(1) == b"H"  # the rest waits for us: it is more than buffers hold
+        server.process.send_signal(signal.SIGTERM)
+        wait_for(lambda: no_longer_accepts(server))
+        received = b"H"
+        while piece := connection.recv(1 << 20):
+            received += piece
+        assert received.endswith(b"\r\n\r\n" + BIG)
+        assert server.process.wait(10) == 0
+
+
+def test_sigterm_does_not_wait_for_connections_that_ask_nothing(tmp_path: Path) -> None:
+    with run_content_server(tmp_path) as server, server.connect() as fresh:
+        with server.connect() as kept:
+            kept.sendall(request("GET", key_of(1)))
+            assert read_answer(kept)[0] == 404
+            server.process.send_signal(signal.SIGTERM)
+            assert kept.recv(1) == b""
+            assert fresh.recv(1) == b""
+        assert server.process.wait(10) == 0
+
+
+def test_objects_survive_a_kill_and_half_uploads_do_not(tmp_path: Path) -> None:
+    with run_content_server(tmp_path) as server, server.connect() as connection:
+        server.ask("PUT", key_of(1), BIG)
+        connection.sendall(request("PUT", key_of(2), f"Content-Length: {len(BIG)}", body=b"half"))
+        wait_for(lambda: list(server.incoming.iterdir()))
+        server.kill()
+    assert list(server.incoming.iterdir())  # the kill was met in the middle
+    with run_content_server(tmp_path) as server:
+        assert list(server.incoming.iterdir()) == []
+        assert server.ask("GET", key_of(1)).body == BIG
+        assert server.ask("GET", key_of(2)).status == 404
+        assert server.ask("PUT", key_of(2), BIG).status == 201
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        pytest.param(["--listen", "x", "--token-file", "T"], "HOST:PORT", id="no port"),
+        pytest.param(["--listen", "127.0.0.1:99999", "--token-file", "T"], "HOST:PORT", id="port"),
+        pytest.param(["--listen", "192.0.2.1:0", "--token-file", "T"], "192.0.2.1", id="not ours"),
+        pytest.param(["--listen", "127.0.0.1:0", "--token-file", "none"], "none", id="no token"),
+        pytest.param(["--listen", "127.0.0.1:0", "--token-file", "E"], "empty", id="empty token"),
+        pytest.param(
+            ["--listen", "127.0.0.1:0", "--token-file", "T", "--read-token-file", "T"],
+            "must differ",
+            id="one token for both",
+        ),
+        pytest.param(
+            ["--listen", "127.0.0.1:0", "--token-file", "T", "--dir", "/proc/x"],
+            "/proc/x",
+            id="folder",
+        ),
+    ],
+)
+def test_a_server_that_cannot_start_says_why(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "T").write_text("secret\n")
+    (tmp_path / "E").write_text("\n")
+    command = [CLIPFS, "content-cache", "serve", "--dir", "objects", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "secret" not in done.stderr

@@ -1,0 +1,249 @@
+"""What the content cache answers, spoken to over plain HTTP."""
+
+import base64
+import hashlib
+from collections.abc import Callable
+
+import pytest
+
+from clipfs.content.store import MAX_INDEX_BYTES, PAGE_BYTES
+from tests.support.content import (
+    READ_TOKEN,
+    TOKEN,
+    ContentServer,
+    key_of,
+    read_answer,
+    request,
+)
+
+DATA = bytes(range(256)) * 100
+LAYER = "sha256_" + "a" * 64
+
+
+def content_digest(data: bytes) -> str:
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+def test_what_is_put_can_be_got(server: ContentServer, key: str) -> None:
+    assert server.ask("GET", key).status == 404
+    assert server.ask("PUT", key, DATA).status == 201
+    got = server.ask("GET", key)
+    assert (got.status, got.body) == (200, DATA)
+    assert got.headers["content-length"] == str(len(DATA))
+    assert got.headers["accept-ranges"] == "bytes"
+
+
+def test_a_head_is_the_get_without_its_body(server: ContentServer, key: str) -> None:
+    server.ask("PUT", key, DATA)
+    head, got = server.ask("HEAD", key), server.ask("GET", key)
+    assert (head.status, head.body, head.headers) == (200, b"", got.headers)
+    part = {"Range": "bytes=5-9"}
+    head, got = server.ask("HEAD", key, headers=part), server.ask("GET", key, headers=part)
+    assert (head.status, head.body, head.headers) == (206, b"", got.headers)
+    assert server.ask("HEAD", key_of(0)).status == 404
+    assert server.ask("HEAD", key, token=None).status == 401
+    assert server.ask("HEAD", "/nothing").status == 404
+
+
+@pytest.mark.parametrize(
+    ("header", "status", "part"),
+    [
+        pytest.param("bytes=0-0", 206, range(1), id="one byte"),
+        pytest.param("bytes=100-199", 206, range(100, 200), id="the middle"),
+        pytest.param("bytes=25000-", 206, range(25000, 25600), id="to the end"),
+        pytest.param("bytes=-100", 206, range(25500, 25600), id="the last bytes"),
+        pytest.param("bytes=25599-30000", 206, range(25599, 25600), id="over the end"),
+        pytest.param("bytes=-30000", 206, range(25600), id="more than all"),
+        pytest.param("bytes=25600-", 416, None, id="behind the end"),
+        pytest.param("bytes=-0", 416, None, id="the last none"),
+        pytest.param("bytes=9-5", 200, None, id="backwards"),
+        pytest.param("bytes=0-1,5-6", 200, None, id="two ranges"),
+        pytest.param("bytes=a-b", 200, None, id="no numbers"),
+        pytest.param("lines=1-2", 200, None, id="another unit"),
+    ],
+)
+def test_a_range_gives_its_bytes_and_the_total(
+    header: str, status: int, part: range | None, server: ContentServer, key: str
+) -> None:
+    server.ask("PUT", key, DATA)
+    got = server.ask("GET", key, headers={"Range": header})
+    assert got.status == status
+    if part is not None:
+        assert got.body == DATA[part.start : part.stop]
+        assert got.headers["content-range"] == f"bytes {part.start}-{part.stop - 1}/{len(DATA)}"
+    elif status == 416:
+        assert got.headers["content-range"] == f"bytes */{len(DATA)}"
+    else:
+        assert got.body == DATA
+        assert "content-range" not in got.headers
+
+
+def test_an_etag_is_the_objects_own_and_guards_a_range(
+    server: ContentServer, fresh_key: Callable[[], str]
+) -> None:
+    one, other = fresh_key(), fresh_key()
+    for key in (one, other):
+        server.ask("PUT", key, DATA)
+    tag = server.ask("GET", one).headers["etag"]
+    assert server.ask("GET", one).headers["etag"] == tag
+    assert server.ask("GET", other).headers["etag"] != tag
+    part = {"Range": "bytes=0-4", "If-Range": tag}
+    assert server.ask("GET", one, headers=part).body == DATA[:5]
+    assert server.ask("GET", other, headers=part).body == DATA
+
+
+def test_an_object_is_immutable(server: ContentServer, key: str) -> None:
+    assert server.ask("PUT", key, DATA).status == 201
+    tag = server.ask("HEAD", key).headers["etag"]
+    assert server.ask("PUT", key, DATA).status == 200
+    assert server.ask("PUT", key, DATA[:-1] + b"x").status == 409
+    assert server.ask("PUT", key, b"").status == 409
+    got = server.ask("GET", key)
+    assert (got.body, got.headers["etag"]) == (DATA, tag)
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        pytest.param(content_digest(DATA), 201, id="right"),
+        pytest.param(f"sha-512=:AAAA:, {content_digest(DATA)}", 201, id="among others"),
+        pytest.param(content_digest(DATA[1:]), 400, id="wrong"),
+        pytest.param("sha-512=:AAAA:", 400, id="another algorithm"),
+        pytest.param("sha-256=:not base64:", 400, id="malformed"),
+        pytest.param("", 400, id="empty"),
+    ],
+)
+def test_a_content_digest_is_checked(
+    header: str, status: int, server: ContentServer, key: str
+) -> None:
+    assert server.ask("PUT", key, DATA, headers={"Content-Digest": header}).status == status
+    assert server.ask("GET", key).status == (200 if status == 201 else 404)
+    assert list(server.incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("token", "get", "put"),
+    [
+        pytest.param(TOKEN, 200, 200, id="write"),
+        pytest.param(READ_TOKEN, 200, 403, id="read"),
+        pytest.param(TOKEN + "x", 401, 401, id="wrong"),
+        pytest.param("", 401, 401, id="empty"),
+        pytest.param(None, 401, 401, id="none"),
+    ],
+)
+def test_a_token_gives_its_rights_and_no_others(
+    token: str | None, get: int, put: int, server: ContentServer, key: str
+) -> None:
+    server.ask("PUT", key, DATA)
+    assert server.ask("GET", key, token=token).status == get
+    assert server.ask("PUT", key, DATA, token=token).status == put
+    assert server.ask("GET", key, token=token).body == (
+        DATA if get == 200 else b"a bearer token is needed\n"
+    )
+
+
+def test_a_refusal_says_how_to_authenticate(server: ContentServer, key: str) -> None:
+    assert server.ask("GET", key, token=None).headers["www-authenticate"] == "Bearer"
+    basic = {"Authorization": f"Basic {TOKEN}"}
+    assert server.ask("GET", key, token=None, headers=basic).status == 401
+
+
+def test_only_health_is_told_without_a_token(server: ContentServer) -> None:
+    assert server.ask("GET", "/healthz", token=None).body == b"ok\n"
+    assert server.ask("HEAD", "/healthz", token=None).status == 200
+    for target in ("/", "/v1/objects/", "/metrics/x", "/healthz/x"):
+        assert server.ask("GET", target, token=None).status == 401
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "..%2f..%2fetc%2fpasswd",
+        "../../../etc/passwd",
+        f"{LAYER}/../../token",
+        f"{LAYER}/..",
+        f"{LAYER}/00000",
+        f"{LAYER}/0000000",
+        f"{LAYER}/000000/",
+        f"{LAYER}/000000?x=1",
+        f"{LAYER}//000000",
+        f"./{LAYER}/000000",
+        LAYER.upper() + "/000000",
+        LAYER.replace("_", ":") + "/000000",
+        LAYER[:-1] + "/000000",
+        LAYER,
+        f"{LAYER}.v2.toc",
+        f"{LAYER}.v1.toc/000000",
+        f"{LAYER}.v1.origin.x",
+        "000000",
+        "",
+    ],
+)
+def test_what_is_no_key_is_not_found_and_touches_no_file(server: ContentServer, key: str) -> None:
+    for method in ("GET", "HEAD", "PUT"):
+        assert (
+            server.ask(method, f"/v1/objects/{key}", DATA if method == "PUT" else None).status
+            == 404
+        )
+    assert list(server.incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["/000000", "/999999", ".v1.toc", ".v1.sparse", ".v1.trace", f".v1.origin.{'b' * 64}"]
+)
+@pytest.mark.parametrize("raw", ["", ".raw"], ids=["layer", "artifact"])
+def test_every_name_of_the_contract_is_a_key(server: ContentServer, raw: str, name: str) -> None:
+    key = f"sha256_{'c' * 64}{raw}{name}"
+    assert server.ask("PUT", key, DATA).status == 201
+    assert server.ask("GET", key).body == DATA
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE", "PATCH", "OPTIONS", "BREW"])
+def test_other_methods_are_told_which_ones_there_are(
+    method: str, server: ContentServer, key: str
+) -> None:
+    answer = server.ask(method, key)
+    assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, PUT")
+
+
+def test_an_object_of_no_bytes_is_an_object(server: ContentServer, key: str) -> None:
+    assert server.ask("PUT", key, b"").status == 201
+    assert server.ask("GET", key).body == b""
+    assert server.ask("GET", key, headers={"Range": "bytes=0-"}).status == 416
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        pytest.param(("Transfer-Encoding: chunked",), 411, id="no length"),
+        pytest.param((f"Content-Length: {PAGE_BYTES + 1}",), 413, id="a page and a byte"),
+        pytest.param((f"Content-Length: {1 << 62}",), 413, id="four exabytes"),
+        pytest.param(("Content-Length: -1",), 400, id="negative"),
+        pytest.param(("Content-Length: 1", "Content-Length: 2"), 400, id="two lengths"),
+    ],
+)
+def test_a_body_must_have_a_length_within_the_limit(
+    lines: tuple[str, ...], status: int, server: ContentServer, key: str
+) -> None:
+    with server.connect() as connection:
+        connection.sendall(request("PUT", key, *lines))
+        assert read_answer(connection)[0] == status
+    assert list(server.incoming.iterdir()) == []
+
+
+def test_an_index_may_be_longer_than_a_page(server: ContentServer) -> None:
+    key = key_of(0xABC, page=None)
+    assert server.ask("PUT", key, bytes(PAGE_BYTES + 1)).status == 201
+    with server.connect() as connection:
+        connection.sendall(request("PUT", key, f"Content-Length: {MAX_INDEX_BYTES + 1}"))
+        assert read_answer(connection)[0] == 413
+
+
+def test_a_store_is_logged_as_the_contract_says(server: ContentServer, key: str) -> None:
+    server.ask("PUT", key, b"hello")
+    log = server.log.read_text()
+    assert '"Store[ACK] (5 bytes)"' in log
+    assert f'"Added object: {key}"' in log
+    assert f'"Store[OK] - [{key}]"' in log
+    assert TOKEN not in log
+    assert READ_TOKEN not in log

@@ -1,0 +1,132 @@
+"""A content cache as a process of its own, and plain HTTP to speak to it."""
+
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.wait import wait_for
+
+CLIPFS = str(Path(sys.executable).with_name("clipfs"))
+TOKEN, READ_TOKEN = "secret", "may only read"
+_LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
+
+
+def key_of(number: int, page: int | None = 0) -> str:
+    """A key of layer number: a page's, or the index's if page is None."""
+    layer = f"sha256_{number:064x}"
+    return f"{layer}.v1.toc" if page is None else f"{layer}/{page:06d}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(slots=True, kw_only=True)
+class ContentServer:
+    """A running content cache. Objects lie below `objects`, uploads below `incoming`."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    folder: Path
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def objects(self) -> Path:
+        return self.folder / "objects" / "objects"
+
+    @property
+    def incoming(self) -> Path:
+        return self.folder / "objects" / "incoming"
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        body: bytes | None = None,
+        *,
+        token: str | None = TOKEN,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One request on a connection of its own; target is a key, or a path with its slash."""
+        path = target if target.startswith("/") else f"/v1/objects/{target}"
+        sent = {"Authorization": f"Bearer {token}"} if token else {}
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, body, {**sent, **(headers or {})})
+            answer = connection.getresponse()
+            fields = {name.lower(): value for name, value in answer.getheaders()}
+            return Answer(status=answer.status, headers=fields, body=answer.read())
+        finally:
+            connection.close()
+
+    def connect(self) -> socket.socket:
+        """A raw connection; reads from it give up after ten seconds."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+
+def request(method: str, key: str, *lines: str, token: str = TOKEN, body: bytes = b"") -> bytes:
+    """The bytes of a request, for a raw connection."""
+    fields = [f"{method} /v1/objects/{key} HTTP/1.1", "Host: x", f"Authorization: Bearer {token}"]
+    return "\r\n".join([*fields, *lines, "", ""]).encode() + body
+
+
+def read_answer(connection: socket.socket) -> tuple[int, bytes]:
+    """Status and body of the next answer on a raw connection, and not a byte more."""
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        byte = connection.recv(1)
+        if not byte:
+            raise ConnectionError(f"the server closed after {head!r}")
+        head += byte
+    length = _LENGTH.search(head)
+    wanted, body = int(length[1]) if length else 0, b""
+    while len(body) < wanted and (piece := connection.recv(wanted - len(body))):
+        body += piece
+    return int(head.split()[1]), body
+
+
+@contextmanager
+def run_content_server(folder: Path) -> Iterator[ContentServer]:
+    """A server on folder, where an earlier one may have run; it ends by SIGTERM, with 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    out, log = folder / "out", folder / "log"
+    (folder / "token").write_text(TOKEN + "\n")
+    (folder / "read-token").write_text(READ_TOKEN + "\n")
+    command = [
+        CLIPFS, "content-cache", "serve", "--dir", str(folder / "objects"),
+        "--listen", "127.0.0.1:0", "--token-file", str(folder / "token"),
+        "--read-token-file", str(folder / "read-token"),
+        "--json", "--log-format", "json", "--log-level", "debug",
+    ]  # fmt: skip
+    with out.open("wb") as stdout, log.open("ab") as stderr:
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr)
+    try:
+        wait_for(lambda: process.poll() is not None or bool(out.read_text()))
+        said = json.loads(out.read_text())
+        yield ContentServer(process=process, port=said["port"], folder=folder, log=log)
+        if process.poll() is None:
+            process.terminate()
+            assert process.wait(20) == 0
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)

@@ -1,0 +1,55 @@
+"""The tiers of one node, open in the test's own process."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from clipfs.image.credentials import RegistryConfig
+from clipfs.image.reference import parse_reference
+from clipfs.layer.layout import Layout
+from clipfs.layer.seal import KeyRing
+from clipfs.tiers.content_client import ContentCache
+from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
+from clipfs.tiers.storing import store_layer
+from tests.support.content import TOKEN
+from tests.support.samples import Sample
+
+KEYS = KeyRing((b"the cluster's key",))
+
+
+def made_layout(root: Path) -> Layout:
+    layout = Layout(root)
+    layout.make()
+    return layout
+
+
+@asynccontextmanager
+async def opened_tiers(
+    root: Path,
+    reference: str,
+    *,
+    cache_url: str | None = None,
+    token: str = TOKEN,
+    hooks: TierHooks | None = None,
+) -> AsyncIterator[Tiers]:
+    """The tiers of the image at reference, whose registry speaks plain HTTP."""
+    parsed = parse_reference(reference)
+    settings = TierSettings(
+        layout=made_layout(root),
+        keys=KEYS,
+        registry_config=RegistryConfig.empty(),
+        plain_http=frozenset({parsed.registry}),
+        content_cache_url=cache_url,
+        content_cache_token=token,
+    )
+    async with (
+        settings.open_registry() as registry,
+        open_tiers(settings, registry, parsed, hooks=hooks or TierHooks()) as tiers,
+    ):
+        yield tiers
+
+
+async def store_sample(url: str, sample: Sample, *, keys: KeyRing = KEYS) -> None:
+    """Put the sample into a content cache, as a node that has it on disk does."""
+    async with ContentCache.open(url, token=TOKEN) as cache:
+        assert await store_layer(cache, keys, sample.indexed, sample.tar)

@@ -1,0 +1,83 @@
+"""Runs a test against the product with one line of it changed: a check taken out.
+
+The change is made to the source on its way into Python, in every process that the test
+starts, by a `sitecustomize.py` on PYTHONPATH. No file of the product is touched, and the
+product knows no switch.
+"""
+
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import CodeType, ModuleType
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class ChangedLoader(importlib.machinery.SourceFileLoader):
+    """Loads a module with old replaced by new; no byte code is read or written."""
+
+    def __init__(self, name: str, path: str, old: str, new: str) -> None:
+        super().__init__(name, path)
+        self._old, self._new = old, new
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(changed(Path(self.path), self._old, self._new), self.path, "exec")
+
+
+class Changer(importlib.abc.MetaPathFinder):
+    """Finds one module for a ChangedLoader, wherever Python would have found it."""
+
+    def __init__(self, module: str, old: str, new: str) -> None:
+        self._module, self._old, self._new = module, old, new
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        if name != self._module:
+            return None
+        found = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if found is None or found.origin is None:
+            return None
+        loader = ChangedLoader(name, found.origin, self._old, self._new)
+        return importlib.util.spec_from_file_location(name, found.origin, loader=loader)
+
+
+def install(module: str, old: str, new: str) -> None:
+    """Called by the sitecustomize.py that `run_without` writes."""
+    sys.meta_path.insert(0, Changer(module, old, new))
+
+
+def changed(path: Path, old: str, new: str) -> str:
+    """The source at path with old replaced; ValueError unless it holds old just once."""
+    source = path.read_text()
+    if source.count(old) != 1:
+        raise ValueError(f"{path} holds {old!r} {source.count(old)} times, not once")
+    return source.replace(old, new)
+
+
+def source_of(module: str) -> Path:
+    return REPOSITORY.joinpath(*module.split(".")).with_suffix(".py")
+
+
+def run_without(
+    home: Path, test: str, *, module: str, old: str, new: str
+) -> subprocess.CompletedProcess[str]:
+    """pytest's outcome for one test, with old replaced by new in module."""
+    home.mkdir(parents=True, exist_ok=True)
+    lines = f"from tests.support.without import install\ninstall({module!r}, {old!r}, {new!r})\n"
+    (home / "sitecustomize.py").write_text(lines)
+    path = os.pathsep.join([str(home), str(REPOSITORY)])
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )

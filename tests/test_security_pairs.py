@@ -1,0 +1,174 @@
+"""Security by its absence: with each check taken out, the test beside it goes red.
+
+docs/security.md lists the same pairs; the first test holds the two lists equal.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+
+from tests.support.without import REPOSITORY, changed, run_without, source_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """A check, and the test that needs it: `old` becomes `new` in `module`."""
+
+    check: str
+    module: str
+    old: str
+    new: str
+    test: str
+
+
+Outcomes = dict[str, Future[subprocess.CompletedProcess[str]]]
+
+TIERS, CONTENT, IMAGE = "tests/tiers/", "tests/content/", "tests/image/"
+PAIRS = [
+    Pair(
+        check="chunk digest, content cache",
+        module="clipfs.tiers.verify",
+        old="if blake3(piece).digest() != index.chunk_digest(chunk):",
+        new="if False:",
+        test=TIERS + "test_trust.py::test_a_wrong_chunk_from_the_content_cache_is_never_served",
+    ),
+    Pair(
+        check="chunk digest, registry",
+        module="clipfs.layer.chunks",
+        old="if self._job.chunk_digests[here] != self.digests[here]:",
+        new="if False:",
+        test=TIERS + "test_trust.py::test_a_wrong_chunk_from_the_registry_is_never_served",
+    ),
+    Pair(
+        check="chunk digest, before storing",
+        module="clipfs.tiers.storing",
+        old="if wrong is not None:",
+        new="if False:",
+        test=TIERS + "test_storing.py::test_a_payload_that_the_disk_has_damaged_is_not_stored",
+    ),
+    Pair(
+        check="index HMAC",
+        module="clipfs.layer.seal",
+        old="if hmac.compare_digest(tag, _tag(key, content, kind, version, name)):",
+        new="if True:",
+        test=TIERS + "test_disk.py::test_an_index_is_believed_if_one_of_our_keys_signed_it",
+    ),
+    Pair(
+        check="index diff_id",
+        module="clipfs.tiers.disk",
+        old="or index.diff_id != layer.diff_id",
+        new="",
+        test=TIERS + "test_disk.py::test_an_index_whose_payload_is_not_the_configs_is_not_believed",
+    ),
+    Pair(
+        check="blob digest",
+        module="clipfs.layer.source",
+        old="if found != self._job.digest:",
+        new="if False:",
+        test=TIERS + "test_trust.py::"
+        "test_a_blob_other_than_the_manifests_is_refused_though_its_payload_is_right",
+    ),
+    Pair(
+        check="diff_id",
+        module="clipfs.layer.worker",
+        old="if diff_id != job.diff_id:",
+        new="if False:",
+        test=TIERS + "test_trust.py::"
+        "test_a_payload_other_than_the_configs_is_refused_though_its_blob_is_right",
+    ),
+    Pair(
+        check="manifest digest",
+        module="clipfs.image.registry",
+        old="if stated and stated != digest:",
+        new="if False:",
+        test=IMAGE + "test_hostile_registry.py::"
+        "test_bytes_that_are_not_what_their_digest_names_are_corrupt",
+    ),
+    Pair(
+        check="content digest of an upload",
+        module="clipfs.content.store",
+        old="if self._digest is not None and self._hash.digest() != self._digest:",
+        new="if False:",
+        test=CONTENT + "test_objects.py::test_a_content_digest_is_checked",
+    ),
+    Pair(
+        check="immutable objects",
+        module="clipfs.content.store",
+        old="            os.link(self._path, self._target)\n",
+        new="            os.replace(self._path, self._target)\n",
+        test=CONTENT + "test_objects.py::test_an_object_is_immutable",
+    ),
+    Pair(
+        check="token to read",
+        module="clipfs.content.tokens",
+        old="return Rights(read=read or write, write=write)",
+        new="return Rights(read=True, write=write)",
+        test=CONTENT + "test_objects.py::test_a_token_gives_its_rights_and_no_others",
+    ),
+    Pair(
+        check="token to write",
+        module="clipfs.content.tokens",
+        old="return Rights(read=read or write, write=write)",
+        new="return Rights(read=read or write, write=read or write)",
+        test=CONTENT + "test_objects.py::test_a_token_gives_its_rights_and_no_others",
+    ),
+    Pair(
+        check="keys of the content cache",
+        module="clipfs.content.store",
+        old="    if _PAGE_KEY.fullmatch(key):\n",
+        new="    if key:\n",
+        test=CONTENT + "test_objects.py::test_what_is_no_key_is_not_found_and_touches_no_file",
+    ),
+    Pair(
+        check="single-flight, chunk",
+        module="clipfs.tiers.chain",
+        old="if (key, c) not in self._coming",
+        new="",
+        test=TIERS + "test_chain.py::test_a_chunk_is_fetched_once_however_many_readers_want_it",
+    ),
+    Pair(
+        check="single-flight, layer and node",
+        module="clipfs.layer.partial",
+        old="fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
+        new="pass",
+        test=TIERS + "test_trust.py::"
+        "test_one_layer_is_downloaded_by_one_process_of_a_node_at_a_time",
+    ),
+]
+
+
+def test_the_pairs_are_those_of_the_document() -> None:
+    text = (REPOSITORY / "docs/security.md").read_text()
+    rows = re.findall(r"^\| ([^|]+?) \|[^|]*\| `([^`|]+)` \|$", text, re.MULTILINE)
+    assert rows == [(pair.check, pair.test) for pair in PAIRS]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
+    """What became of every pair's test: all of them run, as many at once as there are CPUs."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {
+            pair.check: pool.submit(
+                run_without,
+                tmp_path_factory.mktemp("without"),
+                pair.test,
+                module=pair.module,
+                old=pair.old,
+                new=pair.new,
+            )
+            for pair in PAIRS
+        }
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.check)
+def test_without_its_check_the_test_goes_red(pair: Pair, outcomes: Outcomes) -> None:
+    compile(changed(source_of(pair.module), pair.old, pair.new), pair.module, "exec")
+    done = outcomes[pair.check].result()
+    verdict = done.stdout.splitlines()[-1]
+    assert re.search(r"\d+ failed", verdict), done.stdout + done.stderr
+    assert " error" not in verdict, done.stdout

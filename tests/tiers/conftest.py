@@ -1,0 +1,29 @@
+"""A layer, an image of it and a content cache, for all tests of the tiers."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.content import ContentServer, run_content_server
+from tests.support.registry import RegistryServer
+from tests.support.samples import Sample, make_sample
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    """A layer of three pages, the last one short, and so the last chunk."""
+    tar = tmp_path_factory.mktemp("sample") / "tar"
+    return make_sample(tar, content_bytes=(17 << 20) + 70_000, codec="gzip")
+
+
+@pytest.fixture(scope="session")
+def image(sample: Sample, registry: RegistryServer) -> str:
+    """A reference to an image of the sample, in the real registry."""
+    return sample.push(registry.address, "tiers/sample:1")
+
+
+@pytest.fixture(scope="session")
+def content_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContentServer]:
+    """A content cache; the tests share it, each with its own layers."""
+    with run_content_server(tmp_path_factory.mktemp("content")) as server:
+        yield server

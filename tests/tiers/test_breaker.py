@@ -1,0 +1,78 @@
+"""The breaker, on trio's clock: hours pass in no time."""
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+from trio.testing import MockClock
+
+from clipfs.tiers.breaker import Breaker
+
+
+async def test_it_lets_requests_through_until_one_fails() -> None:
+    breaker = Breaker()
+    assert breaker.allows()
+    breaker.succeeded()
+    assert breaker.allows()
+    breaker.failed("refused")
+    assert not breaker.allows()
+
+
+async def test_each_failed_try_makes_it_wait_twice_as_long_up_to_a_limit(
+    mock_clock: MockClock,
+) -> None:
+    breaker, waits = Breaker(first_s=1, most_s=30), []
+    breaker.failed("refused")
+    for _ in range(7):
+        begin = trio.current_time()
+        while not breaker.allows():
+            mock_clock.jump(0.5)
+        waits.append(trio.current_time() - begin)
+        breaker.failed("refused")
+    assert waits == [1, 2, 4, 8, 16, 30, 30]
+
+
+async def test_one_outage_that_many_requests_meet_counts_once(mock_clock: MockClock) -> None:
+    breaker = Breaker(first_s=1)
+    for _ in range(16):
+        breaker.failed("refused")
+    mock_clock.jump(1)
+    assert breaker.allows()
+
+
+async def test_one_caller_tries_while_the_others_wait_for_what_it_finds(
+    mock_clock: MockClock,
+) -> None:
+    breaker = Breaker(first_s=1)
+    breaker.failed("refused")
+    mock_clock.jump(1)
+    assert [breaker.allows() for _ in range(3)] == [True, False, False]
+    breaker.succeeded()
+    assert [breaker.allows() for _ in range(3)] == [True, True, True]
+
+
+async def test_a_caller_that_never_says_how_it_went_is_followed_by_another(
+    mock_clock: MockClock,
+) -> None:
+    breaker = Breaker(first_s=1)
+    breaker.failed("refused")
+    mock_clock.jump(1)
+    assert breaker.allows()
+    mock_clock.jump(1)
+    assert breaker.allows()
+
+
+@pytest.mark.parametrize("failures", [1, 5])
+async def test_an_outage_is_a_warning_once_and_its_end_a_line(
+    failures: int, mock_clock: MockClock
+) -> None:
+    breaker = Breaker(first_s=1)
+    with capture_logs() as lines:
+        for _ in range(failures):
+            breaker.failed("refused")
+            mock_clock.jump(60)
+            assert breaker.allows()
+        breaker.succeeded()
+    assert [line["event"] for line in lines] == [
+        "content cache unavailable",
+        "content cache is back",
+    ]

@@ -1,0 +1,279 @@
+"""The content cache's client against servers that are slow, broken or hostile, and a real one.
+
+Whatever a server does is a miss or `ContentCacheDown` within a bounded time.
+"""
+
+import itertools
+
+import pytest
+import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from clipfs.tiers.content_client import (
+    ANSWER_TIMEOUT_S,
+    MAX_CONNECTIONS,
+    TRANSFER_TIMEOUT_S,
+    ContentCache,
+    ContentCacheDown,
+    MayNotStore,
+)
+from tests.support.content import READ_TOKEN, TOKEN, ContentServer, key_of
+from tests.support.hostile import Misbehave, answers, hostile_server, says_nothing
+
+KEY = key_of(1)
+RIGHT = b"HTTP/1.1 206 \r\nContent-Length: 5\r\n\r\nhello"
+KEYS = itertools.count(100)
+
+
+async def got(cache: ContentCache, key: str, part: range | None = None) -> bytes | None:
+    body = await cache.get(key, part=part)
+    return None if body is None else bytes(body)
+
+
+async def get(url: str) -> bytes | None:
+    async with ContentCache.open(url, token=TOKEN) as cache:
+        return await got(cache, KEY, range(10, 15))
+
+
+async def test_an_object_comes_back_whole_and_in_part(content_server: ContentServer) -> None:
+    key = key_of(next(KEYS))
+    data = bytes(range(256)) * 4000
+    async with ContentCache.open(content_server.url, token=TOKEN) as cache:
+        assert await cache.get(key) is None
+        await cache.put(key, data)
+        await cache.put(key, data)
+        assert await got(cache, key) == data
+        assert await got(cache, key, part=range(1000, 200_000)) == data[1000:200_000]
+        assert await cache.get(key_of(0)) is None
+
+
+async def test_other_bytes_under_a_stored_key_are_refused_and_reads_go_on(
+    content_server: ContentServer,
+) -> None:
+    key = key_of(next(KEYS))
+    async with ContentCache.open(content_server.url, token=TOKEN) as cache:
+        await cache.put(key, b"first")
+        with pytest.raises(ContentCacheDown, match="409"):
+            await cache.put(key, b"other")
+        assert await got(cache, key) == b"first"
+
+
+@pytest.mark.parametrize("size", [10, 8 << 20])
+async def test_a_token_that_may_only_read_stores_nothing_and_goes_on_reading(
+    size: int, content_server: ContentServer
+) -> None:
+    key, other = key_of(next(KEYS)), key_of(next(KEYS))
+    content_server.ask("PUT", key, b"here")
+    async with ContentCache.open(content_server.url, token=READ_TOKEN) as cache:
+        assert cache.may_store
+        for _ in range(3):
+            with pytest.raises(MayNotStore):
+                await cache.put(other, bytes(size))
+            assert not cache.may_store
+            assert await got(cache, key) == b"here"
+        assert await cache.get(other) is None
+
+
+async def test_after_a_refused_store_no_other_is_sent() -> None:
+    refused = b"HTTP/1.1 403 \r\nContent-Length: 0\r\n\r\n"
+    async with (
+        hostile_server(answers(refused)) as server,
+        ContentCache.open(server.url, token=TOKEN) as cache,
+    ):
+        for _ in range(3):
+            with pytest.raises(MayNotStore):
+                await cache.put(KEY, b"data")
+        assert len(server.requests) == 1
+
+
+async def test_a_full_disk_of_the_server_does_not_switch_reads_off() -> None:
+    full = answers(b"HTTP/1.1 507 \r\nContent-Length: 5\r\n\r\nfull\n")
+
+    async def misbehave(stream: trio.SocketStream, head: bytes) -> None:
+        await (full(stream, head) if head.startswith(b"PUT") else stream.send_all(RIGHT))
+
+    async with (
+        hostile_server(misbehave) as server,
+        ContentCache.open(server.url, token=TOKEN) as cache,
+    ):
+        with pytest.raises(ContentCacheDown, match="507 full"):
+            await cache.put(KEY, b"data")
+        assert await got(cache, KEY, part=range(5)) == b"hello"
+
+
+@pytest.mark.parametrize(
+    "misbehave",
+    [
+        pytest.param(answers(b"", close=True), id="closes without a word"),
+        pytest.param(answers(b"HTTP/1.1 20", close=True), id="closes inside the head"),
+        pytest.param(answers(RIGHT[:-1], close=True), id="closes inside the body"),
+        pytest.param(answers(b"\x00\xff garbage \r\n\r\n"), id="garbage"),
+        pytest.param(answers(b"x" * 20_000), id="a head without an end"),
+        pytest.param(answers(b"HTTP/1.1 206 \r\n\r\nhello", close=True), id="no length"),
+        pytest.param(answers(RIGHT.replace(b": 5", b": -5")), id="a negative length"),
+        pytest.param(answers(RIGHT.replace(b": 5", b": 5\r\nContent-Length: 6")), id="two lengths"),
+        pytest.param(answers(RIGHT.replace(b": 5", b": 4")), id="a byte too few"),
+        pytest.param(answers(RIGHT.replace(b": 5", b": 6") + b"!"), id="a byte too many"),
+        pytest.param(answers(RIGHT + b"HTTP/1.1 200 \r\n"), id="more behind the body"),
+        pytest.param(answers(RIGHT.replace(b": 5", b": 1000000000")), id="a gigabyte"),
+        pytest.param(answers(RIGHT.replace(b"206", b"200")), id="ignores the range"),
+        pytest.param(answers(RIGHT.replace(b"206", b"302")), id="a redirect"),
+        pytest.param(answers(RIGHT.replace(b"206", b"100")), id="100 and a body"),
+        pytest.param(
+            answers(b"HTTP/1.1 206 \r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+            id="chunked",
+        ),
+        pytest.param(answers(RIGHT.replace(b"206", b"401")), id="401"),
+        pytest.param(answers(RIGHT.replace(b"206", b"500")), id="500"),
+        pytest.param(answers(RIGHT.replace(b"206", b"416")), id="416"),
+    ],
+)
+async def test_a_broken_answer_is_down_and_opens_the_breaker(misbehave: Misbehave) -> None:
+    async with (
+        hostile_server(misbehave) as server,
+        ContentCache.open(server.url, token=TOKEN) as cache,
+    ):
+        with pytest.raises(ContentCacheDown):
+            await cache.get(KEY, part=range(10, 15))
+        asked = len(server.requests)
+        assert asked == 1
+        with pytest.raises(ContentCacheDown, match="skipped"):
+            await cache.get(KEY, part=range(10, 15))
+        assert len(server.requests) == asked
+
+
+async def test_nobody_listening_is_down() -> None:
+    with pytest.raises(ContentCacheDown):
+        await get("http://127.0.0.1:1")
+
+
+async def test_a_server_that_never_answers_costs_the_answer_timeout(
+    autojump_clock: MockClock,
+) -> None:
+    async with hostile_server(says_nothing) as server:
+        begin = trio.current_time()
+        with pytest.raises(ContentCacheDown):
+            await get(server.url)
+        assert trio.current_time() - begin == ANSWER_TIMEOUT_S
+
+
+async def test_a_server_that_stops_inside_a_body_costs_the_transfer_timeout(
+    autojump_clock: MockClock,
+) -> None:
+    async with hostile_server(answers(RIGHT[:-1])) as server:
+        begin = trio.current_time()
+        with pytest.raises(ContentCacheDown):
+            await get(server.url)
+        assert trio.current_time() - begin == TRANSFER_TIMEOUT_S
+
+
+async def test_a_server_that_drips_costs_the_transfer_timeout(autojump_clock: MockClock) -> None:
+    async def drips(stream: trio.SocketStream, _: bytes) -> None:
+        await stream.send_all(RIGHT[:-5].replace(b": 5", b": 1000"))
+        for _number in range(1000):
+            await stream.send_all(b"x")
+            await trio.sleep(1)
+
+    async with (
+        hostile_server(drips) as server,
+        ContentCache.open(server.url, token=TOKEN) as cache,
+    ):
+        begin = trio.current_time()
+        with pytest.raises(ContentCacheDown):
+            await cache.get(KEY, part=range(1000))
+        assert trio.current_time() - begin == TRANSFER_TIMEOUT_S
+
+
+async def test_a_hundred_readers_of_a_silent_server_wait_for_one_timeout_together(
+    autojump_clock: MockClock,
+) -> None:
+    async with (
+        hostile_server(says_nothing) as server,
+        ContentCache.open(server.url, token=TOKEN) as cache,
+    ):
+        begin, down = trio.current_time(), 0
+
+        async def read() -> None:
+            nonlocal down
+            with pytest.raises(ContentCacheDown):
+                await cache.get(KEY, part=range(5))
+            down += 1
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(100):
+                nursery.start_soon(read)
+        assert down == 100
+        assert len(server.requests) == MAX_CONNECTIONS
+        assert trio.current_time() - begin == ANSWER_TIMEOUT_S
+
+
+async def test_a_server_that_comes_back_is_asked_again(autojump_clock: MockClock) -> None:
+    well = False
+
+    async def recovers(stream: trio.SocketStream, _: bytes) -> None:
+        await (stream.send_all(RIGHT) if well else stream.aclose())
+
+    async with (
+        hostile_server(recovers) as server,
+        ContentCache.open(server.url, token=TOKEN) as cache,
+    ):
+        with pytest.raises(ContentCacheDown):
+            await cache.get(KEY, part=range(5))
+        well = True
+        await trio.sleep(60)
+        assert await got(cache, KEY, part=range(5)) == b"hello"
+
+
+async def test_one_connection_serves_request_after_request() -> None:
+    async with (
+        hostile_server(answers(RIGHT)) as server,
+        ContentCache.open(server.url, token=TOKEN) as cache,
+    ):
+        for _ in range(5):
+            assert await got(cache, KEY, part=range(5)) == b"hello"
+        assert server.connections == 1
+
+
+async def test_a_connection_that_the_server_closed_meanwhile_is_no_failure() -> None:
+    async with (
+        hostile_server(answers(RIGHT, close=True)) as server,
+        ContentCache.open(server.url, token=TOKEN) as cache,
+    ):
+        for number in range(1, 4):
+            assert await got(cache, KEY, part=range(5)) == b"hello"
+            assert server.connections == number
+
+
+async def test_a_real_server_keeps_the_connection_that_gets_used(
+    content_server: ContentServer,
+) -> None:
+    key = key_of(next(KEYS))
+    content_server.ask("PUT", key, b"hello")
+    async with ContentCache.open(content_server.url, token=TOKEN) as cache:
+        await cache.get(key)
+        kept = [one.stream for one in cache._idle]
+        for _ in range(3):
+            await cache.get(key)
+            await cache.put(key, b"hello")
+            await cache.get(key_of(0))
+        assert [one.stream for one in cache._idle] == kept
+
+
+@settings(max_examples=40, deadline=None)
+@given(cuts=st.lists(st.integers(1, len(RIGHT) - 1), max_size=8))
+def test_an_answer_does_not_depend_on_how_it_is_cut(cuts: list[int]) -> None:
+    bounds = [0, *sorted(set(cuts)), len(RIGHT)]
+
+    async def in_pieces(stream: trio.SocketStream, _: bytes) -> None:
+        for start, end in itertools.pairwise(bounds):
+            await stream.send_all(RIGHT[start:end])
+            for _turn in range(3):  # let the client take it
+                await trio.lowlevel.checkpoint()
+
+    async def main() -> None:
+        async with hostile_server(in_pieces) as server:
+            assert await get(server.url) == b"hello"
+
+    trio.run(main)

@@ -1,0 +1,156 @@
+"""Storing: whole layers, pages before index, only verified bytes, never in a reader's way."""
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from clipfs.layer.layout import Layout
+from clipfs.tiers.content_client import ContentCache
+from clipfs.tiers.storer import Storer, left_behind, note_storing, storing_now
+from clipfs.tiers.storing import store_layer
+from tests.support.content import READ_TOKEN, TOKEN, ContentServer, run_content_server
+from tests.support.hostile import answers, hostile_server
+from tests.support.recording_proxy import recording_proxy
+from tests.support.samples import Sample, make_sample
+from tests.support.tier_stack import KEYS, made_layout
+
+NOT_STORED = "layer was not stored in ContentCache"
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return made_layout(tmp_path / "root")
+
+
+@pytest.fixture
+def own(tmp_path: Path, layout: Layout) -> Sample:
+    """A layer of two pages, complete on disk and nowhere else."""
+    made = make_sample(
+        tmp_path / "tar", content_bytes=9 << 20, seed=int.from_bytes(os.urandom(4), "little")
+    )
+    layout.payload(made.key).write_bytes(made.payload)
+    return made
+
+
+@pytest.fixture
+async def cache(content_server: ContentServer) -> AsyncIterator[ContentCache]:
+    async with ContentCache.open(content_server.url, token=TOKEN) as client:
+        yield client
+
+
+async def test_pages_go_first_and_the_index_last(
+    own: Sample, content_server: ContentServer
+) -> None:
+    with recording_proxy(content_server.port) as recorder:
+        async with ContentCache.open(recorder.url, token=TOKEN) as client:
+            assert await store_layer(client, KEYS, own.indexed, own.tar)
+    asked = [(method, key.removeprefix(own.key), status) for method, key, status in
+             recorder.exchanges]  # fmt: skip
+    assert sorted(asked[:-1]) == [("PUT", "/000000", 201), ("PUT", "/000001", 201)]
+    assert asked[-1] == ("PUT", ".v1.toc", 201)
+
+
+async def test_a_store_is_told_as_the_contract_says(own: Sample, cache: ContentCache) -> None:
+    with capture_logs() as lines:
+        assert await store_layer(cache, KEYS, own.indexed, own.tar)
+    begun, done = lines
+    assert begun["event"] == "Storing decompressed layer in ContentCache (async)"
+    assert done["event"] == "Successfully stored decompressed layer in ContentCache"
+    assert done["stored_hash"] == done["cache_key"] == own.key
+    assert done["bytes"] == len(own.payload)
+
+
+async def test_storing_what_is_stored_already_changes_nothing(
+    own: Sample, cache: ContentCache
+) -> None:
+    for _ in range(2):
+        assert await store_layer(cache, KEYS, own.indexed, own.tar)
+
+
+async def test_a_payload_that_the_disk_has_damaged_is_not_stored(
+    own: Sample, layout: Layout, cache: ContentCache, content_server: ContentServer
+) -> None:
+    path = layout.payload(own.key)
+    data = bytearray(own.payload)
+    data[-1] ^= 1
+    path.write_bytes(data)
+    with capture_logs() as lines:
+        assert not await store_layer(cache, KEYS, own.indexed, path)
+    assert "damaged" in next(line for line in lines if line["event"] == NOT_STORED)["error"]
+    assert not (content_server.objects / own.key / "000001").exists()
+    assert await cache.get(f"{own.key}.v1.toc") is None
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 413, 500, 507])
+async def test_a_store_that_is_refused_is_a_warning(own: Sample, status: int) -> None:
+    refusal = f"HTTP/1.1 {status} \r\nContent-Length: 0\r\n\r\n".encode()
+    async with hostile_server(answers(refusal)) as server:
+        async with ContentCache.open(server.url, token=TOKEN) as client:
+            with capture_logs() as lines:
+                assert not await store_layer(client, KEYS, own.indexed, own.tar)
+        assert server.requests
+    assert [line["log_level"] for line in lines if line["event"] == NOT_STORED] == ["warning"]
+
+
+async def test_with_a_read_token_that_is_said_once_and_nothing_is_on_its_way(
+    own: Sample, layout: Layout, content_server: ContentServer
+) -> None:
+    with capture_logs() as lines:
+        async with (
+            ContentCache.open(content_server.url, token=READ_TOKEN) as client,
+            trio.open_nursery() as nursery,
+        ):
+            storer = Storer(client, layout, KEYS, nursery)
+            for _ in range(3):
+                storer.store_soon(own.indexed)
+            await storer.drain()
+    warned = [line for line in lines if line["log_level"] == "warning"]
+    assert [line["event"] for line in warned] == [NOT_STORED]
+    assert "may only read" in warned[0]["error"]
+    assert storing_now(layout) == []
+    assert list((layout.run / "storing").iterdir()) == []
+
+
+async def test_a_layer_counts_as_on_its_way_until_it_is_stored(
+    own: Sample, layout: Layout, cache: ContentCache
+) -> None:
+    async with trio.open_nursery() as nursery:
+        storer = Storer(cache, layout, KEYS, nursery)
+        storer.store_soon(own.indexed)
+        assert storing_now(layout) == [own.key]
+        await storer.drain()
+        assert storing_now(layout) == []
+    assert await cache.get(f"{own.key}.v1.toc") is not None
+
+
+async def test_what_a_dead_process_was_to_store_is_left_for_the_next(
+    own: Sample, layout: Layout
+) -> None:
+    note_storing(layout, own.key)
+    assert left_behind(layout, [own.indexed]) == []
+    (layout.run / "storing" / own.key).write_text("4194304\n")  # above the kernel's highest pid
+    assert storing_now(layout) == []
+    assert left_behind(layout, [own.indexed, own.indexed]) == [own.indexed]
+    layout.payload(own.key).unlink()
+    assert left_behind(layout, [own.indexed]) == []
+
+
+async def test_a_server_killed_in_the_middle_of_a_store_gets_the_rest_later(
+    own: Sample, tmp_path: Path
+) -> None:
+    with run_content_server(tmp_path / "cc") as first:
+        async with ContentCache.open(first.url, token=TOKEN) as client:
+            await client.put(f"{own.key}/000000", own.payload[: 8 << 20])
+        first.kill()
+        async with ContentCache.open(first.url, token=TOKEN) as client:
+            assert not await store_layer(client, KEYS, own.indexed, own.tar)
+    with run_content_server(tmp_path / "cc") as second:
+        async with ContentCache.open(second.url, token=TOKEN) as client:
+            assert await store_layer(client, KEYS, own.indexed, own.tar)
+            rest = await client.get(f"{own.key}/000001")
+            assert rest is not None
+            assert bytes(rest) == own.payload[8 << 20 :]
