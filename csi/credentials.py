@@ -26,6 +26,6 @@ def config_of(secrets: Mapping[str, str], image: Reference) -> RegistryConfig:
     if secrets:
         raise errors.InvalidInput(
             f"the volume's secret needs {DOCKER_CONFIG}, or username and password; it has "
-            f"{', '.join(sorted(secrets)) or 'nothing'}"
+            f"{', '.join(sorted(secrets))[:200]}"
         )
     return RegistryConfig.empty()

@@ -1,16 +1,19 @@
 """Puts the driver together: publisher, services, sockets; and runs it until SIGTERM."""
 
 import contextlib
-from collections.abc import Sequence
+import fcntl
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import grpc
 import structlog
 import trio
 
+from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.model import Image
 from clipfs.image.registry import Registry
+from clipfs.layer.layout import Layout
 from clipfs.tiers.stack import TierSettings
 from csi.identity import Identity
 from csi.mounter import ClipMounter
@@ -19,10 +22,13 @@ from csi.proto.csi_pb2_grpc import add_IdentityServicer_to_server, add_NodeServi
 from csi.proto.pluginregistration_pb2_grpc import add_RegistrationServicer_to_server
 from csi.publisher import Publisher
 from csi.registration import Registration
-from csi.server import THREADS, serving, wait_for_the_end
+from csi.server import THREADS, Endpoint, told_to_end
 from csi.volume import Volume, VolumeRules
 
 log = structlog.get_logger()
+
+RENEW_S = 2
+"""How soon the driver notices that one of its sockets has lost its name."""
 
 
 def drive(
@@ -38,13 +44,13 @@ def drive(
     mount_options: Sequence[str],
 ) -> None:
     """Adopt what there is, serve until SIGTERM, leave volumes as they are."""
+    told = told_to_end()
     publisher = Publisher(
         settings.layout,
         ClipMounter(settings.layout, mount_options),
         lambda volume, credentials: _resolved(volume, credentials, settings.plain_http),
         settings.registry_config,
     )
-    publisher.adopt()
 
     def add_services(server: grpc.Server) -> None:
         add_IdentityServicer_to_server(Identity(driver_name, version), server)
@@ -54,14 +60,34 @@ def drive(
         where = registration_endpoint or str(endpoint)
         add_RegistrationServicer_to_server(Registration(driver_name, where), server)
 
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(serving(endpoint, add_services, threads=THREADS))
+    with _only_driver(settings.layout), contextlib.ExitStack() as stack:
+        publisher.adopt()
+        endpoints = [Endpoint(endpoint, add_services, threads=THREADS)]
+        stack.callback(endpoints[0].close)
         if registration_dir is not None:
             path = registration_dir / f"{driver_name}-reg.sock"
-            stack.enter_context(serving(path, add_registration, threads=2))
+            endpoints.append(Endpoint(path, add_registration, threads=2))
+            stack.callback(endpoints[1].close)
         log.info("driver is ready", driver=driver_name, node=node_id, endpoint=str(endpoint))
-        wait_for_the_end()
+        while not told.wait(RENEW_S):
+            for one in endpoints:
+                one.renew()
         log.info("driver ends, volumes stay")
+
+
+@contextlib.contextmanager
+def _only_driver(layout: Layout) -> Iterator[None]:
+    """NodeFault if another driver lives on this root: each would undo what the other begins."""
+    path = layout.run / "driver.lock"
+    with path.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise errors.NodeFault(
+                f"another clip-csi runs on --root {layout.root}; end that first, or give this one "
+                "a root of its own"
+            ) from error
+        yield
 
 
 def _resolved(volume: Volume, credentials: RegistryConfig, plain_http: frozenset[str]) -> Image:

@@ -22,6 +22,13 @@ class VolumeNotFound(errors.ClipError):
     code = "volume_not_found"
 
 
+class CallerGone(errors.ClipError):
+    """Nobody waits for this call any more, so nothing was done."""
+
+    code = "caller_gone"
+    transient = True
+
+
 GRPC_CODE: dict[type[errors.ClipError], StatusCode] = {
     errors.InvalidInput: StatusCode.INVALID_ARGUMENT,
     errors.ImageNotFound: StatusCode.NOT_FOUND,
@@ -33,4 +40,5 @@ GRPC_CODE: dict[type[errors.ClipError], StatusCode] = {
     errors.NodeFault: StatusCode.INTERNAL,
     VolumeConflict: StatusCode.ALREADY_EXISTS,
     VolumeNotFound: StatusCode.NOT_FOUND,
+    CallerGone: StatusCode.CANCELLED,
 }

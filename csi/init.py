@@ -9,57 +9,44 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 
 RESTART_DELAY_S = 1
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def supervised(drive: Callable[[], None]) -> None:
-    """Run drive() in a child, again if it dies by itself; never returns.
+def supervise() -> None:
+    """Return in a child, which is to drive; the caller restarts it for as long as it lives.
 
-    Ends with the driver's exit code once it was told to end, or if it ends with a usage error.
+    The caller itself ends with its child's exit code, once that was told to end.
     """
     told = False
-    child = 0
+    child = code = 0
 
     def forward(number: int, _: object) -> None:
         nonlocal told
         told = told or number in (signal.SIGTERM, signal.SIGINT)
         if child:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError):  # it has just been reaped
                 os.kill(child, number)
 
     for number in _FORWARDED:
         signal.signal(number, forward)
-    while True:
-        child = _start(drive)
+    while not told:
+        # a signal between fork and the lines after it would be lost: it waits for them
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+        child = os.fork()
+        if child == 0:
+            for number in _FORWARDED:
+                signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _FORWARDED)
+        if child == 0:
+            return
         code = _reap_until(child)
         child = 0
-        if told or code == 2:
-            sys.exit(code)
-        print(f"clip-csi: the driver ended with {code}; starting it again", file=sys.stderr)
-        time.sleep(RESTART_DELAY_S)
-        if told:
-            sys.exit(code)
-
-
-def _start(drive: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid:
-        return pid
-    for number in _FORWARDED:
-        signal.signal(number, signal.SIG_DFL)
-    code = 1
-    try:
-        drive()
-        code = 0
-    except SystemExit as exit_:
-        code = exit_.code if isinstance(exit_.code, int) else 1
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        if not told:
+            print(f"clip-csi: the driver ended with {code}; starting it again", file=sys.stderr)
+            time.sleep(RESTART_DELAY_S)
+    sys.exit(code)
 
 
 def _reap_until(child: int) -> int:

@@ -1,8 +1,19 @@
 """One lock a name, made when somebody wants it and gone when nobody does."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from csi.errors import CallerGone
+
+RECHECK_S = 1
+"""How often one who waits looks whether its caller still does."""
+
+StillWanted = Callable[[], bool]
+
+
+def always() -> bool:
+    return True
 
 
 class NamedLocks:
@@ -13,13 +24,23 @@ class NamedLocks:
         self._locks: dict[str, tuple[threading.Lock, int]] = {}  # name -> lock, who wants it
 
     @contextmanager
-    def held(self, name: str) -> Iterator[None]:
+    def held(self, name: str, still_wanted: StillWanted = always) -> Iterator[None]:
+        """Hold name for the block.
+
+        Raises  CallerGone, with the block not run, once still_wanted() says no: a call that
+                was given up must not act after a later one
+        """
         with self._guard:
             lock, wanted = self._locks.get(name, (threading.Lock(), 0))
             self._locks[name] = (lock, wanted + 1)
         try:
-            with lock:
+            while not lock.acquire(timeout=RECHECK_S):
+                _check(still_wanted)
+            try:
+                _check(still_wanted)
                 yield
+            finally:
+                lock.release()
         finally:
             with self._guard:
                 lock, wanted = self._locks[name]
@@ -27,3 +48,8 @@ class NamedLocks:
                     del self._locks[name]
                 else:
                     self._locks[name] = (lock, wanted - 1)
+
+
+def _check(still_wanted: StillWanted) -> None:
+    if not still_wanted():
+        raise CallerGone("the caller gave up while it waited for another call")

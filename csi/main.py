@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -16,9 +17,13 @@ import click
 from clipfs import errors
 from clipfs.cli import logs, options
 from clipfs.cli.main import ended
-from csi.init import supervised
+from csi.init import supervise
 
 DRIVER_NAME = "csi.clipfs.dev"
+_NAME = re.compile(r"[A-Za-z0-9](?:[-.A-Za-z0-9]{0,61}[A-Za-z0-9])?")  # CSI: GetPluginInfo
+
+MAX_NODE_ID_BYTES = 256
+"""CSI specification, NodeGetInfoResponse."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -61,15 +66,18 @@ def clip_csi() -> None:
 @click.pass_context
 def node(context: click.Context, /, **given: Any) -> None:
     """Serve the CSI node plugin until SIGTERM; volumes stay."""
+    if os.getpid() == 1:
+        supervise()
     from csi.driver import drive
     from csi.volume import VolumeRules
 
     options.check_front(given["front"])
+    _check_names(given["driver_name"], given["node_id"])
     drive(
         endpoint=_socket_path(given["endpoint"]),
         node_id=given["node_id"],
         rules=VolumeRules(
-            kubelet_root=given["kubelet_root"].absolute(),
+            kubelet_root=given["kubelet_root"].resolve(),
             platform=options.chosen_platform(given["platform"]),
             front=given["front"],
         ),
@@ -80,6 +88,15 @@ def node(context: click.Context, /, **given: Any) -> None:
         settings=options.tier_settings(**given),
         mount_options=_mount_options(context, given),
     )
+
+
+def _check_names(driver_name: str, node_id: str) -> None:
+    if not _NAME.fullmatch(driver_name):
+        raise errors.InvalidInput(
+            f"--driver-name {driver_name[:100]!r}: letters, digits, dashes and dots, at most 63"
+        )
+    if not 0 < len(node_id.encode()) <= MAX_NODE_ID_BYTES:
+        raise errors.InvalidInput(f"--node-id: 1 to {MAX_NODE_ID_BYTES} bytes, the node's name")
 
 
 def _socket_path(endpoint: str) -> Path:
@@ -109,19 +126,13 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """The console script; never returns."""
     logs.configure("text", "info")
     words = list(sys.argv[1:] if arguments is None else arguments)
-
-    def drive() -> None:
-        sys.exit(
-            ended(
-                lambda: clip_csi.main(words, "clip-csi", standalone_mode=False),
-                words,
-                program="clip-csi",
-            )
+    sys.exit(
+        ended(
+            lambda: clip_csi.main(words, "clip-csi", standalone_mode=False),
+            words,
+            program="clip-csi",
         )
-
-    if os.getpid() == 1:
-        supervised(drive)
-    drive()
+    )
 
 
 if __name__ == "__main__":

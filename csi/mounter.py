@@ -1,7 +1,8 @@
 """Makes an image's tree appear on the node: by launching `clipfs mount`, once an image.
 
-The server that this leaves behind is nobody's child and outlives the driver. Credentials
-reach it through a memory file, never through a file, an argument or the environment.
+The server that this leaves behind is nobody's child and outlives the driver; the command
+itself does not (`csi.launch`). Credentials reach it through a memory file, never through a
+file, an argument or the environment.
 """
 
 import os
@@ -26,7 +27,8 @@ from clipfs.mount.unmount import unmount
 
 log = structlog.get_logger()
 
-SERVER_END_S = 10
+SERVER_END_S = 2
+"""A server ends within milliseconds, unless it still stores layers or is frozen: let it."""
 
 
 class Mounter(Protocol):
@@ -63,13 +65,14 @@ class ClipMounter:
         place = self._place(image.digest)
         if self._is_alive(place):
             return place
-        self.unmount(image.digest)  # a mount whose server died serves nobody
+        unmount(self._layout, place, wait_s=0)  # a mount whose server died serves nobody
         reference = image.reference.with_digest(image.digest)
         fd = os.memfd_create("registry-config", 0)
         try:
             os.write(fd, credentials.to_json())
             command = [
-                *(sys.executable, "-m", "clipfs.cli.main", "mount", str(reference), str(place)),
+                *(sys.executable, "-m", "csi.launch", str(os.getpid())),
+                *("mount", str(reference), str(place)),
                 *("--json", "--front", front, "--registry-config", f"/dev/fd/{fd}"),
                 *("--log-to", "stderr", *self._options),
             ]
@@ -89,7 +92,7 @@ class ClipMounter:
     def unmount(self, digest: Digest) -> None:
         place = self._place(digest)
         unmount(self._layout, place, wait_s=SERVER_END_S)
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             place.rmdir()
 
     def mounted(self) -> list[Digest]:
@@ -118,4 +121,7 @@ def _raise_if_failed(done: subprocess.CompletedProcess[bytes], image: str) -> No
             "the driver's log"
         ) from error
     if outcome.error is not None:
-        raise errors.error_of_code(outcome.error.code, outcome.error.message)
+        said = outcome.error.message
+        raise errors.error_of_code(
+            outcome.error.code, said if image in said else f"{image}: {said}"
+        )

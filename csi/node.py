@@ -5,7 +5,6 @@ Source: CSI specification, "Node Service RPC".
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import grpc
 import structlog
@@ -15,9 +14,12 @@ from csi.errors import GRPC_CODE
 from csi.proto import csi_pb2 as pb
 from csi.proto.csi_pb2_grpc import NodeServicer
 from csi.publisher import Publisher
-from csi.volume import VolumeRules, parse_publish, parse_target
+from csi.volume import VolumeRules, parse_publish, parse_target, real_place
 
 log = structlog.get_logger()
+
+MAX_MESSAGE_CHARACTERS = 600
+"""gRPC carries a status in 8 KiB of headers, twelve bytes a character at worst."""
 
 
 class Node(NodeServicer):
@@ -30,7 +32,8 @@ class Node(NodeServicer):
         self, request: pb.NodePublishVolumeRequest, context: grpc.ServicerContext
     ) -> pb.NodePublishVolumeResponse:
         with _renamed(context, "NodePublishVolume", request.volume_id):
-            self._publisher.publish(parse_publish(request, self._rules))
+            volume = parse_publish(request, self._rules)
+            self._publisher.publish(volume, context.is_active)
         return pb.NodePublishVolumeResponse()
 
     def NodeUnpublishVolume(
@@ -39,7 +42,7 @@ class Node(NodeServicer):
         with _renamed(context, "NodeUnpublishVolume", request.volume_id):
             volume_id = _volume_id(request.volume_id)
             target = parse_target(request.target_path, self._rules.kubelet_root)
-            self._publisher.unpublish(volume_id, target)
+            self._publisher.unpublish(volume_id, target, context.is_active)
         return pb.NodeUnpublishVolumeResponse()
 
     def NodeGetVolumeStats(
@@ -49,7 +52,8 @@ class Node(NodeServicer):
             volume_id = _volume_id(request.volume_id)
             if not request.volume_path:
                 raise errors.InvalidInput("volume path is missing")
-            total_bytes, names = self._publisher.usage(volume_id, Path(request.volume_path))
+            place = real_place(request.volume_path)
+            total_bytes, names = self._publisher.usage(volume_id, place)
         usage = [
             pb.VolumeUsage(total=total, used=total, available=0, unit=unit)
             for total, unit in (
@@ -85,10 +89,11 @@ def _renamed(context: grpc.ServicerContext, method: str, volume_id: str) -> Iter
         yield
     except errors.ClipError as error:
         code = GRPC_CODE.get(type(error), grpc.StatusCode.INTERNAL)
-        log.warning(
-            "call failed", method=method, volume=volume_id, code=code.name, error=str(error)
-        )
-        context.abort(code, str(error))
+        said = str(error)[:MAX_MESSAGE_CHARACTERS]
+        log.warning("call failed", method=method, volume=volume_id, code=code.name, error=said)
+        context.abort(code, said)
     except Exception as error:
         log.exception("call failed; this is a bug", method=method, volume=volume_id)
-        context.abort(grpc.StatusCode.INTERNAL, f"internal error: {error!r}")
+        context.abort(
+            grpc.StatusCode.INTERNAL, f"internal error: {error!r}"[:MAX_MESSAGE_CHARACTERS]
+        )

@@ -9,8 +9,8 @@ Locks are taken target first, then image, and no other way round.
 
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -23,11 +23,11 @@ from clipfs.image.model import Image
 from clipfs.layer.layout import Layout
 from clipfs.layer.partial import boot_id
 from clipfs.mount.mountinfo import mounts_at
-from clipfs.mount.records import RecordStore
+from clipfs.mount.records import FSTYPE, RecordStore
 from clipfs.mount.syscalls import bind_read_only, detach
 from clipfs.tree.reader import ImageIndex
 from csi.errors import VolumeConflict, VolumeNotFound
-from csi.locks import NamedLocks
+from csi.locks import NamedLocks, StillWanted, always
 from csi.mounter import Mounter
 from csi.volume import Volume
 
@@ -38,7 +38,7 @@ Resolve = Callable[[Volume, RegistryConfig], Image]
 
 
 class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One published volume; `made` are the folders that the driver made for it."""
+    """One published volume; `made` are the folders that the driver made for it, lowest first."""
 
     volume_id: str
     target: str
@@ -66,41 +66,32 @@ class Publisher:
 
     def adopt(self) -> None:
         """Take over what an earlier driver left: keep what lives, clean up what does not."""
-        for key, record in self._records.all().items():
-            if record.boot_id == boot_id() and mounts_at(Path(record.target)):
+        for record in self._records.all().values():
+            if _is_mounted(record):
                 log.info("volume adopted", volume=record.volume_id, image=record.image)
-            else:
-                self._forget(key, record)
-        used = {record.digest for record in self._records.all().values()}
+                continue
+            log.info("volume is gone", volume=record.volume_id, image=record.image)
+            with _failure_logged("volume is left as it is", volume=record.volume_id):
+                self._remove(record)
         for digest in self._mounter.mounted():
-            if digest not in used:
-                self._mounter.unmount(digest)
+            with _failure_logged("image is left as it is", digest=digest):
+                self._drop_unused(digest)
 
-    def publish(self, volume: Volume) -> None:
+    def publish(self, volume: Volume, still_wanted: StillWanted = always) -> None:
         """Show volume at its target; at once if it is there already.
 
         Raises  any ClipError, after everything that this call made is gone
         """
-        with self._locks.held(str(volume.target)):
-            known = self._records.read(_key(volume.target))
-            if known is not None:
-                if known.attributes != dict(volume.attributes):
-                    raise VolumeConflict(
-                        f"{volume.target} holds a volume with other attributes "
-                        f"(image {known.image}); unpublish it first"
-                    )
-                if known.boot_id == boot_id() and mounts_at(volume.target):
-                    return
-                self._remove(_key(volume.target), known)
-            elif mounts_at(volume.target):
-                raise VolumeConflict(f"{volume.target} is a mount that this driver did not make")
+        with _os_errors_named(), self._locks.held(str(volume.target), still_wanted):
+            if self._is_there(volume):
+                return
             credentials = self._credentials.merged(volume.credentials)
             image = self._resolve(volume, credentials)
             if volume.pull_policy == "Never" and not self._is_here(image):
                 raise errors.ImageNotFound(
                     f"{volume.image} is not on this node, and pullPolicy is Never"
                 )
-            self._make(volume, image, credentials)
+            self._make(volume, image, credentials, still_wanted)
         log.info(
             "volume published",
             volume=volume.volume_id,
@@ -109,15 +100,16 @@ class Publisher:
             pod=volume.pod,
         )
 
-    def unpublish(self, volume_id: str, target: Path) -> None:
+    def unpublish(self, volume_id: str, target: Path, still_wanted: StillWanted = always) -> None:
         """Take the volume at target away; what is not there is done."""
-        with self._locks.held(str(target)):
-            key = _key(target)
-            record = self._records.read(key)
+        with _os_errors_named(), self._locks.held(str(target), still_wanted):
+            record = self._records.read(_key(target))
             if record is not None:
-                self._remove(key, record)
+                self._remove(record)
                 log.info("volume unpublished", volume=volume_id, image=record.image)
-            elif not mounts_at(target):
+            else:
+                self._remove_unknown(target)
+            if not mounts_at(target):
                 with suppress(OSError):
                     target.rmdir()
 
@@ -125,11 +117,37 @@ class Publisher:
         """Bytes and names of the volume at path, from its index: the mount is never asked."""
         record = self._records.read(_key(path))
         if record is None or record.volume_id != volume_id:
-            raise VolumeNotFound(f"no volume {volume_id} at {path}")
-        with ImageIndex.open(self._layout.image_index(cache_key(Digest(record.digest)))) as index:
+            raise VolumeNotFound(f"no volume {volume_id[:100]} at {path}")
+        index_path = self._layout.image_index(cache_key(Digest(record.digest)))
+        with _os_errors_named(), ImageIndex.open(index_path) as index:
             return index.total_bytes, index.entry_count
 
-    def _make(self, volume: Volume, image: Image, credentials: RegistryConfig) -> None:
+    def _is_there(self, volume: Volume) -> bool:
+        """Whether just this volume is at its target; VolumeConflict if something else is."""
+        known = self._records.read(_key(volume.target))
+        if known is None:
+            if mounts_at(volume.target):
+                raise VolumeConflict(f"{volume.target} is a mount that this driver did not make")
+            return False
+        if not _is_mounted(known):
+            self._remove(known)
+            return False
+        if (known.volume_id, known.attributes) != (volume.volume_id, dict(volume.attributes)):
+            raise VolumeConflict(
+                f"{volume.target} holds another volume, or the same with other attributes "
+                f"(image {known.image}); unpublish it first"
+            )
+        return True
+
+    def _make(
+        self,
+        volume: Volume,
+        image: Image,
+        credentials: RegistryConfig,
+        still_wanted: StillWanted,
+    ) -> None:
+        if volume.target.is_symlink():
+            raise errors.InvalidInput(f"target path {volume.target} is a symbolic link")
         made = [one for one in (volume.target, *volume.target.parents) if not one.exists()]
         record = VolumeRecord(
             volume_id=volume.volume_id,
@@ -141,44 +159,80 @@ class Publisher:
             made=[str(one) for one in made],
             pod=volume.pod,
         )
-        key = _key(volume.target)
-        with self._locks.held(image.digest):
+        with self._locks.held(image.digest, still_wanted):
             try:
-                self._records.write(key, record)
+                self._records.write(_key(volume.target), record)
                 tree = self._mounter.mount(image, front=volume.front, credentials=credentials)
                 volume.target.mkdir(mode=0o750, parents=True, exist_ok=True)
                 bind_read_only(tree, volume.target)
             except BaseException:
-                self._undo(key, record)
+                self._undo(record)
                 raise
 
-    def _remove(self, key: str, record: VolumeRecord) -> None:
+    def _remove(self, record: VolumeRecord) -> None:
         with self._locks.held(record.digest):
-            self._undo(key, record)
+            self._undo(record)
 
-    def _undo(self, key: str, record: VolumeRecord) -> None:
+    def _remove_unknown(self, target: Path) -> None:
+        """Take away a mount of ours whose record was lost, and what only it used."""
+        self._records.remove(_key(target))  # it may be there and unreadable
+        if not any(mount.fstype == FSTYPE for mount in mounts_at(target)):
+            return
+        _detach_all(target)
+        for digest in self._mounter.mounted():
+            self._drop_unused(digest)
+
+    def _undo(self, record: VolumeRecord) -> None:
         """Unmount and forget the volume, and the image with its last one; image lock held."""
-        target = Path(record.target)
-        for _ in mounts_at(target):
-            detach(target)
-        with suppress(OSError):
-            target.rmdir()
-        for folder in record.made[1:]:
+        _detach_all(Path(record.target))
+        for folder in record.made:
             with suppress(OSError):
                 os.rmdir(folder)
-        self._records.remove(key)
-        if record.digest not in {other.digest for other in self._records.all().values()}:
+        self._records.remove(_key(Path(record.target)))
+        if not self._is_used(record.digest):
             self._mounter.unmount(Digest(record.digest))
 
-    def _forget(self, key: str, record: VolumeRecord) -> None:
-        log.info("volume is gone", volume=record.volume_id, image=record.image)
-        self._remove(key, record)
+    def _drop_unused(self, digest: Digest) -> None:
+        with self._locks.held(digest):
+            if not self._is_used(digest):
+                self._mounter.unmount(digest)
+
+    def _is_used(self, digest: str) -> bool:
+        return any(record.digest == digest for record in self._records.all().values())
 
     def _is_here(self, image: Image) -> bool:
         index = self._layout.image_index(cache_key(image.digest))
         return index.exists() and all(
             self._layout.payload(layer.cache_key).exists() for layer in image.layers
         )
+
+
+def _is_mounted(record: VolumeRecord) -> bool:
+    return record.boot_id == boot_id() and bool(mounts_at(Path(record.target)))
+
+
+def _detach_all(target: Path) -> None:
+    """Take away whatever is mounted at target; lazily, so that a dead mount cannot hold us."""
+    for _ in mounts_at(target):
+        detach(target)
+
+
+@contextmanager
+def _os_errors_named() -> Iterator[None]:
+    """The node's own refusals, a read-only or a full disk among them, as NodeFault."""
+    try:
+        yield
+    except OSError as error:
+        raise errors.NodeFault(str(error)) from error
+
+
+@contextmanager
+def _failure_logged(event: str, **about: str) -> Iterator[None]:
+    """One broken volume must not keep the driver from starting."""
+    try:
+        yield
+    except (errors.ClipError, OSError) as error:
+        log.warning(event, error=str(error), **about)
 
 
 def _key(target: Path) -> str:

@@ -1,4 +1,4 @@
-"""The driver's process: sockets up, calls answered, sockets down.
+"""Sockets that answer calls, and the signals that end the driver.
 
 SIGTERM finishes the calls in flight; volumes and the servers of images stay, and the next
 driver on the same root adopts them.
@@ -7,9 +7,8 @@ driver on the same root adopts them.
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -22,43 +21,82 @@ log = structlog.get_logger()
 MAX_SOCKET_PATH_BYTES = 107
 """sun_path of unix(7), less its final NUL."""
 
-THREADS = 128
-"""A node runs 110 pods by default, and each may have a publish in flight."""
+THREADS = 256
+"""A node runs 110 pods by default; each may have a publish in flight and a call that waits."""
 
 GRACE_S = 110
 """Calls in flight have this long to finish: the kubelet gives up on them at 120 s."""
 
 
-@contextmanager
-def serving(
-    path: Path, add_services: Callable[[grpc.Server], None], *, threads: int
-) -> Iterator[None]:
-    """Answer calls on the unix socket at path while the block runs.
+class Endpoint:
+    """One unix socket and the services behind it.
 
-    The socket gets its name by a rename, so that one that a killed driver left is replaced in
-    one step. At the end no new call is taken, and those in flight finish.
+    It gets its name by a rename, so that what a killed driver left is replaced in one step.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(".new")  # short, and the kubelet passes over names with a dot
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
-        raise errors.InvalidInput(
-            f"socket {path}: the path is longer than {MAX_SOCKET_PATH_BYTES} bytes"
-        )
-    server = grpc.server(ThreadPoolExecutor(threads))
-    add_services(server)
-    server.add_insecure_port(f"unix:{fresh}")
-    server.start()
-    fresh.rename(path)
+
+    def __init__(
+        self, path: Path, add_services: Callable[[grpc.Server], None], *, threads: int
+    ) -> None:
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+            raise errors.InvalidInput(
+                f"socket {path}: the path is longer than {MAX_SOCKET_PATH_BYTES} bytes"
+            )
+        self._path = path
+        self._add_services = add_services
+        self._threads = threads
+        self._refused = False
+        self._open()
+
+    def renew(self) -> None:
+        """Answer anew if the socket's name is gone, with its folder perhaps; else do nothing."""
+        if os.path.lexists(self._path):
+            return
+        old = self._server
+        try:
+            self._open()
+        except errors.NodeFault as error:
+            if not self._refused:
+                log.warning("a socket is gone and cannot be made again", error=str(error))
+            self._refused = True
+            return
+        self._refused = False
+        old.stop(GRACE_S)
+        log.warning("a socket was gone and is made again", path=str(self._path))
+
+    def close(self) -> None:
+        """Take no new call, finish those in flight. Another driver's socket is left alone."""
+        if _identity(self._path) == self._made:
+            self._path.unlink(missing_ok=True)
+        self._server.stop(GRACE_S).wait()
+
+    def _open(self) -> None:
+        fresh = self._path.with_name(".new")  # short, and the kubelet passes over such names
+        server = grpc.server(ThreadPoolExecutor(self._threads))
+        self._add_services(server)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            server.add_insecure_port(f"unix:{fresh}")
+            fresh.chmod(0o600)
+            server.start()
+            made = _identity(fresh)
+            fresh.rename(self._path)
+        except (OSError, RuntimeError) as error:  # gRPC says that it cannot bind by the latter
+            server.stop(None)
+            raise errors.NodeFault(f"socket {self._path}: {error}") from error
+        self._server, self._made = server, made
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        server.stop(GRACE_S).wait()
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
 
 
-def wait_for_the_end() -> None:
-    """Return at SIGTERM or SIGINT."""
-    ended = threading.Event()
+def told_to_end() -> threading.Event:
+    """Set at SIGTERM or SIGINT, from now on."""
+    told = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    ended.wait()
+        signal.signal(number, lambda *_: told.set())
+    return told

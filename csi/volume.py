@@ -1,6 +1,7 @@
 """A publish request becomes a volume that can be made, or an InvalidInput that says why not.
 
-Pure. Attributes are the pod author's; nothing that an administrator must decide is among them.
+Pure, but for the symbolic links above a target. Attributes are the pod author's; nothing that
+an administrator must decide is among them.
 """
 
 import os
@@ -18,6 +19,12 @@ from csi.proto import csi_pb2 as pb
 
 PullPolicy = Literal["IfNotPresent", "Always", "Never"]
 ATTRIBUTES = ("image", "pullPolicy", "platform", "front")
+MAX_PATH_BYTES = 4095
+"""PATH_MAX of limits.h, less its final NUL."""
+
+MAX_NAME_BYTES = 255
+"""NAME_MAX of limits.h: one component of a path."""
+
 KUBELET_PREFIX = "csi.storage.k8s.io/"
 SERVED_FRONTS = ("auto", "fuse")
 
@@ -85,13 +92,26 @@ def parse_publish(request: pb.NodePublishVolumeRequest, rules: VolumeRules) -> V
 
 
 def parse_target(text: str, kubelet_root: Path) -> Path:
-    """The path of a volume, which must lie below the kubelet's own folder."""
+    """Where a volume goes; it must lie below the kubelet's own folder, which is a real path."""
     if not text:
         raise errors.InvalidInput("target path is missing")
-    path = Path(os.path.normpath(text))
+    path = real_place(text)
     if kubelet_root not in path.parents:
         raise errors.InvalidInput(f"target path {text} is not below --kubelet-root {kubelet_root}")
     return path
+
+
+def real_place(text: str) -> Path:
+    """The path by which mountinfo names a mount at text: symbolic links above it followed.
+
+    The place itself is never looked at: it may be a dead mount.
+    """
+    raw = os.fsencode(text)
+    longest = max(len(name) for name in raw.split(b"/"))
+    if b"\0" in raw or len(raw) > MAX_PATH_BYTES or longest > MAX_NAME_BYTES:
+        raise errors.InvalidInput(f"target path {text[:100]!r}...: no file can have this name")
+    folder, name = os.path.split(os.path.normpath(text))
+    return Path(os.path.realpath(folder), name)
 
 
 def _pull_policy(text: str) -> PullPolicy:

@@ -1,0 +1,69 @@
+"""A small image, and drivers on a root of the test's own."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support import images
+from tests.support.driver import Driver, cleaned_up, run_driver
+from tests.support.registry import RegistryServer
+from tests.support.scripted_registry import ScriptedRegistry, run_scripted_registry
+
+Start = Callable[..., Driver]
+
+
+@pytest.fixture(scope="session")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An image with `hello`, `deep/er/file` and 3 MiB of `data`."""
+    home = tmp_path_factory.mktemp("image")
+    (home / "1/deep/er").mkdir(parents=True)
+    (home / "1/deep/er/file").write_text("below\n")
+    (home / "1/hello").write_text("world\n")
+    (home / "1/data").write_bytes(os.urandom(3 << 20))
+    images.write_layout(home / "oci", [images.layer(home / "1", home / "1.tar")])
+    return home / "oci"
+
+
+@pytest.fixture(scope="session")
+def image(layout: Path, registry: RegistryServer) -> str:
+    return images.push(layout, registry.address, "driver:1")
+
+
+@pytest.fixture(scope="session")
+def other_image(registry: RegistryServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An image that shares nothing with `image`."""
+    home = tmp_path_factory.mktemp("other")
+    (home / "1").mkdir()
+    (home / "1/hello").write_text("other\n")
+    images.write_layout(home / "oci", [images.layer(home / "1", home / "1.tar")])
+    return images.push(home / "oci", registry.address, "driver-other:1")
+
+
+@pytest.fixture
+def scripted(layout: Path) -> Iterator[ScriptedRegistry]:
+    """The same image, from a registry that misbehaves on request."""
+    with run_scripted_registry(layout) as script:
+        yield script
+
+
+@pytest.fixture
+def start(tmp_path: Path, registry: RegistryServer, scripted: ScriptedRegistry) -> Iterator[Start]:
+    """Starts a driver on the test's root; called again, the next one on the same root."""
+    with cleaned_up(tmp_path), ExitStack() as stack:
+
+        def begin(*options: str) -> Driver:
+            hosts = (registry.address, scripted.address, "127.0.0.1:1")
+            plain = [word for host in hosts for word in ("--plain-http", host)]
+            return stack.enter_context(
+                run_driver(tmp_path / "home", [*plain, *options], root=tmp_path / "root")
+            )
+
+        yield begin
+
+
+@pytest.fixture
+def driver(start: Start) -> Driver:
+    return start()

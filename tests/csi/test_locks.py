@@ -1,0 +1,65 @@
+"""Who waits for whom, and who no longer does."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from csi.errors import CallerGone
+from csi.locks import NamedLocks
+
+
+def test_one_name_excludes_and_another_does_not() -> None:
+    locks = NamedLocks()
+    inside, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with locks.held("a"):
+            inside.set()
+            leave.wait()
+
+    with ThreadPoolExecutor() as pool:
+        holder = pool.submit(hold)
+        inside.wait()
+        with locks.held("b"):
+            pass
+        waiter = pool.submit(hold)
+        assert not waiter.done()
+        leave.set()
+        holder.result()
+        waiter.result()
+
+
+def test_who_gave_up_while_it_waited_does_nothing() -> None:
+    locks = NamedLocks()
+    asked = threading.Event()
+
+    def gone() -> bool:
+        asked.set()
+        return False
+
+    def act() -> None:
+        with locks.held("a", gone):
+            raise AssertionError("a call that was given up acted")
+
+    with ThreadPoolExecutor() as pool, locks.held("a"):
+        late = pool.submit(act)
+        asked.wait()
+        with pytest.raises(CallerGone):
+            late.result()
+
+
+def test_who_gave_up_before_its_turn_does_nothing_and_lets_others_in() -> None:
+    locks = NamedLocks()
+    with pytest.raises(CallerGone), locks.held("a", lambda: False):
+        raise AssertionError("a call that was given up acted")
+    with locks.held("a"):
+        pass
+
+
+def test_an_error_inside_frees_the_name() -> None:
+    locks = NamedLocks()
+    with pytest.raises(ValueError, match="inside"), locks.held("a"):
+        raise ValueError("inside")
+    with locks.held("a"):
+        pass

@@ -1,0 +1,163 @@
+"""Every option of `clip-csi node` changes what the driver does, or is refused in one line."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.csi.test_sockets import info, node_id, registration
+from tests.support.driver import CLIP_CSI, M, cleaned_up, failure, mounts_below, run_driver
+from tests.support.node import content_cache
+from tests.support.registry import RegistryServer
+from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.wait import wait_for
+
+needs_fuse = pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
+)
+
+STORED = "Successfully stored decompressed layer in ContentCache"
+
+
+def node(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [CLIP_CSI, "node", *options], capture_output=True, text=True, check=False, timeout=60
+    )
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[ExitStack]:
+    with cleaned_up(tmp_path), ExitStack() as stack:
+        yield stack
+
+
+@needs_fuse
+def test_names_and_places_are_those_that_were_given(stack: ExitStack, tmp_path: Path) -> None:
+    options = [
+        "--driver-name", "other.example", "--node-id", "node-z",
+        "--registration-dir", str(tmp_path / "elsewhere"),
+        "--registration-endpoint", "/var/lib/kubelet/plugins/x/csi.sock",
+    ]  # fmt: skip
+    driver = stack.enter_context(run_driver(tmp_path / "home", options, root=tmp_path / "root"))
+    wait_for(registration(tmp_path / "elsewhere", "other.example").exists)
+    found = info(registration(tmp_path / "elsewhere", "other.example"))
+    assert found.name == "other.example"
+    assert found.endpoint == "/var/lib/kubelet/plugins/x/csi.sock"
+    assert driver.call("Identity/GetPluginInfo", M["Empty"](), "Info").name == "other.example"
+    assert node_id(tmp_path / "home/csi.sock") == "node-z"
+    assert not (tmp_path / "home/reg").exists()
+
+
+@needs_fuse
+def test_without_a_registration_dir_the_driver_does_not_register(tmp_path: Path) -> None:
+    command = [
+        CLIP_CSI, "node", "--endpoint", f"unix://{tmp_path}/csi/csi.sock", "--node-id", "n",
+        "--kubelet-root", str(tmp_path / "kubelet"), "--root", str(tmp_path / "root"),
+    ]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for((tmp_path / "csi/csi.sock").exists)
+            assert node_id(tmp_path / "csi/csi.sock") == "n"
+            assert sorted(os.listdir(tmp_path)) == ["csi", "root"]
+        finally:
+            process.terminate()
+    assert process.returncode == 0
+
+
+@needs_fuse
+def test_the_kubelet_root_decides_where_volumes_may_be(
+    stack: ExitStack, image: str, registry: RegistryServer, tmp_path: Path
+) -> None:
+    options = ["--plain-http", registry.address, "--kubelet-root", f"{tmp_path}/a/../own"]
+    driver = stack.enter_context(run_driver(tmp_path / "home", options, root=tmp_path / "root"))
+    code, details = failure(lambda: driver.publish("pod", image))
+    assert (code, f"--kubelet-root {tmp_path}/own" in details) == ("INVALID_ARGUMENT", True)
+    driver.kubelet_root = tmp_path / "own"
+    assert (driver.publish("pod", image) / "hello").exists()
+
+
+@needs_fuse
+def test_the_platform_holds_where_a_volume_does_not_say(
+    stack: ExitStack, scripted: ScriptedRegistry, tmp_path: Path
+) -> None:
+    scripted.add_index("list", {"s390x": (scripted.digest, scripted.size)})
+    options = ["--plain-http", scripted.address, "--platform", "linux/s390x"]
+    driver = stack.enter_context(run_driver(tmp_path / "home", options, root=tmp_path / "root"))
+    name = f"{scripted.address}/app:list"
+    assert (driver.publish("silent", name) / "hello").exists()
+    code, details = failure(
+        lambda: driver.publish("asks", name, attributes={"platform": "linux/amd64"})
+    )
+    assert (code, "linux/s390x" in details) == ("NOT_FOUND", True)
+
+
+@needs_fuse
+def test_the_content_cache_of_the_driver_is_that_of_its_mounts(
+    stack: ExitStack, scripted: ScriptedRegistry, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    key.write_text("k" * 32 + "\n")
+    url, token, _ = stack.enter_context(content_cache(tmp_path / "content"))
+    options = [
+        "--plain-http", scripted.address, "--content-cache", url,
+        "--content-cache-token-file", str(token), "--index-key-file", str(key),
+    ]  # fmt: skip
+    name = f"{scripted.address}/app:1"
+    drivers = [
+        stack.enter_context(run_driver(tmp_path / node, options, root=tmp_path / f"root-{node}"))
+        for node in ("a", "b")
+    ]
+    assert (drivers[0].publish("pod", name) / "hello").exists()
+    wait_for(lambda: STORED in drivers[0].log.read_text())
+    assert (drivers[1].publish("pod", name) / "hello").exists()
+    assert len(scripted.layer_reads()) == 1, "node B read the content cache"
+
+
+@needs_fuse
+def test_without_plain_http_a_registry_is_asked_by_tls(
+    stack: ExitStack, image: str, tmp_path: Path
+) -> None:
+    driver = stack.enter_context(run_driver(tmp_path / "home", [], root=tmp_path / "root"))
+    code, details = failure(lambda: driver.publish("pod", image))
+    assert (code, "--plain-http" in details) == ("UNAVAILABLE", True)
+    assert mounts_below(tmp_path) == []
+
+
+GOOD = ["--endpoint", "unix:///nowhere/csi.sock", "--node-id", "n", "--kubelet-root", "/k"]
+
+
+@pytest.mark.parametrize("missing", ["--endpoint", "--node-id", "--kubelet-root"])
+def test_a_required_option_that_is_missing_is_a_usage_error(missing: str) -> None:
+    place = GOOD.index(missing)
+    done = node(*GOOD[:place], *GOOD[place + 2 :])
+    assert (done.returncode, f"Missing option '{missing}'" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        pytest.param(["--endpoint", "tcp://127.0.0.1:1"], "unix:///absolute/path", id="tcp"),
+        pytest.param(["--endpoint", "/csi/csi.sock"], "unix:///absolute/path", id="bare-path"),
+        pytest.param(["--endpoint", "unix://csi.sock"], "unix:///absolute/path", id="relative"),
+        pytest.param(["--endpoint", "unix:///" + "x" * 107], "107 bytes", id="long-path"),
+        pytest.param(["--node-id", ""], "--node-id", id="no-node-id"),
+        pytest.param(["--node-id", "n" * 257], "256 bytes", id="long-node-id"),
+        pytest.param(["--driver-name", "../x"], "--driver-name", id="a-path-as-name"),
+        pytest.param(["--driver-name", "x" * 64], "63", id="long-name"),
+        pytest.param(["--front", "erofs"], "fuse", id="a-later-front"),
+        pytest.param(["--platform", "linux"], "OS/ARCH", id="platform"),
+        pytest.param(["--registry-config", "/none"], "/none", id="no-such-file"),
+    ],
+)
+def test_a_wrong_option_is_refused_in_one_line(
+    options: list[str], words: str, tmp_path: Path
+) -> None:
+    done = node(*GOOD, "--root", str(tmp_path), *options)
+    assert done.returncode == 1, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("clip-csi: ")
+    assert words in last
+    assert "Traceback" not in done.stderr
