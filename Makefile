@@ -2,15 +2,20 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-STAMP  := $(VENV)/.installed
 
-# What the product needs to build and run, and what the tests use as real peers.
+# What the product needs to build and run; what the demo adds; the tests' other real peers; what
+# builds our container image.
 PACKAGES := python3-venv python3-dev gcc pkg-config libfuse3-dev fuse3 ca-certificates
-PEERS    := docker-registry skopeo umoci attr openssl apache2-utils
+DEMO     := docker-registry
+PEERS    := skopeo umoci attr openssl apache2-utils libarchive-tools
+IMAGE    := buildah mmdebstrap
 
-.PHONY: test lint bench venv packages proto clean
+.PHONY: demo test lint bench e2e kube-demo venv packages proto clean
+demo: $(VENV)/.product
+	@$(BIN)/python -m demo
+
 test: venv
-	$(BIN)/pytest
+	$(BIN)/python -m pytest -p tests.whole
 
 lint: venv
 	$(BIN)/ruff check
@@ -18,27 +23,50 @@ lint: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-venv: $(STAMP)
+bench: venv
+	$(BIN)/python -m bench
 
-$(STAMP): pyproject.toml Makefile
-	$(MAKE) packages
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
-	[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable . --group dev
-	touch $@
+# In a real Kubernetes of two nodes on this machine. CLUSTER_SCRIPTS is a folder with two programs:
+# `build` makes Kubernetes' own, once a machine (it needs go), into CLUSTER_BIN; `cluster` starts it.
+CLUSTER_SCRIPTS  ?= ../shared/cluster
+CLUSTER_BIN      ?= /var/tmp/clip-cluster/bin
+CLUSTER_PACKAGES := $(IMAGE) nftables iptables iproute2 busybox-static tini bc procps libseccomp-dev
+IN_CLUSTER       := CLUSTER_SCRIPTS=$(CLUSTER_SCRIPTS) BIN=$(CLUSTER_BIN)
+
+e2e: venv cluster-programs
+	$(IN_CLUSTER) $(BIN)/python -m pytest -m cluster -s tests/cluster
+
+kube-demo: venv cluster-programs
+	@$(IN_CLUSTER) $(BIN)/python -m tests.cluster.demo
+
+.PHONY: cluster-programs
+cluster-programs:
+	@.ci/packages $(CLUSTER_PACKAGES)
+	@[ -x $(CLUSTER_BIN)/helm ] || BIN=$(CLUSTER_BIN) $(CLUSTER_SCRIPTS)/build
+
+# The demo needs no test tools: what it installs is done in a fraction of the time.
+venv: $(VENV)/.dev
+
+$(VENV)/.product: pyproject.toml Makefile .ci/packages
+	@.ci/packages $(PACKAGES) $(DEMO)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@echo "installing clip-csi into $(VENV)"
+	@$(BIN)/pip install -qq --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.product
+	@.ci/packages $(PEERS)
+	@echo "installing the test tools into $(VENV)"
+	@$(BIN)/pip install -qq --upgrade pip
+	@$(BIN)/pip install -qq --group dev
+	@touch $@
 
 packages:
-	@missing=$$(dpkg-query -W -f '$${Package} $${db:Status-Status}\n' $(PACKAGES) $(PEERS) 2>/dev/null \
-	  | awk '$$2 == "installed" {print $$1}' | sort | comm -13 - <(printf '%s\n' $(PACKAGES) $(PEERS) | sort)); \
-	[ -z "$$missing" ] || { \
-	  [ "$$(id -u)" = 0 ] || { echo "run as root, or install first: $$missing" >&2; exit 1; }; \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; }
+	@.ci/packages $(PACKAGES) $(DEMO) $(PEERS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
-
-SHELL := /bin/bash
 
 proto: venv
 	$(BIN)/python -m grpc_tools.protoc -I. --plugin=protoc-gen-mypy=$(BIN)/protoc-gen-mypy --plugin=protoc-gen-mypy_grpc=$(BIN)/protoc-gen-mypy_grpc \
