@@ -1,0 +1,79 @@
+"""Kubernetes objects of the tests: what a user of the driver would write."""
+
+from typing import Any
+
+from tests.cluster.kubernetes import REGISTRY
+
+DRIVER = "csi.clipfs.dev"
+
+
+def inline(image: str, **attributes: str) -> dict[str, Any]:
+    """A volume of the pod's own."""
+    attributes = {"image": image, **attributes}
+    return {"csi": {"driver": DRIVER, "readOnly": True, "volumeAttributes": attributes}}
+
+
+def claimed(claim: str) -> dict[str, Any]:
+    """A volume by way of a claim."""
+    return {"persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
+
+
+def pod(
+    name: str,
+    node: str,
+    volume: dict[str, Any],
+    *,
+    containers: tuple[str, ...] = ("main",),
+    sub_path: str = "",
+) -> dict[str, Any]:
+    """A pod that sleeps, with the volume at /image in each of its containers."""
+    mount = {"name": "image", "mountPath": "/image", "subPath": sub_path}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "labels": {"app": "clip-test"}},
+        "spec": {
+            "nodeSelector": {"kubernetes.io/hostname": node},
+            "terminationGracePeriodSeconds": 1,  # 0 would not wait for the kubelet
+            "automountServiceAccountToken": False,
+            "containers": [
+                {"name": container, "image": f"{REGISTRY}/busybox:1", "volumeMounts": [mount]}
+                for container in containers
+            ],
+            "volumes": [{"name": "image", **volume}],
+        },
+    }
+
+
+def persistent(name: str, image: str) -> list[dict[str, Any]]:
+    """A static PersistentVolume of image, and the claim that it is bound to."""
+    common = {
+        "accessModes": ["ReadOnlyMany"],
+        "storageClassName": "",
+        "volumeName": name,
+    }
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": name, "labels": {"app": "clip-test"}},
+        "spec": {
+            "capacity": {"storage": "1Gi"},
+            "accessModes": ["ReadOnlyMany"],
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "",
+            "claimRef": {"namespace": "default", "name": name},
+            "csi": {
+                "driver": DRIVER,
+                "volumeHandle": name,
+                "readOnly": True,
+                "volumeAttributes": {"image": image},
+            },
+        },
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": name, "labels": {"app": "clip-test"}},
+        "spec": {**common, "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    return [volume, claim]

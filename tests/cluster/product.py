@@ -1,0 +1,153 @@
+"""The product in the cluster: our image built and pushed, `manifests/plain` applied, looked at."""
+
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.kubernetes import NODES, REGISTRY, Cluster
+from tests.support.wait import wait_for
+
+HERE = Path(__file__).parent
+MANIFESTS = HERE.parents[1] / "manifests/plain"
+NAMESPACE = "clip"
+MOUNTS = "/images/run/images/"
+"""Where the driver mounts images: in the command line of each one's server, and of no other."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """The driver on both nodes and a content cache, all ready."""
+
+    cluster: Cluster
+
+    def node_pod(self, node: str) -> str:
+        """Name of the driver's pod on node."""
+        found = self._kubectl(
+            "get", "pod", "-l", "app=clip-node", "--field-selector", f"spec.nodeName={node}",
+            "-o", "name",
+        )  # fmt: skip
+        return found.strip()
+
+    def on_driver(self, node: str, *words: str) -> str:
+        """What a command in the driver's container on node says."""
+        return self._kubectl("exec", self.node_pod(node), "--", *words)
+
+    def stats(self, node: str) -> dict[str, Any]:
+        """`clipfs stats` of node."""
+        found: dict[str, Any] = json.loads(self.on_driver(node, "clipfs", "stats", "--json"))
+        return found
+
+    def driver_log(self, node: str) -> str:
+        return self._kubectl("logs", self.node_pod(node))
+
+    def restarts(self, node: str) -> int:
+        path = "jsonpath={.status.containerStatuses[0].restartCount}"
+        return int(self._kubectl("get", self.node_pod(node), "-o", path))
+
+    def servers(self, node: str) -> list[int]:
+        """Processes that serve images on node."""
+        return pids(self.cluster.on(node, "pgrep", "-f", MOUNTS, check=False))
+
+    def disk_bytes(self, node: str, layers: tuple[str, ...]) -> int:
+        """What node's disk holds of the payloads of layers, whole or in part."""
+        names = [layer.replace(":", "_") for layer in layers]
+        paths = [f"/images/{kind}/{name}" for kind in ("cache", "partial") for name in names]
+        said = self.cluster.on(node, "stat", "--format=%b %B", *paths, check=False)
+        return sum(int(blocks) * int(size) for blocks, size in map(str.split, said.splitlines()))
+
+    def leftovers(self, node: str) -> list[str]:
+        """All that volumes leave on node while they are there: empty when they are gone."""
+        kubelet, images = "/var/lib/kubelet/pods", "/images/run"
+        seen = [
+            self.cluster.on(  # the machine's own mounts are not the node's
+                node,
+                "sh",
+                "-c",
+                f"grep -E ' ({kubelet}|{images})/.* fuse.clip' /proc/mounts || true",
+            ),
+            self.on_driver(node, "sh", "-c", "grep fuse.clip /proc/mounts || true"),
+            self.cluster.on(node, "pgrep", "-af", MOUNTS, check=False),
+            self.cluster.on(node, "find", images, "-xdev", "-name", "*.json", check=False),
+            self.cluster.on(node, "find", MOUNTS, "-xdev", "-mindepth", "1", check=False),
+            self.cluster.on(node, "find", kubelet, "-xdev", "-path", "*~csi/*", check=False),
+        ]
+        return [line for said in seen for line in said.splitlines()]
+
+    def _kubectl(self, *words: str) -> str:
+        return self.cluster.kubectl("-n", NAMESPACE, *words)
+
+
+def pids(said: str) -> list[int]:
+    return [int(line) for line in said.split()]
+
+
+@contextmanager
+def installed_product(cluster: Cluster, home: Path) -> Iterator[Product]:
+    """Our image, built of this checkout, from the first byte: nodes begin with empty disks."""
+    subprocess.run([str(HERE / "build-image"), f"{home}/oci:x"], check=True)
+    cluster.push(home / "oci", "clip-csi:test")
+    overlay = _overlay(home)
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    for name, key in (("clip-index-key", "key"), ("clip-content-cache-token", "token")):
+        cluster.apply(_secret(name, key))
+    cluster.kubectl("apply", "-k", str(overlay))
+    try:
+        for what, count in (("daemonset", "numberReady"), ("statefulset", "readyReplicas")):
+            wanted = len(NODES) if what == "daemonset" else 1
+            cluster.kubectl(
+                "-n", NAMESPACE, "wait", what, "--all", "--timeout=120s",
+                f"--for=jsonpath={{.status.{count}}}={wanted}",
+            )  # fmt: skip
+        wait_for(lambda: _registered(cluster) == set(NODES), within_s=60)
+        yield Product(cluster)
+    finally:
+        cluster.kubectl(  # first, since a namespace that waits for pods looks again after a minute
+            "-n", NAMESPACE, "delete", "daemonset,statefulset", "--all", "--cascade=foreground",
+            "--timeout=60s",
+        )  # fmt: skip
+        cluster.kubectl("delete", "-k", str(overlay), "--ignore-not-found", "--timeout=60s")
+        for node in NODES:
+            cluster.on(node, "find", "/images", "-xdev", "-mindepth", "1", "-delete")
+
+
+def _registered(cluster: Cluster) -> set[str]:
+    """Nodes whose kubelet knows the driver."""
+    nodes = json.loads(cluster.kubectl("get", "csinode", "-o", "json"))["items"]
+    return {
+        node["metadata"]["name"]
+        for node in nodes
+        for driver in node["spec"]["drivers"] or []
+        if driver["name"] == "csi.clipfs.dev"
+    }
+
+
+def _overlay(home: Path) -> Path:
+    """The manifests with what is this cluster's own: the image's place, plain HTTP."""
+    folder = home / "overlay"
+    folder.mkdir()
+    argument = "/spec/template/spec/containers/0/args/-"
+    patch = [{"op": "add", "path": argument, "value": f"--plain-http={REGISTRY}"}]
+    overlay = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [os.path.relpath(MANIFESTS, folder.resolve())],
+        "images": [{"name": "clip-csi", "newName": f"{REGISTRY}/clip-csi", "newTag": "test"}],
+        "patches": [{"target": {"kind": "DaemonSet"}, "patch": json.dumps(patch)}],
+    }
+    (folder / "kustomization.yaml").write_text(json.dumps(overlay))
+    return folder
+
+
+def _secret(name: str, key: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "stringData": {key: secrets.token_hex(32)},
+    }
