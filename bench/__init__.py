@@ -1,1 +1,4 @@
-"""Measurements, side by side with what a user would use instead."""
+"""Benchmarks: the installed commands beside their peers. `python -m bench` runs them all.
+
+Nothing here imports the product: it is run, as anyone would run it.
+"""

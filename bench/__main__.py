@@ -1,0 +1,9 @@
+"""Run every benchmark and print its tables; exit code 1 if a bar is missed."""
+
+import sys
+
+from bench import ranges, start
+
+if __name__ == "__main__":
+    bars = ranges.run() + start.run()
+    sys.exit(0 if all(bar.is_met for bar in bars) else 1)
