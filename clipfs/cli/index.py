@@ -31,7 +31,7 @@ def index(image: str, platform: str | None, as_json: bool, root: Path, **given: 
     begin = time.perf_counter()
     reference = parse_reference(image)
     settings = options.tier_settings(root=root, **given)
-    with progress.shown(quiet=False) as on_progress:
+    with progress.shown() as on_progress:
         prepared = trio.run(
             indexed, settings, reference, options.chosen_platform(platform), on_progress
         )

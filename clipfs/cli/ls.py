@@ -13,6 +13,7 @@ from clipfs.cli import options, progress
 from clipfs.cli.index import indexed
 from clipfs.cli.output import print_json, printable
 from clipfs.image.reference import parse_reference
+from clipfs.tree.paths import resolve
 from clipfs.tree.reader import ImageIndex, Inode
 
 
@@ -29,7 +30,7 @@ def ls(
     """List PATH of IMAGE: a folder's entries, or one file."""
     reference = parse_reference(image)
     settings = options.tier_settings(root=root, **given)
-    with progress.shown(quiet=False) as on_progress:
+    with progress.shown() as on_progress:
         prepared = trio.run(
             indexed, settings, reference, options.chosen_platform(platform), on_progress
         )
@@ -45,12 +46,17 @@ def ls(
 
 def _rows(index: ImageIndex, path: str, image: str) -> list[dict[str, Any]]:
     raw = path.encode("utf-8", "surrogateescape")
-    nid = index.resolve(raw)
+    nid = resolve(index, raw, follow_last=False)
+    folder = resolve(index, raw)
+    if folder is not None and stat.S_ISDIR(index.inode(folder).mode):
+        nid = folder  # also behind a symlink, as ls(1) does
+    elif raw.endswith(b"/"):
+        nid = None
     if nid is None:
         raise errors.ImageNotFound(f"{image}: no such path in the image: {printable(path)}")
     inode = index.inode(nid)
     if not stat.S_ISDIR(inode.mode):
-        return [_row(index, raw.rstrip(b"/").rpartition(b"/")[2], inode)]
+        return [_row(index, raw.rpartition(b"/")[2], inode)]
     return [
         _row(index, entry.name, index.inode(entry.nid))
         for _, entry in index.list(nid)

@@ -14,6 +14,7 @@ import structlog
 
 from clipfs import errors
 from clipfs.cli import logs
+from clipfs.cli.output import printable
 
 log = structlog.get_logger()
 
@@ -78,7 +79,7 @@ def ended(command: Callable[[], object], words: Sequence[str], *, program: str) 
 def _failed(code: str, message: str, words: Sequence[str], program: str) -> int:
     if "--json" in words:
         print(json.dumps({"error": {"code": code, "message": message}}), flush=True)
-    print(f"{program}: {message}", file=sys.stderr, flush=True)
+    print(f"{program}: {printable(message)}", file=sys.stderr, flush=True)
     return 1
 
 

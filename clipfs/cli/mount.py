@@ -15,7 +15,7 @@ from clipfs.image.reference import Reference, parse_reference
 from clipfs.mount import counters
 from clipfs.mount.daemon import leave_behind
 from clipfs.mount.groups import lone_error_unwrapped
-from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint
+from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_mountpoint
 from clipfs.mount.prepare import Prepared, prepare, resolve
 from clipfs.mount.server import serve
 from clipfs.tiers.stack import TierHooks, TierSettings, open_tiers
@@ -63,9 +63,9 @@ def mount(
     options.check_front(front)
     reference = parse_reference(image)
     settings = options.tier_settings(**given)
-    where = mountpoint.absolute()
+    where = real_mountpoint(mountpoint)
     check_mountpoint(where)
-    with progress.shown(quiet=False) as on_progress:
+    with progress.shown() as on_progress:
         prepared, to_store = trio.run(
             prepared_for_mount,
             settings,

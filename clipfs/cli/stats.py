@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from clipfs.cli import options
-from clipfs.cli.output import human_bytes, print_json
+from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.layer.layout import Layout
 from clipfs.mount import counters, records
 from clipfs.tiers.storer import storing_now
@@ -29,7 +29,9 @@ def stats(root: Path, as_json: bool) -> None:
     for key in value["storing"]:
         click.echo(f"storing        {key}")
     for row in value["mounts"]:
-        click.echo(f"{row['mountpoint']}  {row['image']}  {row['front']}  process {row['pid']}")
+        click.echo(
+            f"{printable(row['mountpoint'])}  {row['image']}  {row['front']}  process {row['pid']}"
+        )
 
 
 def collected(layout: Layout) -> dict[str, Any]:

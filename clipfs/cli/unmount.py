@@ -20,6 +20,6 @@ SERVER_END_S = 10
 @options.log_options
 def unmount(mountpoint: Path, root: Path, as_json: bool) -> None:
     """Unmount the image at MOUNTPOINT. Done already is done; a dead mount cannot hang it."""
-    unmount_tree(Layout(root.absolute()), mountpoint.absolute(), wait_s=SERVER_END_S)
+    unmount_tree(Layout(root.absolute()), mountpoint, wait_s=SERVER_END_S)
     if as_json:
         print_json({"mountpoint": str(mountpoint)})

@@ -40,8 +40,12 @@ def leave_behind(serve: Callable[[Callable[[], None]], None], *, log_folder: Pat
         os.close(reading)
         _child(serve, writing, log_folder)
     os.close(writing)
-    with open(reading, "rb") as pipe:
-        said = pipe.read()
+    try:
+        with open(reading, "rb") as pipe:
+            said = pipe.read()
+    except BaseException:  # interrupted: nobody hears that the mount is ready, so it is undone
+        os.waitpid(pid, 0)
+        raise
     if not said:
         _, status = os.waitpid(pid, 0)
         raise errors.NodeFault(

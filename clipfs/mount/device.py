@@ -34,7 +34,7 @@ _BLOCKED = "the kernel or a security policy does not allow FUSE here"
 # fuse_init_in: major, minor, max_readahead, flags, flags2
 _REQUEST_FLAGS, _REQUEST_FLAGS2 = _IN_HEADER_BYTES + 12, _IN_HEADER_BYTES + 16
 # fuse_init_out: major, minor, max_readahead, flags, background u16, threshold u16, ..., flags2
-_ANSWER_FLAGS, _ANSWER_BACKGROUND, _ANSWER_FLAGS2 = 28, 32, 48
+_ANSWER_READ_AHEAD, _ANSWER_FLAGS, _ANSWER_BACKGROUND, _ANSWER_FLAGS2 = 24, 28, 32, 48
 
 FUSE_ASYNC_DIO = 1 << 15
 FUSE_CACHE_SYMLINKS = 1 << 23
@@ -98,7 +98,11 @@ def patched_request(request: bytes) -> bytes:
 
 
 def patched_answer(answer: bytes, request: bytes) -> bytes:
-    """libfuse's answer, and what it does not know: idmapped mounts, cached symlinks."""
+    """libfuse's answer, and what it does not know: idmapped mounts, cached symlinks.
+
+    The kernel takes the lesser of the answer's read-ahead and its own, which libfuse would
+    repeat to it: `raise_read_ahead` would be undone.
+    """
     length, error, _ = _HEADER.unpack_from(answer)
     if error or len(answer) < _ANSWER_FLAGS2 + 4 or length != len(answer):
         raise errors.NodeFault(f"libfuse refused INIT (error {error}, {len(answer)} bytes)")
@@ -111,7 +115,7 @@ def patched_answer(answer: bytes, request: bytes) -> bytes:
     (flags2,) = struct.unpack_from("<I", patched, _ANSWER_FLAGS2)
     flags |= offered & (FUSE_CACHE_SYMLINKS | FUSE_INIT_EXT)
     flags2 |= offered2 & FUSE_ALLOW_IDMAP
-    struct.pack_into("<I", patched, _ANSWER_FLAGS, flags)
+    struct.pack_into("<II", patched, _ANSWER_READ_AHEAD, MAX_READ_AHEAD_BYTES, flags)
     struct.pack_into("<HH", patched, _ANSWER_BACKGROUND, MAX_BACKGROUND, MAX_BACKGROUND * 3 // 4)
     struct.pack_into("<I", patched, _ANSWER_FLAGS2, flags2)
     return bytes(patched)

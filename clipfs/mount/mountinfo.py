@@ -38,18 +38,18 @@ def mounts_at(mountpoint: Path) -> list[Mount]:
 
 def parse(data: bytes) -> Iterator[Mount]:
     """Lines that are not understood are passed over: a new kernel may say more."""
-    for line in data.splitlines():
+    for line in data.split(b"\n"):  # nothing else ends a line: names may hold \r
         before, separator, after = line.partition(b" - ")
         fields, last = before.split(b" "), after.split(b" ")
-        if not separator or len(fields) < 6 or len(last) < 2:
+        if not separator or len(fields) < 6 or len(last) < 2 or not fields[0].isdigit():
             continue
         yield Mount(
             mount_id=int(fields[0]),
-            device=fields[2].decode(),
+            device=os.fsdecode(fields[2]),
             root=_unescaped(fields[3]),
             mountpoint=Path(_unescaped(fields[4])),
-            options=fields[5].decode(),
-            fstype=last[0].decode(),
+            options=os.fsdecode(fields[5]),
+            fstype=_unescaped(last[0]),
             source=_unescaped(last[1]),
         )
 

@@ -2,11 +2,19 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clipfs import errors
 from clipfs.mount.mountinfo import mounts_at
+
+
+def real_mountpoint(path: Path) -> Path:
+    """path as mountinfo writes it: absolute, free of symlinks; a mount is never looked into."""
+    place = Path(os.path.realpath(path.absolute().parent)) / path.name
+    if path.name != ".." and mounts_at(place):
+        return place
+    return Path(os.path.realpath(place))
 
 
 def check_mountpoint(path: Path) -> None:
@@ -16,28 +24,36 @@ def check_mountpoint(path: Path) -> None:
             f"mount point {path} is a mount already; `clipfs unmount {path}` first"
         )
     try:
-        if os.listdir(path):
-            raise errors.InvalidInput(f"mount point {path} is not empty; name an empty folder")
+        names = os.listdir(path)
     except FileNotFoundError:
         return
     except NotADirectoryError as error:
         raise errors.InvalidInput(f"mount point {path} is not a folder") from error
+    except OSError as error:
+        raise errors.InvalidInput(f"mount point {path}: {error.strerror}") from error
+    if names:
+        raise errors.InvalidInput(f"mount point {path} is not empty; name an empty folder")
 
 
 @contextmanager
 def made_mountpoint(path: Path) -> Iterator[None]:
     """The folder, with its parents, for the block; what was made goes again if that raises."""
-    made = [one for one in (path, *path.parents) if not one.exists()]
+    made: list[Path] = []
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.InvalidInput(f"mount point {path}: {error.strerror}") from error
-    try:
+        _make(path, made)
         yield
     except BaseException:
-        for one in made:
-            try:
-                one.rmdir()
-            except OSError:
-                break
+        for folder in reversed(made):
+            with suppress(OSError):
+                folder.rmdir()
         raise
+
+
+def _make(path: Path, made: list[Path]) -> None:
+    try:
+        for folder in reversed((path, *path.parents)):
+            with suppress(FileExistsError):
+                folder.mkdir()
+                made.append(folder)
+    except OSError as error:
+        raise errors.InvalidInput(f"mount point {path}: {error.strerror}") from error

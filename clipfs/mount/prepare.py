@@ -13,7 +13,7 @@ from typing import TypeVar
 import trio
 
 from clipfs import errors
-from clipfs.image.digest import cache_key
+from clipfs.image.digest import Digest, cache_key
 from clipfs.image.model import Image
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference
@@ -63,7 +63,7 @@ async def prepare(
     )
     layers = tuple(IndexedLayer(layer=layer, index=indexes[layer.digest]) for layer in image.layers)
     path = settings.layout.image_index(cache_key(image.digest))
-    if not _is_usable(path):
+    if not _is_usable(path, [one.layer.digest for one in layers]):
         await build_image_index([(one.layer.digest, one.index) for one in layers], path)
     return Prepared(
         image=image,
@@ -88,9 +88,10 @@ async def side_by_side(function: Callable[[T], Awaitable[R]], items: Sequence[T]
     return [results[position] for position in range(len(items))]
 
 
-def _is_usable(path: Path) -> bool:
+def _is_usable(path: Path, digests: Sequence[Digest]) -> bool:
+    """Whether path holds the index of an image of these layers, as far as can be told."""
     try:
-        with ImageIndex.open(path):
-            return True
+        with ImageIndex.open(path) as index:
+            return index.layer_digests == tuple(digests)
     except (FileNotFoundError, errors.CorruptImage):
         return False

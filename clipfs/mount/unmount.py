@@ -4,7 +4,6 @@ A server whose mount is gone ends by itself. One that does not, because somebody
 a file of the mount open, is left to serve that.
 """
 
-import os
 from pathlib import Path
 
 import structlog
@@ -13,6 +12,7 @@ from clipfs import errors
 from clipfs.layer.layout import Layout
 from clipfs.mount import records
 from clipfs.mount.mountinfo import mounts_at, read_mounts
+from clipfs.mount.mountpoint import real_mountpoint
 from clipfs.mount.processes import wait_for_end
 from clipfs.mount.records import MountRecord
 from clipfs.mount.syscalls import detach
@@ -26,12 +26,13 @@ def unmount(layout: Layout, mountpoint: Path, *, wait_s: float) -> None:
     wait_s  how long to wait for the server's end
     Raises  InvalidInput if somebody else's file system is mounted there
     """
-    place = Path(os.path.normpath(mountpoint))
-    for mount in reversed(mounts_at(place)):
-        if mount.fstype != records.FSTYPE:
-            raise errors.InvalidInput(
-                f"{place} is a mount of {mount.fstype}, not one of clipfs; umount it yourself"
-            )
+    place = real_mountpoint(mountpoint)
+    here = mounts_at(place)
+    if here and here[-1].fstype != records.FSTYPE:
+        raise errors.InvalidInput(
+            f"{place} is a mount of {here[-1].fstype}, not one of clipfs; umount it yourself"
+        )
+    while here and here.pop().fstype == records.FSTYPE:
         detach(place)
     for record in _records_at(layout, place):
         if records.is_served(record) and not _is_mounted(record):

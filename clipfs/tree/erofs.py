@@ -21,11 +21,10 @@ FEATURE_CHUNKED_FILE = 0x4
 FEATURE_DEVICE_TABLE = 0x8
 FEATURES = FEATURE_CHUNKED_FILE | FEATURE_DEVICE_TABLE
 
+ROOT_NID = 1
+"""The root's inode number, as FUSE numbers it: both fronts show the same numbers, never 0."""
+
 SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sIHHHBBIQ24x")
-"""magic, checksum, feature_compat, blkszbits, sb_extslots, root_nid, inos, build_time,
-build_time_nsec, blocks, meta_blkaddr, xattr_blkaddr, uuid, volume_name, feature_incompat,
-available_compr_algs, extra_devices, devt_slotoff, dirblkbits, xattr_prefix_count,
-xattr_prefix_start, packed_nid"""
 
 TOTALS = struct.Struct("<QQ")
 """Our own use of the 16-byte volume name, which the kernel only prints: names in the tree
@@ -72,6 +71,33 @@ FILE_TYPES = {
     stat.S_IFSOCK: 6,
     stat.S_IFLNK: 7,
 }
+
+
+class Superblock(NamedTuple):
+    """SUPERBLOCK's fields, in their order; volume_name holds TOTALS."""
+
+    magic: int = MAGIC
+    checksum: int = 0
+    feature_compat: int = 0
+    block_bits: int = BLOCK_BITS
+    ext_slots: int = 0
+    root_nid: int = ROOT_NID
+    inodes: int = 0
+    build_time: int = 0
+    build_time_ns: int = 0
+    blocks: int = 0
+    meta_block: int = 0
+    xattr_block: int = 0
+    uuid: bytes = bytes(16)
+    volume_name: bytes = bytes(16)
+    feature_incompat: int = FEATURES
+    compression: int = 0
+    devices: int = 0
+    device_slot: int = 0
+    folder_block_bits: int = 0
+    xattr_prefixes: int = 0
+    xattr_prefix_start: int = 0
+    packed_nid: int = 0
 
 
 class RawInode(NamedTuple):

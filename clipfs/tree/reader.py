@@ -7,10 +7,12 @@
 The node wrote the file itself, but disks lie: every offset is checked, and a malformed image
 is CorruptImage, never a crash or an endless loop.
 
-Not here: bytes of files (`clipfs.tiers`); the format's numbers (`clipfs.tree.erofs`).
+Not here: bytes of files (`clipfs.tiers`); the format's numbers (`clipfs.tree.erofs`); paths
+(`clipfs.tree.paths`).
 """
 
 import mmap
+import os
 import stat
 import struct
 from collections.abc import Iterator
@@ -21,13 +23,14 @@ from typing import NewType, Self
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.tree import erofs
+from clipfs.tree import folder as folders
 
 Nid = NewType("Nid", int)
 """An inode number: the slot of the inode in the image; what users see as st_ino."""
 
-MAX_SYMLINKS = 40
 MAX_SYMLINK_BYTES = 4096
 _KINDS = {number: kind for kind, number in erofs.FILE_TYPES.items()}
+"""File type in a folder -> stat.S_IF*."""
 _NS = 1_000_000_000
 _SIGN = 1 << 63
 
@@ -69,16 +72,11 @@ class ImageIndex:
     def __init__(self, data: bytes | mmap.mmap) -> None:
         self._data = data
         self._size = len(data)
-        try:
-            head = erofs.SUPERBLOCK.unpack_from(data, erofs.SUPERBLOCK_OFFSET)
-        except struct.error as error:
-            raise errors.CorruptImage("image index: shorter than its superblock") from error
-        if head[0] != erofs.MAGIC or head[3] != erofs.BLOCK_BITS:
-            raise errors.CorruptImage("image index: not an EROFS image of 512-byte blocks")
-        self.root = Nid(head[5])
-        self._meta_start = head[10] * erofs.BLOCK
-        self.entry_count, self.total_bytes = erofs.TOTALS.unpack(head[13])
-        self.layer_digests = self._read_devices(head[16], head[17])
+        head = self._read_superblock()
+        self.root = Nid(head.root_nid)
+        self._meta_start = head.meta_block * erofs.BLOCK
+        self.entry_count, self.total_bytes = erofs.TOTALS.unpack(head.volume_name)
+        self.layer_digests, self._layer_bytes = self._read_devices(head)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -104,8 +102,10 @@ class ImageIndex:
     def inode(self, nid: Nid) -> Inode:
         raw, tail = self._raw(nid)
         kind, layer, payload_offset, rdev = stat.S_IFMT(raw.mode), None, 0, 0
-        if raw.format >> 1 == erofs.LAYOUT_CHUNK:
-            layer, payload_offset = self._content(erofs.round_up(tail, 8))
+        if kind not in erofs.FILE_TYPES or raw.mtime_ns >= _NS:
+            raise errors.CorruptImage(f"image index: inode {nid} is malformed")
+        if kind == stat.S_IFREG and raw.size:
+            layer, payload_offset = self._content(raw, tail)
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):
             rdev = _device(raw.u)
         seconds = raw.mtime_s - ((raw.mtime_s & _SIGN) << 1)
@@ -128,24 +128,14 @@ class ImageIndex:
         low, high = 0, -(-raw.size // erofs.BLOCK) - 1
         while low < high:  # the last block whose first name is not behind ours
             middle = (low + high + 1) // 2
-            if _name(self._block(raw, start, middle), 0) <= name:
+            if folders.first_name(self._block(raw, start, middle)) <= name:
                 low = middle
             else:
                 high = middle - 1
         if high < 0:
             return None
-        block = self._block(raw, start, low)
-        low, high = 0, _count(block) - 1
-        while low <= high:
-            middle = (low + high) // 2
-            found = _name(block, middle)
-            if found == name:
-                return Nid(erofs.DIRENT.unpack_from(block, middle * erofs.DIRENT.size)[0])
-            if found < name:
-                low = middle + 1
-            else:
-                high = middle - 1
-        return None
+        nid = folders.find(self._block(raw, start, low), name)
+        return None if nid is None else Nid(nid)
 
     def list(self, folder: Nid, start: int = 0) -> Iterator[tuple[int, DirectoryEntry]]:
         """The entries of folder from position start on, each with the position after it.
@@ -156,15 +146,15 @@ class ImageIndex:
         number, slot = divmod(start, erofs.BLOCK)
         for block_number in range(number, -(-raw.size // erofs.BLOCK)):
             block = self._block(raw, data_start, block_number)
-            count = _count(block)
-            for entry in range(slot, count):
-                nid, _, kind, _ = erofs.DIRENT.unpack_from(block, entry * erofs.DIRENT.size)
-                if kind not in _KINDS:
+            count = folders.count(block)
+            for place in range(slot, count):
+                name, nid, kind = folders.record(block, place, count)
+                if kind not in _KINDS or not name or b"/" in name or b"\0" in name:
                     raise errors.CorruptImage(f"image index: folder {folder} has a bad entry")
-                following = entry + 1 if entry + 1 < count else erofs.BLOCK
+                following = place + 1 if place + 1 < count else erofs.BLOCK
                 yield (
                     block_number * erofs.BLOCK + following,
-                    DirectoryEntry(_name(block, entry), Nid(nid), _KINDS[kind]),
+                    DirectoryEntry(name, Nid(nid), _KINDS[kind]),
                 )
             slot = 0
 
@@ -196,40 +186,29 @@ class ImageIndex:
             at = erofs.round_up(end, 4)
         return found
 
-    def resolve(self, path: bytes) -> Nid | None:
-        """The inode at path, through symlinks, clamped to the root; None if there is none."""
-        trail = [self.root]
-        todo = [part for part in reversed(path.split(b"/")) if part not in (b"", b".")]
-        symlinks = 0
-        while todo:
-            part = todo.pop()
-            if part == b"..":
-                if len(trail) > 1:
-                    trail.pop()
-                continue
-            if not stat.S_ISDIR(self.inode(trail[-1]).mode):
-                return None
-            nid = self.lookup(trail[-1], part)
-            if nid is None:
-                return None
-            if stat.S_ISLNK(self.inode(nid).mode):
-                symlinks += 1
-                if symlinks > MAX_SYMLINKS:
-                    return None
-                target = self.target(nid)
-                if target.startswith(b"/"):
-                    del trail[1:]
-                todo += [one for one in reversed(target.split(b"/")) if one not in (b"", b".")]
-            else:
-                trail.append(nid)
-        return trail[-1]
+    def _read_superblock(self) -> erofs.Superblock:
+        try:
+            fields = erofs.SUPERBLOCK.unpack_from(self._data, erofs.SUPERBLOCK_OFFSET)
+        except struct.error as error:
+            raise errors.CorruptImage("image index: shorter than its superblock") from error
+        head = erofs.Superblock._make(fields)
+        if head.magic != erofs.MAGIC or head.block_bits != erofs.BLOCK_BITS:
+            raise errors.CorruptImage("image index: not an EROFS image of 512-byte blocks")
+        if head.feature_incompat & ~erofs.FEATURES or head.root_nid != erofs.ROOT_NID:
+            raise errors.CorruptImage("image index: an EROFS image of another kind")
+        if head.blocks * erofs.BLOCK != self._size:
+            raise errors.CorruptImage(
+                f"image index: {self._size} bytes, not {head.blocks} blocks of {erofs.BLOCK}"
+            )
+        return head
 
-    def _read_devices(self, count: int, slot: int) -> tuple[Digest, ...]:
-        table = self._bytes(slot * erofs.DEVICE_SLOT.size, count * erofs.DEVICE_SLOT.size)
-        return tuple(
-            Digest("sha256:" + tag.decode("ascii", "replace"))
-            for tag, _, _ in erofs.DEVICE_SLOT.iter_unpack(table)
-        )
+    def _read_devices(self, head: erofs.Superblock) -> tuple[tuple[Digest, ...], tuple[int, ...]]:
+        """Of each layer the digest, and the bytes of its payload, rounded up to a block."""
+        size = erofs.DEVICE_SLOT.size
+        raw = self._bytes(head.device_slot * size, head.devices * size)
+        table = tuple(erofs.DEVICE_SLOT.iter_unpack(raw))
+        digests = tuple(Digest("sha256:" + tag.decode("ascii", "replace")) for tag, _, _ in table)
+        return digests, tuple(blocks * erofs.BLOCK for _, blocks, _ in table)
 
     def _raw(self, nid: Nid) -> tuple[erofs.RawInode, int]:
         """The inode's fields, and the offset of what follows it and its xattrs."""
@@ -242,14 +221,18 @@ class ImageIndex:
             raise errors.CorruptImage(f"image index: inode {nid} is malformed")
         return raw, at + erofs.INODE.size + erofs.xattr_area_bytes(raw.xattr_count)
 
-    def _content(self, at: int) -> tuple[int, int]:
-        try:
-            _, device, block = erofs.CHUNK_INDEX.unpack_from(self._data, at)
-        except struct.error as error:
-            raise errors.CorruptImage("image index: a chunk index is out of bounds") from error
-        if not 0 < device <= len(self.layer_digests):
+    def _content(self, raw: erofs.RawInode, tail: int) -> tuple[int, int]:
+        """Layer and payload offset of a file's bytes."""
+        if raw.format >> 1 != erofs.LAYOUT_CHUNK:
+            raise errors.CorruptImage("image index: a file without a chunk index")
+        at = erofs.round_up(tail, erofs.CHUNK_INDEX.size)
+        _, device, block = erofs.CHUNK_INDEX.unpack(self._bytes(at, erofs.CHUNK_INDEX.size))
+        offset = block * erofs.BLOCK
+        if not 0 < device <= len(self._layer_bytes):
             raise errors.CorruptImage(f"image index: there is no device {device}")
-        return device - 1, block * erofs.BLOCK
+        if offset + raw.size > self._layer_bytes[device - 1]:
+            raise errors.CorruptImage("image index: a file reaches beyond its layer")
+        return device - 1, offset
 
     def _folder(self, nid: Nid) -> tuple[erofs.RawInode, int]:
         raw, _ = self._raw(nid)
@@ -270,29 +253,6 @@ class ImageIndex:
         return self._data[at : at + size]
 
 
-def _count(block: bytes) -> int:
-    """Entries of a folder's block: the first name follows the last record."""
-    try:
-        offset: int = erofs.DIRENT.unpack_from(block)[1]
-    except struct.error as error:
-        raise errors.CorruptImage("image index: a folder's block is cut off") from error
-    count, rest = divmod(offset, erofs.DIRENT.size)
-    if rest or not count or offset > len(block):
-        raise errors.CorruptImage("image index: a folder's block is malformed")
-    return count
-
-
-def _name(block: bytes, entry: int) -> bytes:
-    count = _count(block)
-    start: int = erofs.DIRENT.unpack_from(block, entry * erofs.DIRENT.size)[1]
-    if entry + 1 < count:
-        end: int = erofs.DIRENT.unpack_from(block, (entry + 1) * erofs.DIRENT.size)[1]
-        return block[start:end]
-    return block[start:].rstrip(b"\0")
-
-
 def _device(encoded: int) -> int:
     """`os.makedev` of the kernel's 32-bit device number."""
-    import os
-
     return os.makedev((encoded & 0xFFF00) >> 8, (encoded & 0xFF) | (encoded >> 12) & 0xFFF00)

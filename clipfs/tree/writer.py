@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.layer.index import Entry, EntryKind
-from clipfs.tree import erofs
+from clipfs.tree import erofs, folder
+from clipfs.tree.folder import Record
 from clipfs.tree.merge import Node, walk
 
 MAX_DEVICES = 0xFFFF
@@ -50,7 +51,7 @@ def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
     for number, node in enumerate(nodes, start=1):
         writer.write(node, number)
     image = writer.image
-    head = _head(root, nodes, devices, len(image) // erofs.BLOCK)
+    head = _head(nodes, devices, len(image) // erofs.BLOCK)
     image[: len(head)] = head
     return image
 
@@ -61,8 +62,8 @@ def _meta_start(devices: int) -> int:
 
 
 def _place(nodes: Iterable[Node], meta_start: int) -> int:
-    """Give every node its nid; the offset where the inodes end."""
-    at = meta_start
+    """Give every node its nid, the root's first; the offset where the inodes end."""
+    at = meta_start + erofs.ROOT_NID * erofs.SLOT
     for node in nodes:
         at = erofs.round_up(at, erofs.SLOT)
         before = erofs.INODE.size + _xattr_bytes(node.entry)
@@ -164,31 +165,25 @@ class _Writer:
     def _append_folder(self, node: Node) -> tuple[int, int]:
         """Add a folder's blocks; the number of the first, and the folder's size."""
         assert node.children is not None
-        rows = [(name, one.nid, _TYPES[one.entry.kind]) for name, one in node.children.items()]
-        rows += [(b".", node.nid, stat.S_IFDIR), (b"..", node.parent.nid, stat.S_IFDIR)]
+        rows = [_record(name, one) for name, one in node.children.items()]
+        rows += [_record(b".", node), _record(b"..", node.parent)]
         rows.sort()
         blocks = bytearray()
-        taken: list[tuple[bytes, int, int]] = []
+        taken: list[Record] = []
         used = 0
         for row in rows:
-            need = erofs.DIRENT.size + len(row[0])
+            need = erofs.DIRENT.size + len(row.name)
             if used + need > erofs.BLOCK:
-                block = _folder_block(taken)
-                blocks += block + bytes(erofs.BLOCK - len(block))
+                blocks += folder.packed(taken).ljust(erofs.BLOCK, b"\0")
                 taken, used = [], 0
             taken.append(row)
             used += need
-        blocks += _folder_block(taken)
+        blocks += folder.packed(taken)
         return self._append(blocks), len(blocks)
 
 
-def _folder_block(rows: Sequence[tuple[bytes, int, int]]) -> bytes:
-    offset = len(rows) * erofs.DIRENT.size
-    records = bytearray()
-    for name, nid, kind in rows:
-        records += erofs.DIRENT.pack(nid, offset, erofs.FILE_TYPES[kind], 0)
-        offset += len(name)
-    return bytes(records) + b"".join(name for name, _, _ in rows)
+def _record(name: bytes, node: Node) -> Record:
+    return Record(name, node.nid, erofs.FILE_TYPES[_TYPES[node.entry.kind]])
 
 
 def _xattrs(entry: Entry) -> bytes:
@@ -204,36 +199,20 @@ def _xattrs(entry: Entry) -> bytes:
     return bytes(area)
 
 
-def _head(root: Node, nodes: Sequence[Node], devices: Sequence[Device], blocks: int) -> bytearray:
+def _head(nodes: Sequence[Node], devices: Sequence[Device], blocks: int) -> bytearray:
     names = sum(len(node.children) for node in nodes if node.children is not None)
     total = sum(node.entry.size for node in nodes)
     head = bytearray(_meta_start(len(devices)))
-    erofs.SUPERBLOCK.pack_into(
-        head,
-        erofs.SUPERBLOCK_OFFSET,
-        erofs.MAGIC,
-        0,
-        0,
-        erofs.BLOCK_BITS,
-        0,
-        root.nid,
-        len(nodes),
-        0,
-        0,
-        blocks,
-        len(head) // erofs.BLOCK,
-        0,
-        bytes(16),
-        erofs.TOTALS.pack(names, total),
-        erofs.FEATURES if devices else erofs.FEATURE_CHUNKED_FILE,
-        0,
-        len(devices),
-        (erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size) // erofs.DEVICE_SLOT.size,
-        0,
-        0,
-        0,
-        0,
+    superblock = erofs.Superblock(
+        inodes=len(nodes),
+        blocks=blocks,
+        meta_block=len(head) // erofs.BLOCK,
+        volume_name=erofs.TOTALS.pack(names, total),
+        feature_incompat=erofs.FEATURES if devices else erofs.FEATURE_CHUNKED_FILE,
+        devices=len(devices),
+        device_slot=(erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size) // erofs.DEVICE_SLOT.size,
     )
+    erofs.SUPERBLOCK.pack_into(head, erofs.SUPERBLOCK_OFFSET, *superblock)
     at = erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size
     for device in devices:
         tag = device.digest.partition(":")[2].encode()

@@ -2,13 +2,14 @@
 
 Handlers are adapters: one look-up, errors renamed. The tree never changes, so the kernel may
 keep all that it is told: attributes, names, the absence of names, pages. Inode numbers and
-file handles follow from the index alone, so that another process can serve on.
+file handles are the index's own, so that another process can serve on.
 
 Not here: the connection (`clipfs.mount.device`); where bytes come from (`clipfs.tiers`).
 """
 
 import errno
 import functools
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -18,6 +19,7 @@ import pyfuse3
 import structlog
 import trio
 
+from clipfs import errors
 from clipfs.mount import device
 from clipfs.mount.front.errno import errno_of
 from clipfs.tree.reader import ImageIndex, Inode, Nid
@@ -26,6 +28,7 @@ log = structlog.get_logger()
 
 FOREVER_S = 10 * 365 * 86400
 BLOCK_BYTES = 4096
+NAME_MAX_BYTES = 255
 PATHS_REMEMBERED = 4096
 """Parents of looked-up inodes, kept for the paths of debug lines only."""
 
@@ -49,10 +52,12 @@ def _guarded(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Corout
             return await handler(*args, **kwargs)
         except pyfuse3.FUSEError:
             raise
-        except Exception as error:
-            number = errno_of(error)
+        except errors.ClipError as error:
             log.warning("a request failed", operation=handler.__name__, error=str(error))
-            raise pyfuse3.FUSEError(number) from error
+            raise pyfuse3.FUSEError(errno_of(error)) from error
+        except Exception as error:
+            log.exception("a request failed, this is a bug", operation=handler.__name__)
+            raise pyfuse3.FUSEError(errno_of(error)) from error
 
     return guarded
 
@@ -73,10 +78,14 @@ class FuseFront(pyfuse3.Operations):
     async def lookup(
         self, parent_inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        nid = self._index.lookup(self._nid(parent_inode), name)
+        if name == b".":  # of an inode of any type: the kernel asks so for file handles
+            return self._attributes(parent_inode)
+        if len(name) > NAME_MAX_BYTES:
+            raise pyfuse3.FUSEError(errno.ENAMETOOLONG)
+        nid = self._index.lookup(Nid(parent_inode), name)
         if nid is None:
             return _absent()
-        if log.is_enabled_for(10):
+        if log.is_enabled_for(logging.DEBUG):
             self._remember(nid, parent_inode, name)
         return self._attributes(nid)
 
@@ -84,11 +93,11 @@ class FuseFront(pyfuse3.Operations):
     async def getattr(
         self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
-        return self._attributes(self._nid(inode))
+        return self._attributes(inode)
 
     @_guarded
     async def readlink(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> bytes:
-        return self._index.target(self._nid(inode))
+        return self._index.target(Nid(inode))
 
     @_guarded
     async def open(
@@ -100,8 +109,8 @@ class FuseFront(pyfuse3.Operations):
     async def read(  # type: ignore[override] # any buffer will do
         self, fh: pyfuse3.FileHandleT, off: int, size: int
     ) -> bytes | bytearray:
-        inode = self._index.inode(self._nid(fh))
-        if log.is_enabled_for(10):
+        inode = self._index.inode(Nid(fh))
+        if log.is_enabled_for(logging.DEBUG):
             log.debug("Read called", path=self._path(inode.nid), offset=off, length=size)
         length = min(size, inode.size - off)
         if length <= 0 or inode.layer is None:
@@ -118,7 +127,7 @@ class FuseFront(pyfuse3.Operations):
     async def readdir(
         self, fh: pyfuse3.FileHandleT, start_id: int, token: pyfuse3.ReaddirToken
     ) -> None:
-        for position, entry in self._index.list(self._nid(fh), start_id):
+        for position, entry in self._index.list(Nid(fh), start_id):
             attributes = self._attributes(entry.nid)
             if not pyfuse3.readdir_reply(token, entry.name, attributes, position):
                 return
@@ -127,14 +136,14 @@ class FuseFront(pyfuse3.Operations):
     async def getxattr(
         self, inode: pyfuse3.InodeT, name: bytes, ctx: pyfuse3.RequestContext
     ) -> bytes:
-        value = self._index.xattrs(self._nid(inode)).get(name)
+        value = self._index.xattrs(Nid(inode)).get(name)
         if value is None:
             raise pyfuse3.FUSEError(pyfuse3.ENOATTR)
         return value
 
     @_guarded
     async def listxattr(self, inode: pyfuse3.InodeT, ctx: pyfuse3.RequestContext) -> list[bytes]:
-        return list(self._index.xattrs(self._nid(inode)))
+        return list(self._index.xattrs(Nid(inode)))
 
     @_guarded
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
@@ -142,7 +151,7 @@ class FuseFront(pyfuse3.Operations):
         data.f_bsize = data.f_frsize = BLOCK_BYTES
         data.f_blocks = -(-self._index.total_bytes // BLOCK_BYTES)
         data.f_files = self._index.entry_count
-        data.f_namemax = 255
+        data.f_namemax = NAME_MAX_BYTES
         return data
 
     async def flush(self, fh: pyfuse3.FileHandleT) -> None:
@@ -157,11 +166,8 @@ class FuseFront(pyfuse3.Operations):
     async def forget(self, inode_list: object) -> None:
         pass
 
-    def _nid(self, number: int) -> Nid:
-        return self._index.root if number == pyfuse3.ROOT_INODE else Nid(number)
-
-    def _attributes(self, nid: Nid) -> pyfuse3.EntryAttributes:
-        return _entry(self._index.inode(nid), is_root=nid == self._index.root)
+    def _attributes(self, number: int) -> pyfuse3.EntryAttributes:
+        return _entry(self._index.inode(Nid(number)))
 
     def _remember(self, nid: int, parent: int, name: bytes) -> None:
         self._parents[nid] = (parent, name)
@@ -177,9 +183,9 @@ class FuseFront(pyfuse3.Operations):
         return "/" + os.fsdecode(b"/".join(reversed(parts)))
 
 
-def _entry(inode: Inode, *, is_root: bool) -> pyfuse3.EntryAttributes:
+def _entry(inode: Inode) -> pyfuse3.EntryAttributes:
     entry = pyfuse3.EntryAttributes()
-    entry.st_ino = pyfuse3.ROOT_INODE if is_root else pyfuse3.InodeT(inode.nid)
+    entry.st_ino = pyfuse3.InodeT(inode.nid)
     entry.st_mode = pyfuse3.ModeT(inode.mode)
     entry.st_nlink = inode.nlink
     entry.st_uid, entry.st_gid = inode.uid, inode.gid

@@ -1,0 +1,72 @@
+"""One block of a folder: its records, then the names that they point at, sorted by bytes.
+
+The writer packs blocks, the reader looks into them; a malformed block is CorruptImage.
+"""
+
+import struct
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from clipfs import errors
+from clipfs.tree import erofs
+
+
+class Record(NamedTuple):
+    """One name; kind is a value of `erofs.FILE_TYPES`."""
+
+    name: bytes
+    nid: int
+    kind: int
+
+
+def packed(records: Sequence[Record]) -> bytes:
+    """The block of records, unpadded."""
+    offset = len(records) * erofs.DIRENT.size
+    head = bytearray()
+    for name, nid, kind in records:
+        head += erofs.DIRENT.pack(nid, offset, kind, 0)
+        offset += len(name)
+    return bytes(head) + b"".join(record.name for record in records)
+
+
+def count(block: bytes) -> int:
+    """How many records block has: the first name follows the last record."""
+    try:
+        offset: int = erofs.DIRENT.unpack_from(block)[1]
+    except struct.error as error:
+        raise errors.CorruptImage("image index: a folder's block is cut off") from error
+    number, rest = divmod(offset, erofs.DIRENT.size)
+    if rest or not number or offset > len(block):
+        raise errors.CorruptImage("image index: a folder's block is malformed")
+    return number
+
+
+def record(block: bytes, place: int, number: int) -> Record:
+    """The record at place, of number."""
+    nid, start, kind, _ = erofs.DIRENT.unpack_from(block, place * erofs.DIRENT.size)
+    if place + 1 < number:
+        end: int = erofs.DIRENT.unpack_from(block, (place + 1) * erofs.DIRENT.size)[1]
+        name = block[start:end]
+    else:
+        name = block[start:].rstrip(b"\0")
+    return Record(name, nid, kind)
+
+
+def first_name(block: bytes) -> bytes:
+    return record(block, 0, count(block)).name
+
+
+def find(block: bytes, name: bytes) -> int | None:
+    """The nid of name; None if block does not hold it."""
+    number = count(block)
+    low, high = 0, number - 1
+    while low <= high:
+        middle = (low + high) // 2
+        found = record(block, middle, number)
+        if found.name == name:
+            return found.nid
+        if found.name < name:
+            low = middle + 1
+        else:
+            high = middle - 1
+    return None

@@ -1,0 +1,59 @@
+"""What commands print, and what a terminal is spared."""
+
+import io
+import sys
+
+import click
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipfs import errors
+from clipfs.cli.main import ended
+from clipfs.cli.output import human_bytes, printable
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 42, "12.0 TiB")],
+)
+def test_sizes_are_for_people(count: int, words: str) -> None:
+    assert human_bytes(count) == words
+
+
+@given(st.binary() | st.text().map(lambda text: text.encode("utf-8", "surrogatepass")))
+def test_no_name_can_steer_a_terminal(name: bytes) -> None:
+    shown = printable(name.decode("utf-8", "surrogateescape"))
+    assert shown.isprintable()
+    shown.encode()  # no surrogate is left either
+
+
+def test_what_can_be_shown_is_shown_as_it_is() -> None:
+    assert printable("Grüße, 世界 a b") == "Grüße, 世界 a b"
+    assert printable("a\x1b[31m\n\u202e\udcff") == r"a\x1b[31m\n\u202e\udcff"
+
+
+def fail(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        pytest.param(errors.CorruptImage("a\x1b[2Jb"), 1, r"p: a\x1b[2Jb", id="clip-error"),
+        pytest.param(KeyboardInterrupt(), 1, "p: interrupted", id="interrupted"),
+        pytest.param(ValueError("x"), 1, "p: internal error: ValueError('x')", id="bug"),
+        pytest.param(click.UsageError("wrong"), 2, "wrong", id="usage"),
+    ],
+)
+def test_every_end_has_its_exit_code_and_one_line(
+    error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stderr", stderr := io.StringIO())
+    assert ended(lambda: fail(error), [], program="p") == code
+    assert stderr.getvalue().rstrip().endswith(said)
+
+
+def test_a_broken_pipe_is_a_failure_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ended(lambda: fail(BrokenPipeError()), ["--json"], program="p") == 1
+    assert capsys.readouterr() == ("", "")

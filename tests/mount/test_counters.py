@@ -1,0 +1,77 @@
+"""Reads and bytes add up over processes, however those end."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clipfs.layer.layout import Layout
+from clipfs.mount import counters
+
+COUNTING = """
+import sys
+from pathlib import Path
+from clipfs.layer.layout import Layout
+from clipfs.mount import counters
+with counters.open_own(Layout(Path(sys.argv[1]))) as own:
+    for _ in range(3):
+        own.add("content_cache", 1 << 33)
+    print("counted", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path)
+
+
+def counting(layout: Layout) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", COUNTING, str(layout.root)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"counted\n"
+    return process
+
+
+def end(process: subprocess.Popen[bytes], how: int | None) -> None:
+    with process:
+        if how is not None:
+            process.send_signal(how)
+
+
+def test_nothing_counted_is_zero(layout: Layout) -> None:
+    nothing = {"reads": 0, "bytes": 0}
+    assert counters.sum_all(layout) == dict.fromkeys(counters.TIERS, nothing)
+    assert counters.of(layout, os.getpid()) == dict.fromkeys(counters.TIERS, nothing)
+
+
+def test_a_running_process_counts_for_itself_and_in_the_sum(layout: Layout) -> None:
+    with counters.open_own(layout) as own:
+        own.add("disk", 5)
+        own.add("disk", 7)
+        own.add("registry", 1)
+        assert counters.of(layout, os.getpid())["disk"] == {"reads": 2, "bytes": 12}
+        assert counters.sum_all(layout)["registry"] == {"reads": 1, "bytes": 1}
+    assert counters.sum_all(layout)["disk"] == {"reads": 2, "bytes": 12}
+    assert counters.of(layout, os.getpid())["disk"] == {"reads": 0, "bytes": 0}
+
+
+@pytest.mark.parametrize("how", [None, signal.SIGTERM, signal.SIGKILL])
+def test_what_a_process_counted_outlives_it(layout: Layout, how: int | None) -> None:
+    first, second = counting(layout), counting(layout)
+    expected = {"reads": 3, "bytes": 3 << 33}
+    assert counters.of(layout, first.pid)["content_cache"] == expected
+    end(first, how)
+    twice = {"reads": 6, "bytes": 6 << 33}
+    for _ in range(2):  # counted once, whoever looks and how often
+        assert counters.sum_all(layout)["content_cache"] == twice
+    end(second, how)
+    assert counters.sum_all(layout)["content_cache"] == twice
+    assert [path.name for path in (layout.run / "counters").iterdir()] == ["ended"]
