@@ -9,6 +9,8 @@ added in archive order. Where unpackers differ:
     a parent that is missing       is a folder 0755, root's, time 0
     a folder over a symlink        replaces it; whiteouts in it reach nothing behind the symlink
     a hard link to a later entry   of the same layer keeps its place until that layer's end
+    a hard link to what is hidden  by its own layer reaches the lower file, wherever the whiteout
+                                   stands; an entry of its layer at that place comes first
     a hard link to a folder        is refused
     a duplicate                    the last one in the layer wins
 
@@ -76,6 +78,7 @@ def walk(root: Node) -> Iterator[Node]:
 
 
 def _apply(root: Node, number: int, entries: list[Entry]) -> None:
+    lower = _linked(root, entries)
     _hide(root, entries)
     waiting: list[_Waiting] = []
     for entry in entries:
@@ -85,7 +88,7 @@ def _apply(root: Node, number: int, entries: list[Entry]) -> None:
             _link(root, number, entry, waiting)
         else:
             _add(root, number, entry)
-    _settle(root, waiting)
+    _settle(root, waiting, lower)
     assert root.children is not None
     for name in [name for name in root.children if name.startswith(WHITEOUT_META)]:
         del root.children[name]  # what aufs kept for itself: links may have pointed into it
@@ -93,6 +96,15 @@ def _apply(root: Node, number: int, entries: list[Entry]) -> None:
 
 def _is_whiteout(entry: Entry) -> bool:
     return entry.path.rpartition(b"/")[2].startswith(WHITEOUT)
+
+
+def _linked(root: Node, entries: list[Entry]) -> dict[bytes, Node]:
+    """Target -> node of the lower layers, of the hard links of a layer that hides something."""
+    if not any(_is_whiteout(entry) for entry in entries):
+        return {}
+    targets = {entry.target for entry in entries if entry.kind == EntryKind.HARDLINK}
+    found = {target: _resolve(root, target, follow_last=False) for target in targets}
+    return {target: node for target, node in found.items() if node is not None}
 
 
 def _hide(root: Node, entries: list[Entry]) -> None:
@@ -169,7 +181,7 @@ def _link(root: Node, number: int, entry: Entry, waiting: list[_Waiting]) -> Non
     children[name] = target
 
 
-def _settle(root: Node, waiting: list[_Waiting]) -> None:
+def _settle(root: Node, waiting: list[_Waiting], lower: dict[bytes, Node]) -> None:
     """Put an inode where a link to a later entry stands; it may lead to another such link."""
     inodes: dict[Node, Node] = {}
     for _, _, link in waiting:
@@ -178,6 +190,7 @@ def _settle(root: Node, waiting: list[_Waiting]) -> None:
         while node.entry.kind == EntryKind.HARDLINK and node not in inodes:
             chain[node] = None
             target = _resolve(root, node.entry.target, follow_last=False)
+            target = target or lower.get(node.entry.target)
             if target is None or target in chain:
                 raise errors.CorruptImage(
                     f"hard link {shown(node.entry.path)} points at {shown(node.entry.target)}, "

@@ -42,13 +42,14 @@ def modelled(layers: Sequence[Sequence[Entry]]) -> View:
     """What `view_of_merge` must show of layers; Refused where the merge must refuse them."""
     tree: Tree = {b"": _implied(0)}
     for number, entries in enumerate(layers):
+        lower = dict(tree)
         for path in _hidden(tree, entries):
             tree.pop(path, None)
         waiting: list[Item] = []
         for entry in entries:
             if not _name(entry.path).startswith(b".wh."):
                 _put(tree, number, entry, waiting)
-        _settle(tree, waiting)
+        _settle(tree, waiting, lower)
         for path in [path for path in tree if path.startswith(b".wh..wh.")]:
             del tree[path]
     return _view(tree)
@@ -106,14 +107,17 @@ def _put(tree: Tree, number: int, entry: Entry, waiting: list[Item]) -> None:
     tree[path] = item
 
 
-def _settle(tree: Tree, waiting: list[Item]) -> None:
+def _settle(tree: Tree, waiting: list[Item], lower: Tree) -> None:
     """Links that waited for a later entry get its item; one that was replaced needs it too."""
     leads_to: dict[Item, Item] = {}
     for link in waiting:
+        place = tree
         target = _real(tree, link.entry.target, follow_last=False)
-        if target is None or tree[target].is_folder:
+        if target is None:
+            place, target = lower, _real(lower, link.entry.target, follow_last=False)
+        if target is None or place[target].is_folder:
             raise Refused(link.entry)
-        leads_to[link] = tree[target]
+        leads_to[link] = place[target]
     for _ in waiting:
         leads_to = {link: leads_to.get(item, item) for link, item in leads_to.items()}
     for link, item in leads_to.items():
