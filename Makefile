@@ -41,6 +41,7 @@ kube-demo: venv cluster-programs
 
 .PHONY: cluster-programs
 cluster-programs:
+	@[ -x $(CLUSTER_SCRIPTS)/cluster ] || { echo "no cluster scripts in $(CLUSTER_SCRIPTS); say CLUSTER_SCRIPTS=FOLDER" >&2; exit 1; }
 	@.ci/packages $(CLUSTER_PACKAGES)
 	@[ -x $(CLUSTER_BIN)/helm ] || BIN=$(CLUSTER_BIN) $(CLUSTER_SCRIPTS)/build
 

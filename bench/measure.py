@@ -1,4 +1,4 @@
-"""Figures and their spread, bars and whether they are met, tables and JSON: no I/O but print."""
+"""Figures and their spread, bars and whether they are met; as tables and as a JSON file."""
 
 import json
 import math

@@ -29,7 +29,8 @@ from bench.one_layer import (
     one_layer,
 )
 from tests.support import images
-from tests.support.node import CLIPFS, Node, alive, content_cache
+from tests.support.machine import CLIPFS
+from tests.support.node import Node, alive, content_cache
 from tests.support.registry import run_registry
 from tests.support.wait import wait_for
 

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from bench.measure import Bar, Figure, ratio, save, table, version
 from tests.support import images
-from tests.support.node import CLIPFS, Node, alive
+from tests.support.machine import CLIPFS
+from tests.support.node import Node, alive
 from tests.support.real_image import real_image
 from tests.support.registry import run_registry
 from tests.support.wait import wait_for

@@ -7,6 +7,7 @@ the edge where they enter, with `from`. What is not listed here is a bug.
 Not here: errno of the FUSE front (`clipfs.mount.front`), gRPC codes (`csi.errors`).
 """
 
+import errno
 from typing import ClassVar
 
 
@@ -64,6 +65,16 @@ class NodeFault(ClipError):
     """The node refuses: mount(2), a missing /dev/fuse, a dead process. Look at the node."""
 
     code = "node_fault"
+
+
+def node_fault(error: OSError) -> NodeFault:
+    """What the node's own system refuses: which file, if it says so, why, and the way out."""
+    said = error.strerror or str(error)
+    if error.filename is not None:
+        said = f"{error.filename}: {said}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        said += "; free space on the disk of --root"
+    return NodeFault(said)
 
 
 def error_of_code(code: str, message: str) -> ClipError:

@@ -55,13 +55,7 @@ def clip_csi() -> None:
 )
 @options.root_option
 @options.image_options
-@click.option(
-    "--front",
-    type=click.Choice(["auto", "erofs", "fuse"]),
-    default="auto",
-    show_default=True,
-    help="How trees are shown where a volume does not say; in this version auto is fuse.",
-)
+@options.front_option
 @options.log_options
 @click.pass_context
 def node(context: click.Context, /, **given: Any) -> None:

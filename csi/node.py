@@ -14,7 +14,7 @@ from csi.errors import GRPC_CODE
 from csi.proto import csi_pb2 as pb
 from csi.proto.csi_pb2_grpc import NodeServicer
 from csi.publisher import Publisher
-from csi.volume import VolumeRules, parse_publish, parse_target, real_place
+from csi.volume import VolumeRules, parse_publish, parse_target, parse_volume_id, real_place
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ class Node(NodeServicer):
         self, request: pb.NodeUnpublishVolumeRequest, context: grpc.ServicerContext
     ) -> pb.NodeUnpublishVolumeResponse:
         with _renamed(context, "NodeUnpublishVolume", request.volume_id):
-            volume_id = _volume_id(request.volume_id)
+            volume_id = parse_volume_id(request.volume_id)
             target = parse_target(request.target_path, self._rules.kubelet_root)
             self._publisher.unpublish(volume_id, target, context.is_active)
         return pb.NodeUnpublishVolumeResponse()
@@ -49,7 +49,7 @@ class Node(NodeServicer):
         self, request: pb.NodeGetVolumeStatsRequest, context: grpc.ServicerContext
     ) -> pb.NodeGetVolumeStatsResponse:
         with _renamed(context, "NodeGetVolumeStats", request.volume_id):
-            volume_id = _volume_id(request.volume_id)
+            volume_id = parse_volume_id(request.volume_id)
             if not request.volume_path:
                 raise errors.InvalidInput("volume path is missing")
             place = real_place(request.volume_path)
@@ -74,12 +74,6 @@ class Node(NodeServicer):
         self, request: pb.NodeGetInfoRequest, context: grpc.ServicerContext
     ) -> pb.NodeGetInfoResponse:
         return pb.NodeGetInfoResponse(node_id=self._node_id)
-
-
-def _volume_id(text: str) -> str:
-    if not text:
-        raise errors.InvalidInput("volume id is missing")
-    return text
 
 
 @contextmanager

@@ -21,10 +21,10 @@ from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest, cache_key
 from clipfs.image.model import Image
 from clipfs.layer.layout import Layout
-from clipfs.layer.partial import boot_id
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.records import FSTYPE, RecordStore
 from clipfs.mount.syscalls import bind_read_only, detach
+from clipfs.processes import boot_id
 from clipfs.tree.reader import ImageIndex
 from csi.errors import VolumeConflict, VolumeNotFound
 from csi.locks import NamedLocks, StillWanted, always
@@ -38,7 +38,7 @@ Resolve = Callable[[Volume, RegistryConfig], Image]
 
 
 class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One published volume; `made` are the folders that the driver made for it, lowest first."""
+    """One published volume; `made` are the folders that the driver made for it, deepest first."""
 
     volume_id: str
     target: str
@@ -123,7 +123,10 @@ class Publisher:
             return index.total_bytes, index.entry_count
 
     def _is_there(self, volume: Volume) -> bool:
-        """Whether just this volume is at its target; VolumeConflict if something else is."""
+        """Whether just this volume is at its target; VolumeConflict if something else is.
+
+        What is left of one whose mount is gone is removed: the target is free for this one.
+        """
         known = self._records.read(_key(volume.target))
         if known is None:
             if mounts_at(volume.target):
@@ -223,7 +226,7 @@ def _os_errors_named() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise errors.NodeFault(str(error)) from error
+        raise errors.node_fault(error) from error
 
 
 @contextmanager

@@ -41,6 +41,8 @@ class Endpoint:
             raise errors.InvalidInput(
                 f"socket {path}: the path is longer than {MAX_SOCKET_PATH_BYTES} bytes"
             )
+        if os.path.lexists(path) and not path.is_socket():
+            raise errors.InvalidInput(f"{path} is there and is no socket; name another path")
         self._path = path
         self._add_services = add_services
         self._threads = threads

@@ -60,8 +60,7 @@ class Volume:
 
 def parse_publish(request: pb.NodePublishVolumeRequest, rules: VolumeRules) -> Volume:
     """The volume that request describes; InvalidInput names the field or attribute."""
-    if not request.volume_id:
-        raise errors.InvalidInput("volume id is missing")
+    volume_id = parse_volume_id(request.volume_id)
     target = parse_target(request.target_path, rules.kubelet_root)
     if not request.HasField("volume_capability"):
         raise errors.InvalidInput("volume capability is missing")
@@ -79,7 +78,7 @@ def parse_publish(request: pb.NodePublishVolumeRequest, rules: VolumeRules) -> V
     image = parse_reference(attributes["image"])
     platform = attributes.get("platform")
     return Volume(
-        volume_id=request.volume_id,
+        volume_id=volume_id,
         target=target,
         image=image,
         pull_policy=_pull_policy(attributes.get("pullPolicy") or "IfNotPresent"),
@@ -89,6 +88,13 @@ def parse_publish(request: pb.NodePublishVolumeRequest, rules: VolumeRules) -> V
         pod=_pod(context),
         credentials=config_of(request.secrets, image),
     )
+
+
+def parse_volume_id(text: str) -> str:
+    """InvalidInput if it is missing; whatever else it is, is the caller's affair."""
+    if not text:
+        raise errors.InvalidInput("volume id is missing")
+    return text
 
 
 def parse_target(text: str, kubelet_root: Path) -> Path:

@@ -60,7 +60,7 @@ PAIRS = [
     ),
     Pair(
         check="index diff_id",
-        module="clipfs.tiers.disk",
+        module="clipfs.layer.sealed_index",
         old="or index.diff_id != layer.diff_id",
         new="",
         test=TIERS + "test_disk.py::test_an_index_whose_payload_is_not_the_configs_is_not_believed",

@@ -8,8 +8,8 @@ import click
 import trio
 
 from clipfs.cli import options, progress
-from clipfs.cli.mount import layer_rows
 from clipfs.cli.output import human_bytes, print_json
+from clipfs.cli.report import described, totals
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
 from clipfs.mount import counters
@@ -17,7 +17,6 @@ from clipfs.mount.groups import lone_error_unwrapped
 from clipfs.mount.prepare import Prepared, prepare, resolve
 from clipfs.tiers.stack import TierHooks, TierSettings, open_tiers
 from clipfs.tiers.storer import left_behind
-from clipfs.tree.reader import ImageIndex
 
 
 @click.command()
@@ -36,27 +35,13 @@ def index(image: str, platform: str | None, as_json: bool, root: Path, **given: 
             indexed, settings, reference, options.chosen_platform(platform), on_progress
         )
     total_s = time.perf_counter() - begin
-    with ImageIndex.open(prepared.index_path) as tree:
-        entries, total_bytes = tree.entry_count, tree.total_bytes
-    if not as_json:
-        click.echo(
-            f"{prepared.image.reference} is indexed: {len(prepared.layers)} layers, "
-            f"{entries} entries, {human_bytes(total_bytes)}, {total_s:.2f} s"
-        )
+    if as_json:
+        print_json(described(prepared, settings, total=total_s))
         return
-    print_json(
-        {
-            "image": str(prepared.image.reference),
-            "digest": prepared.image.digest,
-            "entries": entries,
-            "bytes": total_bytes,
-            "layers": layer_rows(prepared, settings),
-            "seconds": {
-                "resolve": prepared.resolve_s,
-                "index": prepared.index_s,
-                "total": total_s,
-            },
-        }
+    entries, total_bytes = totals(prepared)
+    click.echo(
+        f"{prepared.image.reference} is indexed: {len(prepared.layers)} layers, "
+        f"{entries} entries, {human_bytes(total_bytes)}, {total_s:.2f} s"
     )
 
 

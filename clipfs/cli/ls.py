@@ -53,7 +53,10 @@ def _rows(index: ImageIndex, path: str, image: str) -> list[dict[str, Any]]:
     elif raw.endswith(b"/"):
         nid = None
     if nid is None:
-        raise errors.ImageNotFound(f"{image}: no such path in the image: {printable(path)}")
+        raise errors.ImageNotFound(
+            f"{image}: no such path in the image: {printable(path)}; "
+            f"`clipfs ls {image}` shows its root"
+        )
     inode = index.inode(nid)
     if not stat.S_ISDIR(inode.mode):
         return [_row(index, raw.rpartition(b"/")[2], inode)]

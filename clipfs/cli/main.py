@@ -1,9 +1,11 @@
 """The command `clipfs`: its subcommands, loaded when called, and how each of them ends.
 
 Exit codes: 0 done; 1 failed, with one clear line (with `--json` an object with "error" on
-stdout); 2 usage. What is not a ClipError is a bug: it is logged with its traceback.
+stdout); 2 usage. What is neither a ClipError nor a disk's refusal is a bug: it is logged with
+its traceback.
 """
 
+import errno
 import importlib
 import json
 import sys
@@ -17,6 +19,9 @@ from clipfs.cli import logs
 from clipfs.cli.output import printable
 
 log = structlog.get_logger()
+
+DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+"""Any write below --root may fail with these, so they are named here and not at each."""
 
 COMMANDS = {  # name -> (module, attribute); a mount must not pay for the others' imports
     "mount": ("clipfs.cli.mount", "mount"),
@@ -71,6 +76,8 @@ def ended(command: Callable[[], object], words: Sequence[str], *, program: str) 
     except BrokenPipeError:
         return 1
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_REFUSES:
+            return _failed(errors.NodeFault.code, str(errors.node_fault(error)), words, program)
         log.exception("this is a bug")
         return _failed(errors.ClipError.code, f"internal error: {error!r}", words, program)
     return 0

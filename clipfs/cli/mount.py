@@ -1,7 +1,8 @@
 """`clipfs mount`: an image becomes a tree; the server stays behind."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import trio
 
 from clipfs.cli import options, progress
 from clipfs.cli.output import human_bytes, print_json
+from clipfs.cli.report import described, totals
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
 from clipfs.mount import counters
@@ -21,21 +23,14 @@ from clipfs.mount.server import serve
 from clipfs.tiers.stack import TierHooks, TierSettings, open_tiers
 from clipfs.tiers.storer import left_behind, note_storing
 from clipfs.tiers.tier import IndexedLayer
-from clipfs.tree.reader import ImageIndex
 
 
 @click.command()
 @click.argument("image")
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=options.unseen_path)
 @options.root_option
 @options.image_options
-@click.option(
-    "--front",
-    type=click.Choice(["auto", "erofs", "fuse"]),
-    default="auto",
-    show_default=True,
-    help="How the tree is shown; in this version auto is fuse.",
-)
+@options.front_option
 @click.option("--foreground", is_flag=True, help="Serve in this process, log to its stderr.")
 @click.option(
     "--log-to",
@@ -76,8 +71,9 @@ def mount(
     mount_begin = time.perf_counter()
 
     def say(pid: int) -> None:
-        mount_s = time.perf_counter() - mount_begin
-        report(prepared, settings, pid, mount_s, time.perf_counter() - begin, where, as_json)
+        now = time.perf_counter()
+        seconds = {"mount": now - mount_begin, "total": now - begin}
+        _say(prepared, settings, where, pid, seconds, as_json)
 
     def run(on_ready: Callable[[], None]) -> None:
         for layer in to_store:
@@ -90,8 +86,6 @@ def mount(
 
     with made_mountpoint(where):
         if foreground:
-            import os
-
             run(lambda: say(os.getpid()))
         else:
             folder = settings.layout.run / "log" if log_to == "file" else None
@@ -117,51 +111,19 @@ async def prepared_for_mount(
     return prepared, filled + left_behind(settings.layout, prepared.layers)
 
 
-def report(
+def _say(
     prepared: Prepared,
     settings: TierSettings,
-    pid: int,
-    mount_s: float,
-    total_s: float,
     mountpoint: Path,
+    pid: int,
+    seconds: Mapping[str, float],
     as_json: bool,
 ) -> None:
-    with ImageIndex.open(prepared.index_path) as index:
-        entries, total_bytes = index.entry_count, index.total_bytes
-    if not as_json:
-        click.echo(
-            f"{prepared.image.reference} is at {mountpoint}: {entries} entries, "
-            f"{human_bytes(total_bytes)}, {total_s:.2f} s, served by process {pid}"
-        )
+    if as_json:
+        print_json({**described(prepared, settings, **seconds), "front": "fuse", "pid": pid})
         return
-    print_json(
-        {
-            "image": str(prepared.image.reference),
-            "digest": prepared.image.digest,
-            "front": "fuse",
-            "entries": entries,
-            "bytes": total_bytes,
-            "layers": layer_rows(prepared, settings),
-            "seconds": {
-                "resolve": prepared.resolve_s,
-                "index": prepared.index_s,
-                "mount": mount_s,
-                "total": total_s,
-            },
-            "pid": pid,
-        }
+    entries, total_bytes = totals(prepared)
+    click.echo(
+        f"{prepared.image.reference} is at {mountpoint}: {entries} entries, "
+        f"{human_bytes(total_bytes)}, {seconds['total']:.2f} s, served by process {pid}"
     )
-
-
-def layer_rows(prepared: Prepared, settings: TierSettings) -> list[dict[str, object]]:
-    return [
-        {
-            "digest": one.layer.digest,
-            "cache_key": one.cache_key,
-            "media_type": one.layer.media_type,
-            "size": one.layer.size,
-            "payload_size": one.index.payload_bytes,
-            "complete": settings.layout.payload(one.cache_key).exists(),
-        }
-        for one in prepared.layers
-    ]

@@ -1,7 +1,8 @@
 """The options that commands share, and what they become: settings, read from their files.
 
-Each decorator adds its options to a click command; each `*_settings` function takes just
-those options by name. Files are read here, once, so that nothing below opens an option.
+Each decorator adds its options to a click command; `tier_settings` takes those of
+`root_option` and `image_options` by name. Files are read here, once, so that nothing below
+opens an option.
 """
 
 from collections.abc import Callable
@@ -27,6 +28,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
+def unseen_path(text: str) -> Path:
+    """A path that is not looked at: click.Path would ask a mount whose server is dead or frozen."""
+    if not text:
+        raise click.BadParameter("the path is empty")
+    return Path(text)
+
+
 def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     def decorate(command: F) -> F:
         for one in reversed(decorators):
@@ -36,9 +44,9 @@ def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-def _configure_logs(context: click.Context, _: click.Parameter, value: str) -> str:
+def _configure_logs(context: click.Context, option: click.Parameter, value: str) -> str:
     chosen = context.meta.setdefault("clipfs.logs", {"log_format": "text", "log_level": "info"})
-    chosen[_.name] = value
+    chosen[option.name] = value
     logs.configure(chosen["log_format"], chosen["log_level"])
     return value
 
@@ -79,6 +87,16 @@ def root_option(command: F) -> F:
         default=Path("/images"),
         show_default=True,
         help="Where payloads, indexes and state lie; shared by all images of the node.",
+    )(command)
+
+
+def front_option(command: F) -> F:
+    return click.option(
+        "--front",
+        type=click.Choice(["auto", "erofs", "fuse"]),
+        default="auto",
+        show_default=True,
+        help="How trees are shown; in this version auto is fuse.",
     )(command)
 
 
@@ -167,10 +185,19 @@ def content_cache_url(given: tuple[str, ...]) -> str | None:
         return None
     if len(given) > 1:
         raise errors.InvalidInput("--content-cache: this version takes one URL")
-    parts = urlsplit(given[0])
-    if parts.scheme != "http" or not parts.hostname or parts.path not in ("", "/"):
+    try:
+        parts = urlsplit(given[0])
+        good = parts.scheme == "http" and parts.hostname and parts.path in ("", "/")
+        _ = parts.port  # ValueError if it is no port
+    except ValueError:
+        good = False
+    if not good:
         raise errors.InvalidInput(
             f"--content-cache {given[0]}: this version takes http://host:port"
+        )
+    if "@" in parts.netloc:
+        raise errors.InvalidInput(
+            "--content-cache: no name or password here; say --content-cache-token-file"
         )
     return given[0].rstrip("/")
 
@@ -191,6 +218,6 @@ def chosen_platform(text: str | None) -> Platform:
 
 
 def check_front(front: str) -> None:
-    """In this version `auto` is `fuse`."""
+    """InvalidInput for a front that is to come; in this version `auto` is `fuse`."""
     if front == "erofs":
         raise errors.InvalidInput("--front erofs: this version serves by fuse only; use auto")

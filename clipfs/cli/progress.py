@@ -1,6 +1,7 @@
 """Progress of the layers' passes: bars on a terminal, elsewhere a log line every few seconds.
 
-rich is used only where there is a terminal: a mount by the driver must not pay for it.
+rich's bars are loaded only where there is a terminal: a mount by the driver must not pay for
+them.
 """
 
 import sys
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 import structlog
 
 from clipfs.image.model import Layer
-from clipfs.layer.passes import PassProgress
+from clipfs.layer.job import PassProgress
 
 log = structlog.get_logger()
 

@@ -35,7 +35,7 @@ def stats(root: Path, as_json: bool) -> None:
 
 
 def collected(layout: Layout) -> dict[str, Any]:
-    """The JSON of contract: sums on top, the living mounts with their own figures."""
+    """What --json prints: sums on top, the living mounts with their own figures."""
     return {
         **counters.sum_all(layout),
         "storing": storing_now(layout),

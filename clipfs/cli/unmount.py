@@ -14,7 +14,7 @@ SERVER_END_S = 10
 
 
 @click.command()
-@click.argument("mountpoint", type=click.Path(path_type=Path))
+@click.argument("mountpoint", type=options.unseen_path)
 @options.root_option
 @options.json_option
 @options.log_options

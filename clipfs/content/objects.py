@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from clipfs.content.connection import Connection, Request
+from clipfs.content.misses import Misses
 from clipfs.content.ranges import Unsatisfiable, parse_range
 from clipfs.content.store import Conflict, DigestMismatch, Found, Store, limit_of
 from clipfs.content.tokens import Tokens
@@ -29,6 +30,7 @@ class Objects:
     def __init__(self, store: Store, tokens: Tokens) -> None:
         self._store = store
         self._tokens = tokens
+        self._misses = Misses()
 
     async def respond(self, http: Connection, request: Request) -> None:
         if request.target == "/healthz" and request.method in ("GET", "HEAD"):
@@ -53,7 +55,8 @@ class Objects:
     async def _get(self, http: Connection, key: str, request: Request) -> None:
         found = self._store.find(key)
         if found is None:
-            log.debug("content not found", key=key)
+            say = log.warning if self._misses.add(key) else log.debug
+            say("content not found", key=key)
             return await http.answer(404, "content not found\n")
         try:
             await _send(http, found, request)
@@ -82,6 +85,7 @@ class Objects:
             log.warning("an object was not stored", key=key, error=str(error))
             return await http.answer(507, "the disk is full\n")
         if created:
+            self._misses.forget(key)
             log.debug(f"Added object: {key}")
         log.info(f"Store[OK] - [{key}]")
         await http.answer(201 if created else 200, "")

@@ -1,6 +1,7 @@
 """What a registry's 401 asks for, and the header that answers it.
 
-Pure: the challenge in, a plan out; the requests are `clipfs.image.registry`'s.
+Pure: a challenge, credentials or an answer in, a header out; the requests are
+`clipfs.image.registry`'s.
 Source: RFC 9110, "WWW-Authenticate"; distribution, "Token Authentication Specification".
 """
 

@@ -15,7 +15,7 @@ from typing import Self
 import msgspec
 
 from clipfs import errors
-from clipfs.image.reference import DOCKER_HUB
+from clipfs.image.reference import DOCKER_HUB, DOCKER_HUB_ALIASES
 
 MAX_CONFIG_BYTES = 1 << 20
 
@@ -83,6 +83,7 @@ class RegistryConfig:
         return msgspec.json.encode({"auths": auths})
 
     def for_repository(self, registry: str, repository: str) -> Credentials | None:
+        """What to show registry for repository; None if nothing is known for either."""
         parts = [registry, *repository.split("/")]
         for length in range(len(parts), 0, -1):
             found = self.by_place.get("/".join(parts[:length]))
@@ -106,7 +107,7 @@ def load_registry_config(path: Path) -> RegistryConfig:
 def _place(key: str) -> str:
     """`https://index.docker.io/v1/` -> docker.io; others lose scheme, /v1/, /v2/ and slash."""
     host, _, path = key.split("://", 1)[-1].rstrip("/").partition("/")
-    if host in ("index.docker.io", "registry-1.docker.io"):
+    if host in DOCKER_HUB_ALIASES:
         host = DOCKER_HUB
     return host if path in ("", "v1", "v2") else f"{host}/{path}"
 

@@ -173,9 +173,13 @@ def refusal(of: str, answer: Answer) -> errors.ClipError:
             "be no such repository"
         )
     if status == 403:
-        return errors.AccessDenied(f"{of}: the registry refuses{detail}")
+        return errors.AccessDenied(
+            f"{of}: the registry refuses{detail}; these credentials may not pull it"
+        )
     if status == 404:
-        return errors.ImageNotFound(f"{of}: no such image in the registry{detail}")
+        return errors.ImageNotFound(
+            f"{of}: no such image in the registry{detail}; check its name and its tag"
+        )
     advice = "; try again later" if status == 429 or status >= 500 else ""
     return errors.RegistryUnavailable(f"{of}: the registry answers {status}{detail}{advice}")
 
@@ -210,7 +214,7 @@ def _target(of: str, url: httpx.URL, answer: Answer) -> httpx.URL:
 def _unavailable(of: str, url: httpx.URL, error: BaseException) -> errors.RegistryUnavailable:
     reason = printable(_reason(error))
     host = printable(url.netloc.decode())
-    hint = ""
+    hint = "; is it up, and can this node reach it?"
     if url.scheme == "https" and _NOT_TLS.search(reason):
         hint = f"; if it speaks plain HTTP, say --plain-http {host}"
     return errors.RegistryUnavailable(f"{of}: no answer from {host}: {reason}{hint}")

@@ -59,7 +59,7 @@ class _Platform(msgspec.Struct, frozen=True):
     variant: str | None = None
 
 
-class _Descriptor(msgspec.Struct, frozen=True, rename="camel"):
+class _RawDescriptor(msgspec.Struct, frozen=True, rename="camel"):
     media_type: str
     digest: str
     size: Size
@@ -72,9 +72,9 @@ class _Document(msgspec.Struct, frozen=True, rename="camel"):
     schema_version: int
     media_type: str | None = None
     artifact_type: str | None = None
-    manifests: list[_Descriptor] | None = None
-    config: _Descriptor | None = None
-    layers: list[_Descriptor] | None = None
+    manifests: list[_RawDescriptor] | None = None
+    config: _RawDescriptor | None = None
+    layers: list[_RawDescriptor] | None = None
 
 
 class _RootFs(msgspec.Struct, frozen=True):
@@ -86,8 +86,8 @@ class _Config(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Child:
-    """A document that another one names."""
+class Descriptor:
+    """What one document says of another, or of a layer's blob: its kind, digest and bytes."""
 
     media_type: str
     digest: Digest
@@ -98,12 +98,14 @@ class Child:
 class Manifest:
     """An image manifest: its config, and its layers without their diff_ids."""
 
-    config: Child
-    layers: tuple[Child, ...]
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
 
 
-def parse_document(data: bytes, *, media_type: str, of: str, wanted: Platform) -> Child | Manifest:
-    """The child for the wanted platform if data is an index, else the manifest that it is.
+def parse_document(
+    data: bytes, *, media_type: str, of: str, wanted: Platform
+) -> Descriptor | Manifest:
+    """The descriptor for the wanted platform if data is an index, else the manifest that it is.
 
     media_type  as the registry or the parent says it
     of          what data is, for errors
@@ -156,19 +158,19 @@ def _is_index(document: _Document, media_type: str, of: str) -> bool:
     return says_index
 
 
-def _chosen(children: list[_Descriptor], of: str, wanted: Platform) -> Child:
+def _chosen(children: list[_RawDescriptor], of: str, wanted: Platform) -> Descriptor:
     offered = [_platform(child) for child in children]
-    place = platforms.choose(wanted, offered)
-    if place is None:  # what names no platform is for any: data, for example
-        place = next((n for n, child in enumerate(children) if child.platform is None), None)
-    if place is None:
+    position = platforms.choose(wanted, offered)
+    if position is None:  # what names no platform is for any: data, for example
+        position = next((n for n, child in enumerate(children) if child.platform is None), None)
+    if position is None:
         names = sorted({str(one)[:40] for one in offered if one})[:20]
         there = ", ".join(ascii(name)[1:-1] for name in names) or "none"
         raise errors.ImageNotFound(f"{of}: no image for {wanted}; there are: {there}")
-    return _child(children[place], of)
+    return _descriptor(children[position], of)
 
 
-def _platform(child: _Descriptor) -> Platform | None:
+def _platform(child: _RawDescriptor) -> Platform | None:
     one = child.platform
     if one is None or not one.os or one.os == "unknown":  # attestations say unknown/unknown
         return None
@@ -197,13 +199,13 @@ def _manifest(document: _Document, of: str) -> Manifest:
                 f"{of}: the layer media type {layer.media_type[:100]!r} is not supported"
             )
     return Manifest(
-        config=_child(document.config, of),
-        layers=tuple(_child(layer, of) for layer in document.layers),
+        config=_descriptor(document.config, of),
+        layers=tuple(_descriptor(layer, of) for layer in document.layers),
     )
 
 
-def _child(descriptor: _Descriptor, of: str) -> Child:
-    return Child(
+def _descriptor(descriptor: _RawDescriptor, of: str) -> Descriptor:
+    return Descriptor(
         media_type=descriptor.media_type,
         digest=parse_digest(descriptor.digest, of=of),
         size=descriptor.size,

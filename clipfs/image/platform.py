@@ -50,17 +50,17 @@ def host_platform() -> Platform:
 
 
 def choose(wanted: Platform, offered: Sequence[Platform | None]) -> int | None:
-    """The place in offered of the first match; a variant that is left open is the default one.
+    """The position in offered of the first match; a variant that is left open is the default one.
 
     Where wanted names no variant, any is better than none.
     """
     close = [
-        (place, one)
-        for place, one in enumerate(offered)
+        (position, one)
+        for position, one in enumerate(offered)
         if one and (one.os, one.architecture) == (wanted.os, wanted.architecture)
     ]
     default = _DEFAULT_VARIANTS.get(wanted.architecture)
-    for place, one in close:
+    for position, one in close:
         if (one.variant or default) == (wanted.variant or default):
-            return place
+            return position
     return close[0][0] if close and wanted.variant is None else None

@@ -16,6 +16,10 @@ from clipfs import errors
 from clipfs.image.digest import Digest, is_digest
 
 DOCKER_HUB = "docker.io"
+DOCKER_HUB_HOST = "registry-1.docker.io"
+"""Where its registry answers; docker.io itself is a name only."""
+
+DOCKER_HUB_ALIASES = ("index.docker.io", DOCKER_HUB_HOST)
 DEFAULT_TAG = "latest"
 MAX_NAME_BYTES = 255
 
@@ -84,7 +88,7 @@ def _split_host(name: str) -> tuple[str, str]:
     if slash and (
         any(sign in first for sign in ".:[") or first.lower() != first or first == "localhost"
     ):
-        host = DOCKER_HUB if first in ("index.docker.io", "registry-1.docker.io") else first
+        host = DOCKER_HUB if first in DOCKER_HUB_ALIASES else first
         return host, rest
     return DOCKER_HUB, name
 

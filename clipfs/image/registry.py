@@ -23,22 +23,20 @@ from clipfs.image.http import Answer, Wire, refusal, same_origin
 from clipfs.image.manifest import (
     ACCEPT,
     MAX_DOCUMENT_BYTES,
-    Child,
+    Descriptor,
     Manifest,
     parse_config,
     parse_document,
 )
 from clipfs.image.model import BlobSource, Image, Layer
 from clipfs.image.platform import Platform
-from clipfs.image.reference import DOCKER_HUB, Reference
+from clipfs.image.reference import DOCKER_HUB, DOCKER_HUB_HOST, Reference
 
 MAX_INDEX_DEPTH = 3
 """Indexes in indexes: the specification allows them, nobody nests deeper."""
 
 PROBE_BYTES = 1 << 16
 """Of the answer to a probe only its error is read, and few errors are longer."""
-
-_HUB_HOST = "registry-1.docker.io"
 
 
 class Registry:
@@ -87,7 +85,7 @@ class Registry:
             raise refusal(str(reference), answer)
         return BlobSource(url=str(answer.request.url), headers=answer.authorization)
 
-    async def _child(self, reference: Reference, kind: str, child: Child) -> bytes:
+    async def _child(self, reference: Reference, kind: str, child: Descriptor) -> bytes:
         data, _, _ = await self._document(reference, kind, child.digest, child.digest)
         if len(data) != child.size:
             raise errors.CorruptImage(
@@ -126,7 +124,7 @@ class Registry:
     ) -> Answer:
         """GET from the registry; answers its challenge once, and no other host's."""
         of, place = str(reference), (reference.registry, reference.repository)
-        host = _HUB_HOST if reference.registry == DOCKER_HUB else reference.registry
+        host = DOCKER_HUB_HOST if reference.registry == DOCKER_HUB else reference.registry
         url = self._wire.url(host, f"/v2/{reference.repository}/{kind}/{version}")
         if place in self._authorization:
             headers = {**headers, "Authorization": self._authorization[place]}

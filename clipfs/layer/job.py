@@ -21,14 +21,21 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     headers: dict[str, str]
     payload_fd: int
-    ca_file: str | None = None
     map_fd: int | None = None
     chunk_digests: bytes | None = None
 
 
-class Progress(msgspec.Struct, frozen=True):
+class PassProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A report line: blob bytes downloaded, payload bytes written (in a fill: verified)."""
 
-    downloaded: int
-    payload: int
-    warning: str | None = None
+    downloaded_bytes: int
+    payload_bytes: int
+
+
+class PassWarning(msgspec.Struct, frozen=True, tag=True):
+    """A report line: what is odd about the blob, though the pass goes on."""
+
+    text: str
+
+
+Report = PassProgress | PassWarning

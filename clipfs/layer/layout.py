@@ -6,11 +6,16 @@ partial/sha256_<layer>.first        one that a first pass writes: unverified unt
 index/sha256_<layer>.v1.toc         layer index
 index/sha256_<manifest>.v1.erofs    image index
 index/key                           the node's own signing key, where none was given
-run/                                state of mounts and volumes; may go when nothing is mounted
+run/                                state; may go when nothing is mounted:
+    mounts/  log/  counters/        of the servers of images
+    images/  volumes/  driver.lock  of the CSI driver
+    storing/  <layer>.fill          layers on their way to the content cache, or to this disk
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from clipfs.layer.index import VERSION
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,7 @@ class Layout:
         return self.partial / f"{key}.chunks"
 
     def layer_index(self, key: str) -> Path:
-        return self.index / f"{key}.v1.toc"
+        return self.index / layer_index_name(key)
 
     def image_index(self, key: str) -> Path:
         return self.index / f"{key}.v1.erofs"
@@ -57,3 +62,8 @@ class Layout:
         """Create the folders that are missing, private to root: payloads may be secrets."""
         for folder in (self.cache, self.partial, self.index, self.run):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def layer_index_name(key: str) -> str:
+    """What a layer's index is called, below `index/` as in the content cache."""
+    return f"{key}.v{VERSION}.toc"

@@ -24,10 +24,10 @@ from typing import Self
 from clipfs.layer.durable import sync_folder, write_all
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import Layout
+from clipfs.processes import boot_id
 
 MAP_HEADER_BYTES = 64
 MAP_MAGIC = b"CLIPMAP1"
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _ABSENT_RUN = re.compile(rb"\x00+")
 _WRITTEN_RUN = re.compile(rb"\x01+")
 
@@ -111,14 +111,14 @@ class Partial:
         sync_folder(self._layout.partial)
 
     def _open_map(self) -> None:
-        header = MAP_MAGIC + boot_id().encode() + self.payload_bytes.to_bytes(8, "little")
+        length = self.payload_bytes.to_bytes(8, "little")
+        header = MAP_MAGIC + boot_id().encode() + length
         found = os.pread(self.map_fd, len(header), 0)
         is_ours = os.fstat(self.payload_fd).st_size == self.payload_bytes
         if found == header and is_ours:
             return
-        is_ours &= (
-            found[:8] == MAP_MAGIC and found[-8:] == header[-8:] and len(found) == len(header)
-        )
+        is_whole = len(found) == len(header)
+        is_ours &= is_whole and found.startswith(MAP_MAGIC) and found.endswith(length)
         if not is_ours:
             os.ftruncate(self.map_fd, 0)
             os.fdatasync(self.map_fd)
@@ -186,8 +186,3 @@ def _same_file(path: Path, fd: int) -> bool:
         return os.path.samestat(os.stat(path), os.fstat(fd))
     except FileNotFoundError:
         return False
-
-
-def boot_id() -> str:
-    """This boot's id, 36 characters: what an earlier boot said no longer holds."""
-    return _BOOT_ID.read_text().strip()

@@ -6,7 +6,6 @@ the result (`clipfs.tiers.registry`).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
@@ -14,7 +13,7 @@ from clipfs import errors
 from clipfs.image.model import BlobSource, Layer
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import LayerIndex
-from clipfs.layer.job import WORKER, Job, Progress
+from clipfs.layer.job import WORKER, Job, PassProgress, PassWarning, Report
 from clipfs.layer.process import run_worker
 
 WORKER_MEMORY_BYTES = 1 << 30
@@ -34,21 +33,11 @@ class PassRequest:
     payload_fd: int
     map_fd: int | None = None
     index: LayerIndex | None = None
-    ca_file: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassProgress:
-    """Blob bytes downloaded; payload bytes written (in a fill: verified) so far."""
-
-    downloaded_bytes: int
-    payload_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassResult:
     index: LayerIndex
-    downloaded_bytes: int
     warnings: tuple[str, ...]
 
 
@@ -63,11 +52,11 @@ async def run_pass(
     warnings: list[str] = []
 
     def on_line(line: bytes) -> None:
-        said = msgspec.json.decode(line, type=Progress)
-        if said.warning is not None:
-            warnings.append(said.warning)
+        said: Report = msgspec.json.decode(line, type=Report)
+        if isinstance(said, PassWarning):
+            warnings.append(said.text)
         else:
-            on_progress(PassProgress(downloaded_bytes=said.downloaded, payload_bytes=said.payload))
+            on_progress(said)
 
     fds = [fd for fd in (request.payload_fd, request.map_fd) if fd is not None]
     content = await run_worker(
@@ -76,7 +65,7 @@ async def run_pass(
     index = layer_index.decode(content)
     if index is None:
         raise errors.NodeFault(f"layer {request.layer.digest}: the worker's index is malformed")
-    return PassResult(index=index, downloaded_bytes=request.layer.size, warnings=tuple(warnings))
+    return PassResult(index=index, warnings=tuple(warnings))
 
 
 def _job(request: PassRequest) -> bytes:
@@ -89,7 +78,6 @@ def _job(request: PassRequest) -> bytes:
             url=request.source.url,
             headers=request.source.headers,
             payload_fd=request.payload_fd,
-            ca_file=str(request.ca_file) if request.ca_file else None,
             map_fd=request.map_fd,
             chunk_digests=request.index.chunk_digests if request.index else None,
         )

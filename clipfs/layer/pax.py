@@ -65,6 +65,7 @@ def time_of(value: bytes) -> tuple[int, int]:
 
 
 def number_of(key: bytes, value: bytes) -> int:
+    """A record's whole number, not below 0; CorruptImage names its key if it is none."""
     text = value.decode("ascii", "replace").strip()
     if not text.isdecimal() or len(text) > _MAX_DIGITS:
         raise errors.CorruptImage(f"tar: PAX {key.decode()} {text[:40]!r} is not a number")

@@ -42,7 +42,9 @@ class KeyRing:
         try:
             keys = tuple(line for line in path.read_bytes().splitlines() if line)
         except OSError as error:
-            raise errors.InvalidInput(f"index key file {path}: {error.strerror}") from error
+            raise errors.InvalidInput(
+                f"index key file {path}: {error.strerror}; name a file with one key a line"
+            ) from error
         if not keys:
             raise errors.InvalidInput(f"index key file {path} holds no key; one key a line")
         return cls(keys)

@@ -5,7 +5,7 @@ Not here: the request itself (`clipfs.layer.download`); what the bytes mean (`co
 
 import hashlib
 import threading
-from pathlib import Path
+from contextlib import closing
 
 from clipfs import errors
 from clipfs.image.digest import Digest
@@ -58,16 +58,15 @@ class Source:
 
     def _read_blob(self) -> None:
         job = self._job
-        ca_file = Path(job.ca_file) if job.ca_file else None
-        blob = Download(job.url, job.headers, ca_file=ca_file, digest=Digest(job.digest))
-        while piece := blob.read(READ_BYTES):
-            self._hash.update(piece)
-            self.downloaded += len(piece)
-            if self.downloaded > job.size:
-                raise errors.CorruptImage(
-                    f"the registry sends more than the {job.size} bytes that it should have"
-                )
-            self._pipe.put(piece)
+        with closing(Download(job.url, job.headers, digest=Digest(job.digest))) as blob:
+            while piece := blob.read(READ_BYTES):
+                self._hash.update(piece)
+                self.downloaded += len(piece)
+                if self.downloaded > job.size:
+                    raise errors.CorruptImage(
+                        f"the registry sends more than the {job.size} bytes that it should have"
+                    )
+                self._pipe.put(piece)
         if self.downloaded < job.size:
             raise errors.RegistryUnavailable(
                 f"blob {job.digest}: the registry ended it after {self.downloaded} of "

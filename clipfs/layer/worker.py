@@ -19,7 +19,7 @@ from clipfs.layer import index as layer_index
 from clipfs.layer.child import report, worker_main
 from clipfs.layer.chunks import ChunkWriter
 from clipfs.layer.codec import Bound, inflated
-from clipfs.layer.job import Job, Progress
+from clipfs.layer.job import Job, PassProgress, PassWarning
 from clipfs.layer.pipeline import Stage
 from clipfs.layer.source import Source
 from clipfs.layer.tar import TarParser
@@ -35,10 +35,14 @@ def run_pass(job: Job) -> bytes:
 
 def _passed(job: Job) -> bytes:
     source, parser, bound = Source(job), TarParser(), Bound(job.size)
-    writer = ChunkWriter(job, on_written=lambda n: report(Progress(source.downloaded, n)))
+
+    def on_written(payload_bytes: int) -> None:
+        report(PassProgress(downloaded_bytes=source.downloaded, payload_bytes=payload_bytes))
+
+    writer = ChunkWriter(job, on_written=on_written)
     payload_hash = hashlib.sha256()
     stages = [Stage(payload_hash.update), Stage(writer.take)]
-    for piece in inflated(source, warn=lambda words: report(Progress(0, 0, words))):
+    for piece in inflated(source, warn=lambda text: report(PassWarning(text))):
         bound.add(len(piece))
         for stage in stages:
             stage.put(piece)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clipfs.layer.layout import Layout
-from clipfs.mount.processes import is_alive, start_time
+from clipfs.processes import is_running, name_of
 from clipfs.tiers.tier import TierName
 
 TIERS: tuple[TierName, ...] = ("disk", "content_cache", "registry")
@@ -43,8 +43,7 @@ class Counters:
 def open_own(layout: Layout) -> Iterator[Counters]:
     """Count for this process while the block runs, then leave the sum behind."""
     folder = _folder(layout)
-    pid = os.getpid()
-    path = folder / f"{pid}.{start_time(pid)}"
+    path = folder / name_of(os.getpid())
     with path.open("w+b") as file:
         file.write(bytes(_NUMBERS.size))
         file.flush()
@@ -64,7 +63,7 @@ def sum_all(layout: Layout) -> Figures:
     folder = _folder(layout)
     with _locked(folder) as ended:
         for path in _files(folder):
-            if not _is_running(path):
+            if not is_running(path.name):
                 _fold(path, ended)
         total = _read(ended)
         for path in _files(folder):
@@ -74,8 +73,7 @@ def sum_all(layout: Layout) -> Figures:
 
 def of(layout: Layout, pid: int) -> Figures:
     """The numbers of a living process; zeros if it does not count."""
-    path = _folder(layout) / f"{pid}.{start_time(pid)}"
-    return _figures(_read(path))
+    return _figures(_read(_folder(layout) / name_of(pid)))
 
 
 def _folder(layout: Layout) -> Path:
@@ -109,11 +107,6 @@ def _read(path: Path) -> Sequence[int]:
     with contextlib.suppress(FileNotFoundError):
         data = path.read_bytes()
     return _NUMBERS.unpack(data[: _NUMBERS.size].ljust(_NUMBERS.size, b"\0"))
-
-
-def _is_running(path: Path) -> bool:
-    pid, _, started = path.name.partition(".")
-    return started.isdecimal() and is_alive(int(pid), int(started))
 
 
 def _figures(numbers: Sequence[int]) -> Figures:

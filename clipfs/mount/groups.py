@@ -8,14 +8,12 @@ from clipfs import errors
 
 @contextmanager
 def lone_error_unwrapped() -> Iterator[None]:
-    """Raise the first ClipError of a group in the group's stead; any bug in it comes first."""
+    """Raise, in a group's stead, its one error, or the first if all of them are ClipErrors."""
     try:
         yield
     except BaseExceptionGroup as group:
         leaves = list(_leaves(group))
-        if all(isinstance(leaf, errors.ClipError) for leaf in leaves):
-            raise leaves[0] from None
-        if len(leaves) == 1:
+        if len(leaves) == 1 or all(isinstance(leaf, errors.ClipError) for leaf in leaves):
             raise leaves[0] from None
         raise
 

@@ -11,7 +11,8 @@ from clipfs.mount.mountinfo import mounts_at
 
 def real_mountpoint(path: Path) -> Path:
     """path as mountinfo writes it: absolute, free of symlinks; a mount is never looked into."""
-    place = Path(os.path.realpath(path.absolute().parent)) / path.name
+    path = path.absolute()  # first: `.` has neither a name nor a parent of its own
+    place = Path(os.path.realpath(path.parent)) / path.name
     if path.name != ".." and mounts_at(place):
         return place
     return Path(os.path.realpath(place))

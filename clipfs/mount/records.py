@@ -14,9 +14,8 @@ import msgspec
 
 from clipfs.layer.durable import write_atomically
 from clipfs.layer.layout import Layout
-from clipfs.layer.partial import boot_id
 from clipfs.mount.mountinfo import Mount, read_mounts
-from clipfs.mount.processes import is_alive, start_time
+from clipfs.processes import boot_id, is_alive, start_time
 
 FSTYPE = "fuse.clip"
 

@@ -7,7 +7,8 @@ mount(2), so that whoever comes after a crash knows what to clean up.
 
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ STORE_GRACE_S = 300
 
 
 @dataclass(frozen=True, slots=True)
-class ChainPayload:
+class ChainPayloads:
     """The front's view of the bytes: layers by their place in the image."""
 
     chain: TierChain
@@ -65,8 +66,8 @@ async def serve(
                 settings, registry, prepared.image.reference, hooks=hooks, to_store=to_store
             ) as tiers,
         ):
-            payload = ChainPayload(tiers.chain, prepared.layers)
-            await _serve_mount(prepared, settings.layout, mountpoint, payload, on_ready)
+            payloads = ChainPayloads(tiers.chain, prepared.layers)
+            await _serve_mount(prepared, settings.layout, mountpoint, payloads, on_ready)
             if tiers.storer is not None:
                 with trio.move_on_after(STORE_GRACE_S):
                     await tiers.storer.drain()
@@ -77,7 +78,7 @@ async def _serve_mount(
     prepared: Prepared,
     layout: Layout,
     mountpoint: Path,
-    payload: ChainPayload,
+    payloads: ChainPayloads,
     on_ready: Callable[[], None],
 ) -> None:
     record = records.new_mount(
@@ -88,35 +89,43 @@ async def _serve_mount(
         index_key=cache_key(prepared.image.digest),
     )
     store = records.mounts(layout)
-    store.write(record.id, record)
     fd = device.open_fuse()
     try:
+        store.write(record.id, record)
         device.mount_fuse(fd, mountpoint, source=str(prepared.image.reference))
-        mounted = mounts_at(mountpoint)[-1].device
-        device.raise_read_ahead(mounted)
-        store.write(record.id, msgspec.structs.replace(record, device=mounted))
-        with ImageIndex.open(prepared.index_path) as index:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_unmount_on_signal, mountpoint)
-                await nursery.start(_serve_and_end, nursery, index, payload, fd)
-                on_ready()
-    except BaseException:
-        syscalls.detach(mountpoint)
-        raise
+        with _detached_if_it_raises(mountpoint):
+            mounted = mounts_at(mountpoint)[-1].device
+            device.raise_read_ahead(mounted)
+            store.write(record.id, msgspec.structs.replace(record, device=mounted))
+            with ImageIndex.open(prepared.index_path) as index:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_unmount_on_signal, mountpoint)
+                    await nursery.start(_serve_and_end, nursery, index, payloads, fd)
+                    on_ready()
     finally:
         os.close(fd)
         store.remove(record.id)
 
 
+@contextmanager
+def _detached_if_it_raises(mountpoint: Path) -> Iterator[None]:
+    """A mount that nobody will serve is taken away; one that was never made is not ours to."""
+    try:
+        yield
+    except BaseException:
+        syscalls.detach(mountpoint)
+        raise
+
+
 async def _serve_and_end(
     nursery: trio.Nursery,
     index: ImageIndex,
-    payload: ChainPayload,
+    payloads: ChainPayloads,
     fd: int,
     *,
     task_status: trio.TaskStatus[None],
 ) -> None:
-    await serve_front(index, payload, fd, task_status=task_status)
+    await serve_front(index, payloads, fd, task_status=task_status)
     nursery.cancel_scope.cancel()
 
 

@@ -31,12 +31,14 @@ class Breaker:
         return True
 
     def succeeded(self) -> None:
+        """Say that a request was answered: from now on all are allowed."""
         if self._wait_s:
             log.info("content cache is back")
         self._until = self._wait_s = 0
         self._trying = False
 
     def failed(self, reason: str) -> None:
+        """Say that a request was not: none is allowed until the wait, now longer, is over."""
         if self._wait_s and not self._trying:
             return  # one of many requests that the same outage has met
         if not self._wait_s:

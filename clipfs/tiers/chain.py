@@ -31,7 +31,7 @@ class TierChain:
         for tier in self._far:
             index = await tier.load_index(layer)
             if index is not None:
-                if tier.name != "registry":  # a pass has saved its own
+                if not tier.fills_disk:
                     self._disk.save_index(layer, index)
                 return index
         raise errors.RegistryUnavailable(f"layer {layer.digest}: no tier has its index")
@@ -67,7 +67,7 @@ class TierChain:
             data = await tier.read(layer, extent)
             if data is None:
                 continue
-            if tier.name != "registry":  # a fill writes its own chunks
+            if not tier.fills_disk:
                 self._disk.write(layer, chunks, data)
             return
         raise errors.RegistryUnavailable(f"layer {layer.layer.digest}: no tier has its bytes")

@@ -14,10 +14,11 @@ import structlog
 
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
+from clipfs.layer.layout import layer_index_name
 from clipfs.layer.seal import KeyRing
+from clipfs.layer.sealed_index import open_index
 from clipfs.tiers.content_client import ContentCache, ContentCacheDown
-from clipfs.tiers.disk import open_index
-from clipfs.tiers.tier import Extent, IndexedLayer, Payload, TierName
+from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 from clipfs.tiers.verify import first_wrong_chunk
 
 log = structlog.get_logger()
@@ -30,14 +31,10 @@ def page_key(cache_key: str, page: int) -> str:
     return f"{cache_key}/{page:06d}"
 
 
-def index_key(cache_key: str) -> str:
-    return f"{cache_key}.v1.toc"
-
-
 class ContentCacheTier:
     """Layers in the content cache; `keys` open the indexes that nodes sealed."""
 
-    name: TierName = "content_cache"
+    fills_disk = False
 
     def __init__(
         self,
@@ -52,40 +49,40 @@ class ContentCacheTier:
         self._on_received = on_received
 
     async def load_index(self, layer: Layer) -> LayerIndex | None:
-        words = {"layer": layer.digest, "cache_key": layer.cache_key}
-        log.debug("Trying ContentCache range read", **words)
+        fields = {"layer": layer.digest, "cache_key": layer.cache_key}
+        log.debug("Trying ContentCache range read", **fields)
         begin = time.perf_counter()
-        sealed = await self._get(index_key(layer.cache_key), None)
+        sealed = await self._get(layer_index_name(layer.cache_key), None)
         found = open_index(bytes(sealed), layer, self._keys) if sealed is not None else None
         if sealed is None or found is None:
             if sealed is not None:
-                log.warning("layer index from the content cache does not verify", **words)
-            log.debug("ContentCache miss - will decompress from OCI", **words)
+                log.warning("layer index from the content cache does not verify", **fields)
+            log.debug("ContentCache miss - will decompress from OCI", **fields)
             return None
         log.debug(
             "CONTENT CACHE HIT - range read from remote",
-            **words,
+            **fields,
             bytes_read=len(sealed),
             duration=time.perf_counter() - begin,
         )
         return found[0]
 
     async def read(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
-        words = {
+        fields = {
             "layer": layer.layer.digest,
             "cache_key": layer.cache_key,
             "offset": extent.offset,
             "length": extent.length,
         }
-        log.debug("Trying ContentCache range read", **words)
+        log.debug("Trying ContentCache range read", **fields)
         begin = time.perf_counter()
         data = await self._read_chunks(layer, extent.chunks())
         if data is None:
-            log.debug("ContentCache miss - will decompress from OCI", **words)
+            log.debug("ContentCache miss - will decompress from OCI", **fields)
             return None
         log.debug(
             "CONTENT CACHE HIT - range read from remote",
-            **words,
+            **fields,
             bytes_read=len(data),
             duration=time.perf_counter() - begin,
         )

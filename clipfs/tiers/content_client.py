@@ -69,6 +69,9 @@ class ContentCache:
     def __init__(self, url: str, token: str | None) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
+        self._token_advice = (
+            "the token is wrong" if token else "it wants a token, see --content-cache-token-file"
+        )
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         self._common = f"Host: {parts.netloc}\r\n{authorization}"
         self._idle: list[_Kept] = []
@@ -146,7 +149,7 @@ class ContentCache:
         except (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.ProtocolError) as error:
             raise self._broken(str(error) or type(error).__name__) from error
         if answer.status == 401:
-            raise self._broken(f"{request.method} answered 401: the token is wrong")
+            raise self._broken(f"{request.method} answered 401: {self._token_advice}")
         if answer.status >= 500 and answer.status != 507:
             raise self._broken(f"{request.method} answered {answer.status}")
         return answer

@@ -20,23 +20,21 @@ import trio
 
 from clipfs import errors
 from clipfs.image.model import Layer
-from clipfs.layer import index as layer_index
 from clipfs.layer.durable import write_atomically
 from clipfs.layer.index import LayerIndex
 from clipfs.layer.layout import Layout
 from clipfs.layer.partial import Partial
 from clipfs.layer.seal import KeyRing
-from clipfs.tiers.tier import Extent, IndexedLayer, Payload, TierName
+from clipfs.layer.sealed_index import open_index, seal_index
+from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 
 log = structlog.get_logger()
-
-INDEX_KIND = "toc"
 
 
 class DiskTier:
     """One node's `--root`, as seen by one process; open it with `DiskTier.open`."""
 
-    name: TierName = "disk"
+    fills_disk = True
 
     def __init__(
         self, layout: Layout, keys: KeyRing, nursery: trio.Nursery, on_read: Callable[[int], None]
@@ -178,24 +176,6 @@ class DiskTier:
             return None
         self._complete[layer.cache_key] = fd
         return fd
-
-
-def open_index(sealed: bytes, layer: Layer, keys: KeyRing) -> tuple[LayerIndex, bool] | None:
-    """The index of just this layer and whether to seal it anew; None if anything is wrong."""
-    opened = keys.open(sealed, kind=INDEX_KIND, version=layer_index.VERSION, name=layer.cache_key)
-    index = layer_index.decode(opened.content) if opened else None
-    if opened is None or index is None or index.diff_id != layer.diff_id:
-        return None
-    return index, opened.renew
-
-
-def seal_index(index: LayerIndex, layer: Layer, keys: KeyRing) -> bytes:
-    return keys.seal(
-        layer_index.encode(index),
-        kind=INDEX_KIND,
-        version=layer_index.VERSION,
-        name=layer.cache_key,
-    )
 
 
 async def _read_exactly(fd: int, extent: Extent) -> Payload | None:

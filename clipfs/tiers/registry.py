@@ -20,10 +20,11 @@ from clipfs.image.model import BlobSource, Layer
 from clipfs.image.reference import Reference
 from clipfs.image.registry import Registry
 from clipfs.layer.index import LayerIndex
+from clipfs.layer.job import PassProgress
 from clipfs.layer.partial import fill_lock, publish_first_pass
-from clipfs.layer.passes import PassProgress, PassRequest, PassResult, run_pass
+from clipfs.layer.passes import PassRequest, PassResult, run_pass
 from clipfs.tiers.disk import DiskTier
-from clipfs.tiers.tier import Extent, IndexedLayer, Payload, TierName
+from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 
 log = structlog.get_logger()
 
@@ -56,7 +57,7 @@ class RegistryHooks:
 class RegistryTier:
     """Reads layers of one image; fills run in `nursery`, which must outlive every read."""
 
-    name: TierName = "registry"
+    fills_disk = True
 
     def __init__(
         self,
@@ -194,12 +195,12 @@ class RegistryTier:
                 layer=layer, source=source, payload_fd=payload_fd, map_fd=map_fd, index=index
             )
             result = await run_pass(request, on_progress=on_progress)
-        self._hooks.on_read(result.downloaded_bytes - seen.downloaded_bytes)
+        self._hooks.on_read(layer.size - seen.downloaded_bytes)
         log.info(
             "Layer decompressed and cached to disk",
             layer=layer.digest,
             cache_key=layer.cache_key,
-            bytes_read=result.downloaded_bytes,
+            bytes_read=layer.size,
             decompressed_bytes=result.index.payload_bytes,
             duration=time.perf_counter() - begin,
         )

@@ -16,8 +16,8 @@ from clipfs.image.credentials import RegistryConfig
 from clipfs.image.model import Layer
 from clipfs.image.reference import Reference
 from clipfs.image.registry import Registry
+from clipfs.layer.job import PassProgress
 from clipfs.layer.layout import Layout
-from clipfs.layer.passes import PassProgress
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.chain import TierChain
 from clipfs.tiers.content_cache import ContentCacheTier

@@ -12,6 +12,7 @@ import trio
 
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
+from clipfs.processes import is_running, name_of
 from clipfs.tiers.content_client import ContentCache
 from clipfs.tiers.storing import store_layer
 from clipfs.tiers.tier import IndexedLayer
@@ -63,7 +64,7 @@ def note_storing(layout: Layout, key: str) -> None:
     """Say that this process stores the layer, or means to."""
     marker = _marker(layout, key)
     marker.parent.mkdir(mode=0o700, exist_ok=True)
-    marker.write_text(f"{os.getpid()}\n")
+    marker.write_text(name_of(os.getpid()) + "\n")
 
 
 def storing_now(layout: Layout) -> list[str]:
@@ -92,6 +93,6 @@ def _markers(layout: Layout) -> list[Path]:
 
 def _is_alive(marker: Path) -> bool:
     try:
-        return Path("/proc", marker.read_text().strip() or "0").exists()
+        return is_running(marker.read_text().strip())
     except FileNotFoundError:
         return False

@@ -13,10 +13,11 @@ import structlog
 import trio
 
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
+from clipfs.layer.layout import layer_index_name
 from clipfs.layer.seal import KeyRing
-from clipfs.tiers.content_cache import PAGE_BYTES, index_key, page_key
+from clipfs.layer.sealed_index import seal_index
+from clipfs.tiers.content_cache import PAGE_BYTES, page_key
 from clipfs.tiers.content_client import ContentCache, ContentCacheDown
-from clipfs.tiers.disk import seal_index
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tiers.verify import first_wrong_chunk
 
@@ -30,20 +31,20 @@ async def store_layer(
     cache: ContentCache, keys: KeyRing, layer: IndexedLayer, payload: Path
 ) -> bool:
     """Whether the layer is in the content cache now; a failure is a warning, never an error."""
-    words = {"layer": layer.layer.digest, "cache_key": layer.cache_key}
-    log.info("Storing decompressed layer in ContentCache (async)", **words)
+    fields = {"layer": layer.layer.digest, "cache_key": layer.cache_key}
+    log.info("Storing decompressed layer in ContentCache (async)", **fields)
     begin = time.perf_counter()
     try:
         with payload.open("rb") as file:
             await _store_pages(cache, layer, file.fileno())
         sealed = seal_index(layer.index, layer.layer, keys)
-        await cache.put(index_key(layer.cache_key), sealed)
+        await cache.put(layer_index_name(layer.cache_key), sealed)
     except (ContentCacheDown, OSError) as error:
-        log.warning("layer was not stored in ContentCache", **words, error=str(error))
+        log.warning("layer was not stored in ContentCache", **fields, error=str(error))
         return False
     log.info(
         "Successfully stored decompressed layer in ContentCache",
-        **words,
+        **fields,
         stored_hash=layer.cache_key,
         bytes=layer.index.payload_bytes,
         duration=time.perf_counter() - begin,

@@ -47,7 +47,8 @@ class Tier(Protocol):
     """One place where a layer's bytes may be."""
 
     @property
-    def name(self) -> TierName: ...
+    def fills_disk(self) -> bool:
+        """Whether it writes what it delivers to the node's disk, or leaves that to the chain."""
 
     async def load_index(self, layer: Layer) -> LayerIndex | None:
         """The layer's index, verified; None if this tier does not hold it."""

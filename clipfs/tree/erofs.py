@@ -44,8 +44,6 @@ CHUNK_INDEXES = 0x20
 CHUNK_INDEX = struct.Struct("<HHI")
 """advise (0), device id from 1, block"""
 
-MAX_CHUNK_BITS = BLOCK_BITS + 31
-
 DIRENT = struct.Struct("<QHBB")
 """nid, nameoff, file type, reserved"""
 

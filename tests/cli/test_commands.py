@@ -1,4 +1,4 @@
-"""The installed `clipfs`: options, JSON, exit codes, logs, as contract.md words them."""
+"""The installed `clipfs`: options, JSON, exit codes and logs, word for word."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.cli.conftest import HOSTILE, Small
-from tests.mount.served import needs_fuse
-from tests.support.node import CLIPFS, Node, alive
+from tests.support.machine import CLIPFS, needs_fuse
+from tests.support.node import Node, alive
 from tests.support.wait import wait_for
 
 COMMANDS = ["mount", "unmount", "index", "ls", "stats", "content-cache", "content-cache serve"]
@@ -194,6 +194,9 @@ def _all_of(fd: int) -> str:
         pytest.param(["--content-cache", "ftp://x"], "invalid_input", "ftp://x", id="cache"),
         pytest.param(["--content-cache", "http://a:1", "--content-cache", "http://b:1"],
                      "invalid_input", "one URL", id="two-caches"),
+        pytest.param(["--content-cache", "http://[::1"], "invalid_input", "http://[::1", id="half"),
+        pytest.param(["--content-cache", "http://a:99999"], "invalid_input", "a:99999", id="port"),
+        pytest.param(["--content-cache", "http://u:p@a:1"], "invalid_input", "token", id="login"),
         pytest.param(["--root", "/proc/x"], "invalid_input", "/proc/x", id="root"),
     ],
 )  # fmt: skip
@@ -289,3 +292,69 @@ def test_a_failed_mount_leaves_no_folder_of_its_own(
                    "--root", str(node.root), *node.options, *words)  # fmt: skip
         assert done.returncode == 1
     assert os.listdir(tmp_path / "a") == []
+
+
+WITHOUT_FUSE = """
+mount -t tmpfs -o nodev none "$1" && mknod "$1/fuse" c 10 229 &&
+mount --bind "$1/fuse" /dev/fuse && shift && exec "$@"
+"""
+"""In a mount namespace of its own, where the device is there and cannot be opened."""
+
+
+@needs_fuse
+def test_a_node_without_fuse_is_named_and_keeps_nothing_of_the_mount(
+    node: Node, small: Small, tmp_path: Path
+) -> None:
+    (tmp_path / "dev").mkdir()
+    command = [CLIPFS, "mount", small.image, str(tmp_path / "mnt"), "--root", str(node.root)]
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", WITHOUT_FUSE, "sh", str(tmp_path / "dev"),
+         *command, *node.options], capture_output=True, text=True, check=False,
+    )  # fmt: skip # the shell's words, then ours
+    assert done.returncode == 1
+    assert "/dev/fuse: Permission denied" in done.stderr
+    assert not (tmp_path / "mnt").exists()
+    assert list((node.root / "run").glob("mounts/*")) == []
+
+
+REFUSES = {"full": ("rw", "No space left on device"), "read-only": ("ro", "Read-only file system")}
+"""How a disk is mounted that is full -> what the system says of it."""
+
+
+@needs_fuse
+@pytest.mark.parametrize("how", REFUSES)
+def test_a_disk_that_refuses_is_the_node_s_fault_and_no_bug(
+    how: str, node: Node, small: Small, tmp_path: Path
+) -> None:
+    option, reason = REFUSES[how]
+    node.json("index", small.image)
+    node.root.rename(tmp_path / "before")
+    node.root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "root", node.root], check=True)
+    try:
+        subprocess.run(["cp", "-a", f"{tmp_path}/before/.", node.root], check=True)
+        subprocess.run(["dd", "if=/dev/zero", f"of={node.root}/filler"], stderr=subprocess.DEVNULL)
+        subprocess.run(["mount", "-o", f"remount,{option}", node.root], check=True)
+        done = run(node, "ls", small.image, "--root", str(node.root), *node.options, "--json")
+    finally:
+        subprocess.run(["umount", "--lazy", node.root], check=True)
+    assert json.loads(done.stdout)["error"]["code"] == "node_fault"
+    assert reason in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+@needs_fuse
+def test_a_mount_whose_server_says_nothing_is_unmounted_at_once(
+    node: Node, small: Small, tmp_path: Path
+) -> None:
+    pid = node.mount(small.image, tmp_path / "m")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        command = [CLIPFS, "unmount", str(tmp_path / "m"), "--root", str(node.root)]
+        with subprocess.Popen(command) as process:
+            wait_for(lambda: f" {tmp_path}/m " not in Path("/proc/self/mountinfo").read_text())
+            os.kill(pid, signal.SIGCONT)
+    finally:
+        if alive(pid):
+            os.kill(pid, signal.SIGCONT)
+    assert process.returncode == 0

@@ -7,7 +7,7 @@ import structlog.testing
 from clipfs.cli.progress import LINE_INTERVAL_S, Lines
 from clipfs.image.digest import Digest
 from clipfs.image.model import Layer
-from clipfs.layer.passes import PassProgress
+from clipfs.layer.job import PassProgress
 
 
 @dataclass

@@ -43,9 +43,6 @@ class Product:
         found: dict[str, Any] = json.loads(self.on_driver(node, "clipfs", "stats", "--json"))
         return found
 
-    def driver_log(self, node: str) -> str:
-        return self._kubectl("logs", self.node_pod(node))
-
     def restarts(self, node: str) -> int:
         path = "jsonpath={.status.containerStatuses[0].restartCount}"
         return int(self._kubectl("get", self.node_pod(node), "-o", path))

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.content import (
-    CLIPFS,
     ContentServer,
     key_of,
     read_answer,
     request,
     run_content_server,
 )
+from tests.support.machine import CLIPFS
 from tests.support.wait import wait_for
 
 BIG = bytes(8 << 20)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 from collections.abc import Callable
 
 import pytest
@@ -247,3 +248,11 @@ def test_a_store_is_logged_as_the_contract_says(server: ContentServer, key: str)
     assert f'"Store[OK] - [{key}]"' in log
     assert TOKEN not in log
     assert READ_TOKEN not in log
+
+
+def test_a_key_that_is_missed_again_and_again_is_a_warning(server: ContentServer, key: str) -> None:
+    for _ in range(10):
+        assert server.ask("GET", key).status == 404
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    levels = [line["level"] for line in lines if line.get("key") == key]
+    assert levels == ["debug"] * 9 + ["warning"]

@@ -28,6 +28,12 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def layout_data(layout: Path) -> bytes:
+    """The content of `data`."""
+    return (layout.parent / "1/data").read_bytes()
+
+
+@pytest.fixture(scope="session")
 def image(layout: Path, registry: RegistryServer) -> str:
     return images.push(layout, registry.address, "driver:1")
 

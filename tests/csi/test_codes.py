@@ -12,11 +12,8 @@ import pytest
 from clipfs import errors
 from csi.errors import GRPC_CODE
 from tests.support.driver import Driver, M, cleaned_up, failure, nothing_left, run_driver, servers
+from tests.support.machine import needs_fuse
 from tests.support.scripted_registry import ScriptedRegistry, run_scripted_registry
-
-needs_fuse = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
 
 MAY_STILL_RUN = {"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"}
 """Codes after which the kubelet does not take a publish for undone."""

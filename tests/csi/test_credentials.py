@@ -11,11 +11,10 @@ import pytest
 
 from tests.csi.conftest import Start
 from tests.support.driver import Driver, descendants, failure, nothing_left, servers
+from tests.support.machine import needs_fuse
 from tests.support.scripted_registry import ScriptedRegistry
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
+pytestmark = needs_fuse
 
 PASSWORD = "hush-hush-word"
 ENCODED = base64.b64encode(f"user:{PASSWORD}".encode()).decode()

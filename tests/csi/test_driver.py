@@ -14,14 +14,14 @@ from tests.support.driver import (
     failure,
     mounts_below,
     servers,
+    umount,
 )
+from tests.support.machine import needs_fuse
 from tests.support.node import alive
 from tests.support.registry import RegistryServer
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
+pytestmark = needs_fuse
 
 
 def test_a_published_volume_shows_the_image_and_goes_without_a_trace(
@@ -38,8 +38,7 @@ def test_a_published_volume_shows_the_image_and_goes_without_a_trace(
     assert target.parent.exists()
     assert mounts_below(tmp_path) == []
     wait_for(lambda: not alive(server))
-    left = [path for path in (tmp_path / "root/run").rglob("*.json")]
-    assert left == []
+    assert list((tmp_path / "root/run").rglob("*.json")) == []
 
 
 def test_pods_of_one_image_share_its_server_until_the_last_is_gone(
@@ -108,7 +107,7 @@ def test_the_next_driver_cleans_up_what_is_half_done(
     target = first.publish("pod", image)
     first.process.kill()
     first.process.wait(20)
-    os.system(f"umount --lazy {target}")
+    umount(target)
     start()
     assert mounts_below(tmp_path) == []
     assert list((tmp_path / "root/run/volumes").iterdir()) == []

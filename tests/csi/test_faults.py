@@ -17,12 +17,11 @@ from tests.support.driver import (
     servers,
     umount,
 )
+from tests.support.machine import needs_fuse
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
+pytestmark = needs_fuse
 
 
 def commands(driver: Driver) -> list[int]:

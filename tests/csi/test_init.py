@@ -12,14 +12,13 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.support.driver import CLIP_CSI, Driver, cleaned_up, command_line, descendants, servers
+from tests.support.driver import Driver, cleaned_up, command_line, descendants, servers
+from tests.support.machine import CLIP_CSI, needs_fuse
 from tests.support.node import alive
 from tests.support.registry import RegistryServer
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
+pytestmark = needs_fuse
 
 CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
 

@@ -9,15 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.csi.test_sockets import info, node_id, registration
-from tests.support.driver import CLIP_CSI, M, cleaned_up, failure, mounts_below, run_driver
+from tests.support.driver import M, cleaned_up, failure, mounts_below, run_driver
+from tests.support.machine import CLIP_CSI, needs_fuse
 from tests.support.node import content_cache
 from tests.support.registry import RegistryServer
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.wait import wait_for
-
-needs_fuse = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
 
 STORED = "Successfully stored decompressed layer in ContentCache"
 

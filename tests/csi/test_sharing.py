@@ -1,6 +1,5 @@
 """Which volumes share a mount, and which places on the node may hold one."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,12 +16,11 @@ from tests.support.driver import (
     nothing_left,
     servers,
 )
+from tests.support.machine import needs_fuse
 from tests.support.registry import RegistryServer
 from tests.support.scripted_registry import ScriptedRegistry
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
+pytestmark = needs_fuse
 
 
 def test_one_image_is_one_mount_under_whatever_name(

@@ -14,7 +14,6 @@ import pytest
 
 from tests.csi.conftest import Start
 from tests.support.driver import (
-    CLIP_CSI,
     Driver,
     M,
     command_line,
@@ -23,12 +22,11 @@ from tests.support.driver import (
     run_driver,
     servers,
 )
+from tests.support.machine import CLIP_CSI, needs_fuse
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
+pytestmark = needs_fuse
 
 
 def registration(folder: Path, driver_name: str = "csi.clipfs.dev") -> Path:
@@ -125,6 +123,18 @@ def test_sockets_that_a_killed_driver_left_are_replaced(start: Start, tmp_path: 
     second.process.terminate()
     assert second.process.wait(20) == 0
     assert not any(path.exists() for path in paths)
+
+
+def test_a_file_where_the_socket_is_wanted_is_named_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("secret\n")
+    done = subprocess.run(
+        [CLIP_CSI, "node", "--endpoint", f"unix://{tmp_path}/token", "--node-id", "n",
+         "--kubelet-root", str(tmp_path / "kubelet"), "--root", str(tmp_path / "root")],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"{tmp_path}/token is there and is no socket" in done.stderr
+    assert (tmp_path / "token").read_text() == "secret\n"
 
 
 def test_sigterm_finishes_the_call_in_flight_takes_no_other_and_removes_the_sockets(

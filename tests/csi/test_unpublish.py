@@ -5,8 +5,6 @@ import signal
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from tests.csi.conftest import Start
 from tests.support.driver import (
     Driver,
@@ -16,12 +14,11 @@ from tests.support.driver import (
     servers,
     umount,
 )
+from tests.support.machine import needs_fuse
 from tests.support.node import alive, kill
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
+pytestmark = needs_fuse
 
 
 def test_a_dead_servers_volumes_are_unpublished(driver: Driver, image: str, tmp_path: Path) -> None:

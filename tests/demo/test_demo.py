@@ -13,12 +13,11 @@ import pytest
 import demo
 from demo.__main__ import main
 from demo.stage import MARK
+from tests.support.machine import needs_fuse
 from tests.support.wait import wait_for
 
 pytestmark = [
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-    ),
+    needs_fuse,
     pytest.mark.timeout(600),
 ]
 

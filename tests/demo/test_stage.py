@@ -9,10 +9,7 @@ from pathlib import Path
 import pytest
 
 from demo.stage import NotAsPromised, Stage, Stopped, staged, wait_for
-
-needs_root = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
+from tests.support.machine import needs_fuse
 
 DETACHED = """\
 import os, signal, sys, time
@@ -36,7 +33,7 @@ def test_a_process_that_detached_itself_is_found_and_ended(manner: str) -> None:
     assert stage.processes() == []
 
 
-@needs_root
+@needs_fuse
 def test_mounts_upon_mounts_are_taken_away_with_the_folder() -> None:
     with staged() as stage:
         for point in (stage.folder / "a", stage.folder / "a/b", stage.folder / "a"):

@@ -18,14 +18,13 @@ import pytest
 
 from tests.support import images
 from tests.support.content import ContentServer, run_content_server
+from tests.support.machine import needs_fuse
 from tests.support.node import Node
 from tests.support.recording_proxy import Recorder, recording_proxy
 from tests.support.registry import RegistryServer, run_registry
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
+pytestmark = needs_fuse
 
 PAGE_BYTES = 8 << 20
 
@@ -53,12 +52,6 @@ def files() -> dict[str, bytes]:
     """Small files side by side in one chunk, and a big one over two pages."""
     small = {f"small/{number}": os.urandom(1000) for number in range(40)}
     return {**small, "big": os.urandom(9 << 20)}
-
-
-@pytest.fixture(scope="module")
-def own_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
-    with run_registry(tmp_path_factory.mktemp("own-registry")) as server:
-        yield server
 
 
 @pytest.fixture

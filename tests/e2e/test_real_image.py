@@ -1,6 +1,5 @@
 """An image of real content on two nodes: node A pays, and both show what umoci unpacks."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import images
+from tests.support.machine import needs_fuse
 from tests.support.node import Node, content_cache
 from tests.support.real_image import CODECS, RealImage, real_image
 from tests.support.registry import RegistryServer
@@ -16,9 +16,7 @@ from tests.support.trees import compare
 from tests.support.wait import wait_for
 
 pytestmark = [
-    pytest.mark.skipif(
-        os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-    ),
+    needs_fuse,
     pytest.mark.timeout(900),  # the image is downloaded and built at a machine's first run
 ]
 

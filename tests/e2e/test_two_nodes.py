@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
@@ -14,14 +15,13 @@ import pytest
 
 from tests.support import images
 from tests.support.images import Packed
+from tests.support.machine import needs_fuse
 from tests.support.node import Node, alive, content_cache
 from tests.support.registry import RegistryServer
 from tests.support.trees import compare
 from tests.support.wait import wait_for
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
+pytestmark = needs_fuse
 
 MISS = "ContentCache miss - will decompress from OCI"
 HIT = "CONTENT CACHE HIT - range read from remote"
@@ -202,6 +202,23 @@ def test_a_killed_server_does_not_hang_unmount(
     assert list((a.root / "run/mounts").iterdir()) == []
     a.mount(image, tmp_path / "ma")
     assert (tmp_path / "ma/opaque/new").read_text() == "from layer 3"
+
+
+def test_a_frozen_server_does_not_hang_unmount_or_mount(
+    built: Built, nodes: dict[str, Any], registry: RegistryServer, tmp_path: Path
+) -> None:
+    image = images.push(built.layout, registry.address, "frozen:1")
+    a: Node = nodes["a"]
+    pid = a.mount(image, tmp_path / "ma")["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        words = ["mount", image, str(tmp_path / "ma"), "--root", str(a.root), *a.options]
+        assert "mount already" in a.run(*words, check=False).stderr
+        a.unmount(tmp_path / "ma")
+        assert str(tmp_path / "ma") not in Path("/proc/self/mountinfo").read_text()
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    wait_for(lambda: not alive(pid))
 
 
 def test_writing_is_refused_as_on_a_read_only_file_system(

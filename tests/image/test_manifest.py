@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipfs import errors
-from clipfs.image.manifest import MAX_LAYERS, Child, Manifest, parse_config, parse_document
+from clipfs.image.manifest import MAX_LAYERS, Descriptor, Manifest, parse_config, parse_document
 from clipfs.image.platform import Platform
 from tests.image import documents as d
 
@@ -21,7 +21,7 @@ UNKNOWN = {"os": "unknown", "architecture": "unknown"}
 
 def parse(
     data: bytes, media_type: str = d.OCI_MANIFEST, platform: str = "amd64"
-) -> Child | Manifest:
+) -> Descriptor | Manifest:
     return parse_document(
         data, media_type=media_type, of="the image", wanted=Platform("linux", platform)
     )
@@ -92,7 +92,7 @@ def test_an_index_leads_to_the_platform_s_manifest(kind: str, platform: str, chi
         mediaType=kind,
     )
     found = parse(data, kind, platform)
-    assert isinstance(found, Child)
+    assert isinstance(found, Descriptor)
     assert (found.digest, found.media_type) == (d.digest(child), d.OCI_MANIFEST)
 
 
@@ -100,13 +100,13 @@ def test_what_names_no_platform_is_for_any_but_comes_last() -> None:
     everyone, mine = named(None, "everyone"), named(d.AMD64, "mine")
     for children, name in (([everyone, mine], "mine"), ([named(UNKNOWN), everyone], "everyone")):
         found = parse(d.index(*children), d.OCI_INDEX)
-        assert isinstance(found, Child)
+        assert isinstance(found, Descriptor)
         assert found.digest == d.digest(name.encode())
 
 
 def test_a_child_of_another_platform_may_be_of_any_kind() -> None:
     odd = named(d.ARM64, digest="sha512:00", mediaType="x/y")
-    assert isinstance(parse(d.index(odd, named(d.AMD64)), d.OCI_INDEX), Child)
+    assert isinstance(parse(d.index(odd, named(d.AMD64)), d.OCI_INDEX), Descriptor)
 
 
 def test_a_platform_that_is_not_there_is_answered_with_those_that_are() -> None:

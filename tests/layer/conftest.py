@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from clipfs.layer import partial
+from clipfs import processes
 from clipfs.layer.layout import Layout
 
 
@@ -23,6 +23,6 @@ def next_boot(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], N
 
     def boot() -> None:
         (tmp_path / "boot_id").write_text(f"00000000-0000-0000-0000-{next(boots):012}\n")
-        monkeypatch.setattr(partial, "_BOOT_ID", tmp_path / "boot_id")
+        monkeypatch.setattr(processes, "_BOOT_ID", tmp_path / "boot_id")
 
     return boot

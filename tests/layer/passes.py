@@ -15,8 +15,9 @@ from blake3 import blake3
 from clipfs.image.digest import Digest
 from clipfs.image.model import BlobSource, Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex, make_index
+from clipfs.layer.job import PassProgress
 from clipfs.layer.partial import Partial
-from clipfs.layer.passes import PassProgress, PassRequest, PassResult, run_pass
+from clipfs.layer.passes import PassRequest, PassResult, run_pass
 
 
 @dataclass(slots=True)

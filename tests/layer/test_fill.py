@@ -9,9 +9,9 @@ import trio
 
 from clipfs import errors
 from clipfs.layer.index import CHUNK_BYTES
+from clipfs.layer.job import PassProgress
 from clipfs.layer.layout import Layout
 from clipfs.layer.partial import Partial
-from clipfs.layer.passes import PassProgress
 from tests.layer.blobs import gzip_member
 from tests.layer.passes import fill, first_pass, index_of, layer_of, serving, workers
 from tests.layer.tars import END, member

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import images
-from tests.support.node import CLIPFS, Node
+from tests.support.machine import CLIPFS
+from tests.support.node import Node
 from tests.support.scripted_registry import ScriptedRegistry, run_scripted_registry
 from tests.support.wait import wait_for
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from isal import igzip
 
-from clipfs.layer.passes import PassProgress
+from clipfs.layer.job import PassProgress
 from tests.layer.passes import first_pass, layer_of, serving, workers
 from tests.layer.tars import END, member
 

@@ -11,7 +11,7 @@ from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import CHUNK_BYTES
-from clipfs.layer.passes import PassProgress
+from clipfs.layer.job import PassProgress
 from tests.layer.blobs import gzip_member, zstd_frame
 from tests.layer.passes import chunk_digests, first_pass, layer_of, serving, workers
 from tests.layer.tars import END, entries_of, member

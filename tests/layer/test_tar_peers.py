@@ -18,10 +18,9 @@ import pytest
 
 from clipfs.layer.index import Entry, EntryKind
 from tests.layer.tars import entries_of
+from tests.support.machine import needs_fuse
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
+pytestmark = needs_fuse
 
 KINDS = {
     tarfile.REGTYPE: EntryKind.FILE,

@@ -18,7 +18,7 @@ from clipfs.tree.reader import ImageIndex
 
 
 class Files:
-    """Payloads in files: the smallest real `Payload`."""
+    """Payloads in files: the smallest real `Payloads`."""
 
     def __init__(self, paths: list[str]) -> None:
         self._fds = [os.open(path, os.O_RDONLY) for path in paths]

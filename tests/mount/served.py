@@ -10,13 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from clipfs.mount import syscalls
 
-needs_fuse = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
 FIRST_CLOSED = "sizes/1"
 """The first close of a file asks the server whether it wants to hear of closes: it does not."""
 ANSWER_S = 30

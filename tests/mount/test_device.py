@@ -19,7 +19,8 @@ from clipfs.mount.device import (
     patched_answer,
     patched_request,
 )
-from tests.mount.served import Served, needs_fuse
+from tests.mount.served import Served
+from tests.support.machine import needs_fuse
 
 OTHER = 1 << 3 | 1 << 20
 """Flags that are none of our business."""

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.mount.served import Served, is_answered, needs_fuse
+from tests.mount.served import Served, is_answered
+from tests.support.machine import needs_fuse
 
 pytestmark = needs_fuse
 

@@ -12,7 +12,8 @@ import pytest
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.tree.paths import resolve
 from clipfs.tree.reader import ImageIndex
-from tests.mount.served import Served, needs_fuse, serving
+from tests.mount.served import Served, serving
+from tests.support.machine import needs_fuse
 from tests.support.tree_views import view_of_index, view_of_mount
 from tests.support.trees import compare
 from tests.tree.torture import MANY, SIZES, Torture, erofs_mounted, torture

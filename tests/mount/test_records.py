@@ -10,8 +10,8 @@ import pytest
 from clipfs.layer.layout import Layout
 from clipfs.mount import records
 from clipfs.mount.mountinfo import Mount
-from clipfs.mount.processes import is_alive, start_time, wait_for_end
 from clipfs.mount.records import MountRecord
+from clipfs.processes import is_alive, start_time, wait_for_end
 
 
 @pytest.fixture

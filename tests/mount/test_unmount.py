@@ -13,8 +13,9 @@ from clipfs.layer.layout import Layout
 from clipfs.mount import records, syscalls
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.unmount import unmount
-from tests.mount.served import Served, is_answered, needs_fuse, serving
+from tests.mount.served import Served, is_answered, serving
 from tests.support.entries import file, image_of
+from tests.support.machine import needs_fuse
 
 pytestmark = needs_fuse
 

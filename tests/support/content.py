@@ -6,15 +6,14 @@ import re
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.machine import CLIPFS
 from tests.support.wait import wait_for
 
-CLIPFS = str(Path(sys.executable).with_name("clipfs"))
 TOKEN, READ_TOKEN = "secret", "may only read"
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 

@@ -7,7 +7,6 @@ descriptors built here, so that nothing of the product is imported.
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,9 +18,9 @@ import grpc
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
+from tests.support.machine import CLIP_CSI
 from tests.support.wait import wait_for
 
-CLIP_CSI = str(Path(sys.executable).with_name("clip-csi"))
 _STRING, _BOOL, _INT64, _ENUM, _MESSAGE = 9, 8, 3, 14, 11
 _MESSAGES: dict[str, list[tuple[str, int, int, str]]] = {
     "Empty": [],

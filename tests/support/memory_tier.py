@@ -9,7 +9,7 @@ import trio
 
 from clipfs.image.model import Layer
 from clipfs.layer.index import LayerIndex
-from clipfs.tiers.tier import Extent, IndexedLayer, Payload, TierName
+from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 from tests.support.samples import Sample
 
 
@@ -17,14 +17,14 @@ from tests.support.samples import Sample
 class MemoryTier:
     """Holds `samples`.
 
-    name     what the chain takes it for
-    gate     a read waits for it, if it is set
-    fails    errors that the next reads raise, one each
-    reading  readers that are waiting now
+    fills_disk  what it says of itself; it writes nothing
+    gate        a read waits for it, if it is set
+    fails       errors that the next reads raise, one each
+    reading     readers that are waiting now
     """
 
     samples: list[Sample]
-    name: TierName = "content_cache"
+    fills_disk: bool = False
     gate: trio.Event | None = None
     fails: list[Exception] = field(default_factory=list)
     asked: list[Extent] = field(default_factory=list)

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.content import run_content_server
+from tests.support.machine import CLIPFS
 from tests.support.wait import wait_for
-
-CLIPFS = str(Path(sys.executable).with_name("clipfs"))
 
 
 @dataclass(slots=True)

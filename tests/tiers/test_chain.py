@@ -56,7 +56,7 @@ async def read_all(
 async def test_the_nearest_tier_that_has_the_bytes_is_the_only_one_asked(
     disk: DiskTier, small: Sample
 ) -> None:
-    near, last = MemoryTier(samples=[small]), MemoryTier(samples=[small], name="registry")
+    near, last = MemoryTier(samples=[small]), MemoryTier(samples=[small])
     chain = TierChain(disk, [near, last])
     assert await chain.read(small.indexed, chunk(1)) == small.bytes_of(chunk(1))
     assert (len(near.asked), len(last.asked)) == (1, 0)

@@ -13,7 +13,8 @@ from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import Layout
 from clipfs.layer.partial import Partial
 from clipfs.layer.seal import KeyRing
-from clipfs.tiers.disk import DiskTier, seal_index
+from clipfs.layer.sealed_index import seal_index
+from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.tier import Extent
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import KEYS, made_layout

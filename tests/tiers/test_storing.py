@@ -127,12 +127,21 @@ async def test_a_layer_counts_as_on_its_way_until_it_is_stored(
     assert await cache.get(f"{own.key}.v1.toc") is not None
 
 
+@pytest.mark.parametrize(
+    "mark",
+    [
+        pytest.param("4194304.1\n", id="no-such-pid"),  # above the kernel's highest
+        pytest.param(f"{os.getpid()}.1\n", id="its-pid-is-anothers-by-now"),
+        pytest.param(f"{os.getpid()}\n", id="without-a-start-time"),
+        pytest.param("", id="cut-short"),
+    ],
+)
 async def test_what_a_dead_process_was_to_store_is_left_for_the_next(
-    own: Sample, layout: Layout
+    own: Sample, layout: Layout, mark: str
 ) -> None:
     note_storing(layout, own.key)
     assert left_behind(layout, [own.indexed]) == []
-    (layout.run / "storing" / own.key).write_text("4194304\n")  # above the kernel's highest pid
+    (layout.run / "storing" / own.key).write_text(mark)
     assert storing_now(layout) == []
     assert left_behind(layout, [own.indexed, own.indexed]) == [own.indexed]
     layout.payload(own.key).unlink()

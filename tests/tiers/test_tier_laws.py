@@ -16,9 +16,10 @@ from clipfs.image.digest import Digest
 from clipfs.image.model import Layer
 from clipfs.layer.durable import write_atomically
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
+from clipfs.layer.sealed_index import seal_index
 from clipfs.tiers.content_cache import PAGE_BYTES, ContentCacheTier
 from clipfs.tiers.content_client import ContentCache
-from clipfs.tiers.disk import DiskTier, seal_index
+from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 from tests.support.content import TOKEN, ContentServer
 from tests.support.memory_tier import MemoryTier

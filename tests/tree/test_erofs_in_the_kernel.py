@@ -3,19 +3,17 @@
 import os
 from pathlib import Path
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipfs.layer.index import Entry
 from clipfs.tree.reader import ImageIndex
 from tests.support.entries import file, folder, link, symlink
+from tests.support.machine import needs_fuse
 from tests.support.tree_views import View, view_of_index, view_of_mount
 from tests.tree.torture import Torture, erofs_mounted, torture
 
-pytestmark = pytest.mark.skipif(
-    os.geteuid() != 0 or not os.path.exists("/dev/fuse"), reason="needs root and /dev/fuse"
-)
+pytestmark = needs_fuse
 
 PAYLOAD_BLOCKS = 64
 

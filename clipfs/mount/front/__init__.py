@@ -1,4 +1,4 @@
 """How a tree is shown to the kernel.
 
-Border: a front asks for bytes through the `Payload` protocol and knows no tier.
+Border: a front asks for bytes through the `Payloads` protocol and knows no tier.
 """

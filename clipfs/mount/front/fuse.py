@@ -1,4 +1,4 @@
-"""The FUSE front: every operation answered from the image index, bytes through `Payload`.
+"""The FUSE front: every operation answered from the image index, bytes through `Payloads`.
 
 Handlers are adapters: one look-up, errors renamed. The tree never changes, so the kernel may
 keep all that it is told: attributes, names, the absence of names, pages. Inode numbers and
@@ -36,7 +36,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Payload(Protocol):
+class Payloads(Protocol):
     """The bytes of an image's layers."""
 
     async def read(self, layer: int, offset: int, length: int) -> bytes | bytearray:
@@ -68,10 +68,10 @@ class FuseFront(pyfuse3.Operations):
     enable_acl = False
     supports_dot_lookup = True
 
-    def __init__(self, index: ImageIndex, payload: Payload) -> None:
+    def __init__(self, index: ImageIndex, payloads: Payloads) -> None:
         super().__init__()
         self._index = index
-        self._payload = payload
+        self._payloads = payloads
         self._parents: OrderedDict[int, tuple[int, bytes]] = OrderedDict()
 
     @_guarded
@@ -115,7 +115,7 @@ class FuseFront(pyfuse3.Operations):
         length = min(size, inode.size - off)
         if length <= 0 or inode.layer is None:
             return b""
-        return await self._payload.read(inode.layer, inode.payload_offset + off, length)
+        return await self._payloads.read(inode.layer, inode.payload_offset + off, length)
 
     @_guarded
     async def opendir(
@@ -209,13 +209,13 @@ def _absent() -> pyfuse3.EntryAttributes:
 
 async def serve_front(
     index: ImageIndex,
-    payload: Payload,
+    payloads: Payloads,
     fd: int,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Answer the kernel on a mounted connection until the mount is gone."""
-    front = FuseFront(index, payload)
+    front = FuseFront(index, payloads)
     init = await device.read_init(fd)
     served = await device.initialise(front, fd, init)
     await trio.lowlevel.wait_writable(served)  # trio must register the new description

@@ -1,8 +1,15 @@
-"""Processes by pid and start time: a pid alone may be another's by now."""
+"""Processes by pid and start time, in this boot: a pid alone may be another's by now."""
 
 import os
 import select
 from pathlib import Path
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def boot_id() -> str:
+    """This boot's id, 36 characters: what an earlier boot said no longer holds."""
+    return _BOOT_ID.read_text().strip()
 
 
 def start_time(pid: int) -> int | None:
@@ -17,6 +24,17 @@ def start_time(pid: int) -> int | None:
 
 def is_alive(pid: int, started: int) -> bool:
     return start_time(pid) == started
+
+
+def name_of(pid: int) -> str:
+    """`<pid>.<start time>`: what a process signs its files with."""
+    return f"{pid}.{start_time(pid)}"
+
+
+def is_running(name: str) -> bool:
+    """Whether the process of that `name_of` is alive; False for what is no such name."""
+    pid, _, started = name.partition(".")
+    return pid.isdecimal() and started.isdecimal() and is_alive(int(pid), int(started))
 
 
 def wait_for_end(pid: int, started: int, *, within_s: float) -> bool:
