@@ -204,6 +204,8 @@ class Publisher:
         return any(record.digest == digest for record in self._records.all().values())
 
     def _is_here(self, image: Image) -> bool:
+        if image.digest in self._mounter.mounted():
+            return True
         index = self._layout.image_index(cache_key(image.digest))
         return index.exists() and all(
             self._layout.payload(layer.cache_key).exists() for layer in image.layers

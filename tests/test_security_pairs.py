@@ -46,7 +46,7 @@ PAIRS = [
     ),
     Pair(
         check="chunk digest, before storing",
-        module="clipfs.tiers.storing",
+        module="clipfs.tiers.storer",
         old="if wrong is not None:",
         new="if False:",
         test=TIERS + "test_storing.py::test_a_payload_that_the_disk_has_damaged_is_not_stored",
@@ -123,6 +123,16 @@ PAIRS = [
         old="    if _PAGE_KEY.fullmatch(key):\n",
         new="    if key:\n",
         test=CONTENT + "test_objects.py::test_what_is_no_key_is_not_found_and_touches_no_file",
+    ),
+    Pair(
+        check="access at every publish",
+        module="csi.publisher",
+        old="            image = self._resolve(volume, credentials)\n",
+        new="            seen = self.__dict__.setdefault('seen', {})\n"
+        "            image = seen.get(volume.image) or self._resolve(volume, credentials)\n"
+        "            seen[volume.image] = image\n",
+        test="tests/csi/test_credentials.py::"
+        "test_each_pod_needs_credentials_of_its_own_whatever_is_on_the_node",
     ),
     Pair(
         check="single-flight, chunk",

@@ -14,14 +14,12 @@ from clipfs.cli.output import human_bytes, print_json
 from clipfs.cli.report import described, totals
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
-from clipfs.mount import counters
 from clipfs.mount.daemon import leave_behind
-from clipfs.mount.groups import lone_error_unwrapped
 from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_mountpoint
-from clipfs.mount.prepare import Prepared, prepare, resolve
+from clipfs.mount.prepare import Prepared, prepared
 from clipfs.mount.server import serve
-from clipfs.tiers.stack import TierHooks, TierSettings, open_tiers
-from clipfs.tiers.storer import left_behind, note_storing
+from clipfs.tiers.stack import TierSettings
+from clipfs.tiers.storing import left_behind, mark_storing
 from clipfs.tiers.tier import IndexedLayer
 
 
@@ -57,12 +55,12 @@ def mount(
     begin = time.perf_counter()
     options.check_front(front)
     reference = parse_reference(image)
-    settings = options.tier_settings(**given)
+    settings = options.tier_settings(**given, launched=log_to == "stderr")
     where = real_mountpoint(mountpoint)
     check_mountpoint(where)
     with progress.shown() as on_progress:
-        prepared, to_store = trio.run(
-            prepared_for_mount,
+        found, to_store = trio.run(
+            _prepared,
             settings,
             reference,
             options.chosen_platform(platform),
@@ -73,14 +71,14 @@ def mount(
     def say(pid: int) -> None:
         now = time.perf_counter()
         seconds = {"mount": now - mount_begin, "total": now - begin}
-        _say(prepared, settings, where, pid, seconds, as_json)
+        _say(found, settings, where, pid, seconds, as_json)
 
     def run(on_ready: Callable[[], None]) -> None:
         for layer in to_store:
-            note_storing(settings.layout, layer.cache_key)  # in the process that will store it
+            mark_storing(settings.layout, layer.cache_key)  # in the process that will store it
 
         async def main() -> None:
-            await serve(prepared, settings, where, to_store=to_store, on_ready=on_ready)
+            await serve(found, settings, where, to_store=to_store, on_ready=on_ready)
 
         trio.run(main)
 
@@ -92,7 +90,7 @@ def mount(
             say(leave_behind(run, log_folder=folder))
 
 
-async def prepared_for_mount(
+async def _prepared(
     settings: TierSettings,
     reference: Reference,
     platform: Platform,
@@ -100,19 +98,17 @@ async def prepared_for_mount(
 ) -> tuple[Prepared, list[IndexedLayer]]:
     """The indexed image, and the layers that its server is to store in the content cache."""
     filled: list[IndexedLayer] = []
-    with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
-        hooks = TierHooks(on_read=own.add, on_progress=on_progress, on_filled=filled.append)
-        async with settings.open_registry() as registry:
-            image, resolve_s = await resolve(registry, reference, platform)
-            async with open_tiers(settings, registry, image.reference, hooks=hooks) as tiers:
-                prepared = await prepare(image, tiers, settings, resolve_s=resolve_s)
+    async with prepared(
+        settings, reference, platform, on_progress=on_progress, on_filled=filled.append
+    ) as (image, _):
+        pass
     if settings.content_cache_url is None:
-        return prepared, []
-    return prepared, filled + left_behind(settings.layout, prepared.layers)
+        return image, []
+    return image, filled + left_behind(settings.layout, image.layers)
 
 
 def _say(
-    prepared: Prepared,
+    found: Prepared,
     settings: TierSettings,
     mountpoint: Path,
     pid: int,
@@ -120,10 +116,10 @@ def _say(
     as_json: bool,
 ) -> None:
     if as_json:
-        print_json({**described(prepared, settings, **seconds), "front": "fuse", "pid": pid})
+        print_json({**described(found, settings, **seconds), "front": "fuse", "pid": pid})
         return
-    entries, total_bytes = totals(prepared)
+    entries, total_bytes = totals(found)
     click.echo(
-        f"{prepared.image.reference} is at {mountpoint}: {entries} entries, "
+        f"{found.image.reference} is at {mountpoint}: {entries} entries, "
         f"{human_bytes(total_bytes)}, {seconds['total']:.2f} s, served by process {pid}"
     )

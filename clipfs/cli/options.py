@@ -151,15 +151,19 @@ def tier_settings(
     index_key_file: Path | None,
     registry_config: Path | None,
     plain_http: tuple[str, ...],
+    launched: bool = False,
     **_: object,
 ) -> TierSettings:
-    """The options as values; InvalidInput names the option or file that is wrong."""
+    """The options as values; InvalidInput names the option or file that is wrong.
+
+    launched  by the driver, which has warned of what is off
+    """
     layout = Layout(root.absolute())
     try:
         layout.make()
     except OSError as error:
         raise errors.InvalidInput(f"--root {root}: {error.strerror}") from error
-    if not content_cache:
+    if not content_cache and not launched:
         log.warning("ContentCache not configured")
     return TierSettings(
         layout=layout,
@@ -187,9 +191,9 @@ def content_cache_url(given: tuple[str, ...]) -> str | None:
         raise errors.InvalidInput("--content-cache: this version takes one URL")
     try:
         parts = urlsplit(given[0])
-        good = parts.scheme == "http" and parts.hostname and parts.path in ("", "/")
-        _ = parts.port  # ValueError if it is no port
-    except ValueError:
+        good = parts.scheme == "http" and parts.hostname and parts.port != 0
+        good = good and (parts.path in ("", "/") and not parts.query and not parts.fragment)
+    except ValueError:  # half an IPv6 address, or a port that is none
         good = False
     if not good:
         raise errors.InvalidInput(

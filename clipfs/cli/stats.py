@@ -9,7 +9,7 @@ from clipfs.cli import options
 from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.layer.layout import Layout
 from clipfs.mount import counters, records
-from clipfs.tiers.storer import storing_now
+from clipfs.tiers.storing import storing_now
 
 
 @click.command()

@@ -29,11 +29,18 @@ class Counters:
     def __init__(self, area: mmap.mmap) -> None:
         self._numbers = memoryview(area).cast("Q")
 
-    def add(self, tier: TierName, count: int) -> None:
-        """One more read of a tier, of count bytes (for the registry: blob bytes)."""
-        place = TIERS.index(tier) * 2
-        self._numbers[place] += 1
-        self._numbers[place + 1] += count
+    def count_read(self, tier: TierName, count: int) -> None:
+        """One more read that a tier has answered, with count bytes."""
+        self._add(tier, 1, count)
+
+    def count_download(self, count: int) -> None:
+        """Bytes of a blob: they are what the registry has moved, whoever they were for."""
+        self._add("registry", 0, count)
+
+    def _add(self, tier: TierName, reads: int, count: int) -> None:
+        position = TIERS.index(tier) * 2
+        self._numbers[position] += reads
+        self._numbers[position + 1] += count
 
     def close(self) -> None:
         self._numbers.release()

@@ -25,7 +25,10 @@ def check_mountpoint(path: Path) -> None:
             f"mount point {path} is a mount already; `clipfs unmount {path}` first"
         )
     try:
+        str(path).encode()  # it is written down in the mount's record, which is JSON
         names = os.listdir(path)
+    except UnicodeEncodeError as error:
+        raise errors.InvalidInput(f"mount point {path} is not UTF-8; name another") from error
     except FileNotFoundError:
         return
     except NotADirectoryError as error:

@@ -1,11 +1,14 @@
 """From a name to an image that can be mounted: resolve, index its layers, merge them.
 
+    async with prepared(settings, reference, platform, on_progress=...) as (image, tiers):
+
 Used by mount, index and ls alike. Layers are indexed side by side; a layer that a tier knows
 already costs one small read. Nothing is mounted here.
 """
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -14,12 +17,13 @@ import trio
 
 from clipfs import errors
 from clipfs.image.digest import Digest, cache_key
-from clipfs.image.model import Image
+from clipfs.image.model import Image, Layer
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference
-from clipfs.image.registry import Registry
+from clipfs.layer.job import PassProgress
+from clipfs.mount import counters
 from clipfs.mount.groups import lone_error_unwrapped
-from clipfs.tiers.stack import Tiers, TierSettings
+from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.build import build_image_index
 from clipfs.tree.reader import ImageIndex
@@ -39,39 +43,53 @@ class Prepared:
     index_s: float
 
 
-async def resolve(
-    registry: Registry, reference: Reference, platform: Platform
-) -> tuple[Image, float]:
-    """The image that the registry names now, and the seconds that it took to say so."""
-    begin = time.perf_counter()
-    image = await registry.resolve(reference, platform)
-    return image, time.perf_counter() - begin
+@asynccontextmanager
+async def prepared(
+    settings: TierSettings,
+    reference: Reference,
+    platform: Platform,
+    *,
+    on_progress: Callable[[Layer, PassProgress], None],
+    on_filled: Callable[[IndexedLayer], None] | None = None,
+) -> AsyncIterator[tuple[Prepared, Tiers]]:
+    """The image that reference names now, indexed; its tiers stay open for the block.
 
-
-async def prepare(
-    image: Image, tiers: Tiers, settings: TierSettings, *, resolve_s: float
-) -> Prepared:
-    """Index every layer from the nearest tier, then write the image index if it is not there."""
-    begin = time.perf_counter()
-    distinct = list({layer.digest: layer for layer in image.layers}.values())
-    indexes = dict(
-        zip(
-            (layer.digest for layer in distinct),
-            await side_by_side(tiers.chain.load_index, distinct),
-            strict=True,
+    on_filled  gets the layers that the content cache lacks; None: they are stored at once
+    Raises     any ClipError that says why there is no such image here
+    """
+    with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
+        hooks = TierHooks(
+            on_read=own.count_read,
+            on_download=own.count_download,
+            on_progress=on_progress,
+            on_filled=on_filled,
         )
-    )
-    layers = tuple(IndexedLayer(layer=layer, index=indexes[layer.digest]) for layer in image.layers)
-    path = settings.layout.image_index(cache_key(image.digest))
-    if not _is_usable(path, [one.layer.digest for one in layers]):
-        await build_image_index([(one.layer.digest, one.index) for one in layers], path)
-    return Prepared(
-        image=image,
-        layers=layers,
-        index_path=path,
-        resolve_s=resolve_s,
-        index_s=time.perf_counter() - begin,
-    )
+        async with settings.open_registry() as registry:
+            begin = time.perf_counter()
+            image = await registry.resolve(reference, platform)
+            resolved = time.perf_counter()
+            async with open_tiers(settings, registry, image.reference, hooks=hooks) as tiers:
+                layers = await _indexed(image, tiers)
+                index_path = settings.layout.image_index(cache_key(image.digest))
+                if not _is_usable(index_path, [one.layer.digest for one in layers]):
+                    rows = [(one.layer.digest, one.index) for one in layers]
+                    await build_image_index(rows, index_path)
+                ready = Prepared(
+                    image=image,
+                    layers=layers,
+                    index_path=index_path,
+                    resolve_s=resolved - begin,
+                    index_s=time.perf_counter() - resolved,
+                )
+                yield ready, tiers
+
+
+async def _indexed(image: Image, tiers: Tiers) -> tuple[IndexedLayer, ...]:
+    """The image's layers with their indexes, each from the nearest tier that has it."""
+    distinct = list({layer.digest: layer for layer in image.layers}.values())
+    indexes = await side_by_side(tiers.chain.load_index, distinct)
+    by_digest = {layer.digest: index for layer, index in zip(distinct, indexes, strict=True)}
+    return tuple(IndexedLayer(layer=one, index=by_digest[one.digest]) for one in image.layers)
 
 
 async def side_by_side(function: Callable[[T], Awaitable[R]], items: Sequence[T]) -> list[R]:

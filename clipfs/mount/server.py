@@ -59,7 +59,7 @@ async def serve(
     """
     log.info("serving", image=str(prepared.image.reference), mountpoint=str(mountpoint))
     with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
-        hooks = TierHooks(on_read=own.add)
+        hooks = TierHooks(on_read=own.count_read, on_download=own.count_download)
         async with (
             settings.open_registry() as registry,
             open_tiers(

@@ -43,7 +43,11 @@ class ContentCacheDown(Exception):
     """The content cache gave no usable answer. Never leaves `clipfs.tiers`."""
 
 
-class MayNotStore(ContentCacheDown):
+class ContentRefused(ContentCacheDown):
+    """It answered, and would answer the same again: a wrong object, or one that may not be."""
+
+
+class MayNotStore(ContentRefused):
     """The token may only read."""
 
 
@@ -116,7 +120,7 @@ class ContentCache:
     async def put(self, key: str, data: bytes | memoryview) -> None:
         """Store an object; the same bytes again change nothing.
 
-        Raises  MayNotStore; ContentCacheDown
+        Raises  MayNotStore; ContentRefused; ContentCacheDown
         """
         if not self._may_store:
             raise MayNotStore("the token may only read")
@@ -134,7 +138,8 @@ class ContentCache:
             raise MayNotStore("the token may only read: from now on nothing is stored")
         if answer.status not in (200, 201):
             words = bytes(answer.body[:100]).decode("utf-8", "replace").strip()
-            raise ContentCacheDown(f"PUT {key} answered {answer.status} {words}")
+            refused = ContentRefused if answer.status < 500 else ContentCacheDown
+            raise refused(f"PUT {key} answered {answer.status} {words}")
 
     def _head(self, method: str, key: str, lines: str) -> bytes:
         return f"{method} {_OBJECTS}{key} HTTP/1.1\r\n{self._common}{lines}\r\n".encode()

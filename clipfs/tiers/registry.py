@@ -47,9 +47,10 @@ class _Fill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryHooks:
-    """Who wants to know: bytes downloaded, a layer's progress, a payload that is now whole."""
+    """Who wants to know: a read answered, bytes downloaded, a pass's progress, a whole payload."""
 
-    on_read: Callable[[int], None] = lambda _: None
+    on_read: Callable[[], None] = lambda: None
+    on_download: Callable[[int], None] = lambda _: None
     on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None
     on_filled: Callable[[IndexedLayer], None] = lambda _: None
 
@@ -98,7 +99,9 @@ class RegistryTier:
                 await pulse.wait()
             if fill.error is not None and self._disk.missing(layer, extent.chunks()):
                 raise fill.error
-        return await self._disk.peek(layer, extent)
+        data = await self._disk.peek(layer, extent)
+        self._hooks.on_read()
+        return data
 
     async def complete(self, layer: IndexedLayer) -> None:
         """Return when the whole payload is in `cache/`."""
@@ -179,7 +182,7 @@ class RegistryTier:
 
         def on_progress(progress: PassProgress) -> None:
             nonlocal seen
-            self._hooks.on_read(progress.downloaded_bytes - seen.downloaded_bytes)
+            self._hooks.on_download(progress.downloaded_bytes - seen.downloaded_bytes)
             seen = progress
             self._hooks.on_progress(layer, progress)
             on_beat()
@@ -195,7 +198,7 @@ class RegistryTier:
                 layer=layer, source=source, payload_fd=payload_fd, map_fd=map_fd, index=index
             )
             result = await run_pass(request, on_progress=on_progress)
-        self._hooks.on_read(layer.size - seen.downloaded_bytes)
+        self._hooks.on_download(layer.size - seen.downloaded_bytes)
         log.info(
             "Layer decompressed and cached to disk",
             layer=layer.digest,

@@ -50,12 +50,15 @@ class TierSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TierHooks:
-    """Who wants to know: a tier's read and its bytes; the progress of a layer's pass.
+    """Who wants to know: of reads and downloads, of the progress of a layer's pass.
 
-    on_filled  gets the layers that the content cache lacks, in the Storer's stead
+    on_read      a tier has answered a read, with so many bytes (the registry's: on_download)
+    on_download  so many bytes of a blob have come
+    on_filled    gets the layers that the content cache lacks, in the Storer's stead
     """
 
     on_read: Callable[[TierName, int], None] = lambda *_: None
+    on_download: Callable[[int], None] = lambda _: None
     on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None
     on_filled: Callable[[IndexedLayer], None] | None = None
 
@@ -101,7 +104,8 @@ async def open_tiers(
             nursery,
             workers=settings.workers,
             hooks=RegistryHooks(
-                on_read=lambda n: hooks.on_read("registry", n),
+                on_read=lambda: hooks.on_read("registry", 0),
+                on_download=hooks.on_download,
                 on_progress=hooks.on_progress,
                 on_filled=on_filled or (lambda _: None),
             ),

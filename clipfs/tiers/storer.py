@@ -1,21 +1,43 @@
-"""Hands layers to the content cache behind the readers' backs, and says which are on their way.
+"""Stores finished layers in the content cache, behind the readers' backs.
 
-`run/storing/<cache key>` exists while a layer waits or is stored; it names the process, so
-that one left by a process that died is taken up by the next mount of that layer.
+From the verified file in `cache/` only, so that a hostile image cannot poison a key that
+another image reads, and each page verified once more, since a disk may fail. A layer's pages
+come first and its sealed index last: whoever finds that may expect the pages.
+
+Not here: the marks that outlive a process (`clipfs.tiers.storing`).
 """
 
+import enum
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import structlog
 import trio
 
-from clipfs.layer.layout import Layout
+from clipfs.layer.index import CHUNK_BYTES, LayerIndex
+from clipfs.layer.layout import Layout, layer_index_name
 from clipfs.layer.seal import KeyRing
-from clipfs.processes import is_running, name_of
-from clipfs.tiers.content_client import ContentCache
-from clipfs.tiers.storing import store_layer
+from clipfs.layer.sealed_index import seal_index
+from clipfs.tiers.content_cache import PAGE_BYTES, page_key
+from clipfs.tiers.content_client import ContentCache, ContentCacheDown, ContentRefused
+from clipfs.tiers.storing import mark_failed, mark_storing, unmark
 from clipfs.tiers.tier import IndexedLayer
+from clipfs.tiers.verify import first_wrong_chunk
+
+log = structlog.get_logger()
+
+PAGES_AT_ONCE = 2
+"""Pages on their way at the same time; more would only take memory and the reader's turn."""
+
+
+class Outcome(enum.Enum):
+    """What became of a store; one that was REFUSED would be refused again."""
+
+    STORED = enum.auto()
+    FAILED = enum.auto()
+    REFUSED = enum.auto()
 
 
 class Storer:
@@ -32,67 +54,107 @@ class Storer:
         self._keys = keys
         self._nursery = nursery
         self._one = trio.CapacityLimiter(1)
-        self._waiting = 0
+        self._on_their_way: set[str] = set()
         self._idle = trio.Event()
 
     def store_soon(self, layer: IndexedLayer) -> None:
         """Never blocks and never fails: a reader must not wait for a store."""
-        note_storing(self._layout, layer.cache_key)
-        self._waiting += 1
+        if layer.cache_key in self._on_their_way:
+            return
+        mark_storing(self._layout, layer.cache_key)
+        self._on_their_way.add(layer.cache_key)
         self._nursery.start_soon(self._store, layer)
+
+    async def store_missing(self, layers: Iterable[IndexedLayer]) -> None:
+        """Store those of layers that are whole on this node and not in the content cache."""
+        for layer in layers:
+            if not self._layout.payload(layer.cache_key).exists():
+                continue
+            if not await self._is_stored(layer):
+                self.store_soon(layer)
 
     async def drain(self) -> None:
         """Return when nothing is on its way any more."""
-        while self._waiting:
+        while self._on_their_way:
             await self._idle.wait()
 
+    async def _is_stored(self, layer: IndexedLayer) -> bool:
+        try:
+            index = layer_index_name(layer.cache_key)
+            return await self._cache.get(index, part=range(1)) is not None
+        except ContentCacheDown:
+            return False  # the store will say so
+
     async def _store(self, layer: IndexedLayer) -> None:
+        outcome = Outcome.REFUSED
         try:
             async with self._one:
                 if self._cache.may_store:
                     payload = self._layout.payload(layer.cache_key)
-                    await store_layer(self._cache, self._keys, layer, payload)
-            _marker(self._layout, layer.cache_key).unlink(missing_ok=True)
+                    outcome = await store_layer(self._cache, self._keys, layer, payload)
+            if outcome is Outcome.FAILED:
+                mark_failed(self._layout, layer.cache_key)
+            else:
+                unmark(self._layout, layer.cache_key)
         finally:
-            self._waiting -= 1
-            if not self._waiting:
+            self._on_their_way.discard(layer.cache_key)
+            if not self._on_their_way:
                 self._idle.set()
                 self._idle = trio.Event()
 
 
-def note_storing(layout: Layout, key: str) -> None:
-    """Say that this process stores the layer, or means to."""
-    marker = _marker(layout, key)
-    marker.parent.mkdir(mode=0o700, exist_ok=True)
-    marker.write_text(name_of(os.getpid()) + "\n")
-
-
-def storing_now(layout: Layout) -> list[str]:
-    """Cache keys of the layers that a living process has on their way."""
-    return sorted(path.name for path in _markers(layout) if _is_alive(path))
-
-
-def left_behind(layout: Layout, layers: Iterable[IndexedLayer]) -> list[IndexedLayer]:
-    """Which of layers a dead process was to store, as far as their payload is whole."""
-    names = {path.name for path in _markers(layout) if not _is_alive(path)}
-    return [
-        layer
-        for layer in {one.cache_key: one for one in layers}.values()
-        if layer.cache_key in names and layout.payload(layer.cache_key).exists()
-    ]
-
-
-def _marker(layout: Layout, key: str) -> Path:
-    return layout.run / "storing" / key
-
-
-def _markers(layout: Layout) -> list[Path]:
-    folder = layout.run / "storing"
-    return list(folder.iterdir()) if folder.exists() else []
-
-
-def _is_alive(marker: Path) -> bool:
+async def store_layer(
+    cache: ContentCache, keys: KeyRing, layer: IndexedLayer, payload: Path
+) -> Outcome:
+    """Store one layer; a failure is a warning, never an error."""
+    fields = {"layer": layer.layer.digest, "cache_key": layer.cache_key}
+    log.info("Storing decompressed layer in ContentCache (async)", **fields)
+    begin = time.perf_counter()
     try:
-        return is_running(marker.read_text().strip())
-    except FileNotFoundError:
-        return False
+        with payload.open("rb") as file:
+            await _store_pages(cache, layer, file.fileno())
+        sealed = seal_index(layer.index, layer.layer, keys)
+        await cache.put(layer_index_name(layer.cache_key), sealed)
+    except (ContentCacheDown, OSError) as error:
+        log.warning("layer was not stored in ContentCache", **fields, error=str(error))
+        return Outcome.REFUSED if isinstance(error, ContentRefused) else Outcome.FAILED
+    log.info(
+        "Successfully stored decompressed layer in ContentCache",
+        **fields,
+        stored_hash=layer.cache_key,
+        bytes=layer.index.payload_bytes,
+        duration=time.perf_counter() - begin,
+    )
+    return Outcome.STORED
+
+
+async def _store_pages(cache: ContentCache, layer: IndexedLayer, fd: int) -> None:
+    pages = iter(range(-(-layer.index.payload_bytes // PAGE_BYTES)))
+    failures: list[Exception] = []
+
+    async def store() -> None:
+        for page in pages:
+            try:
+                data = await trio.to_thread.run_sync(_verified_page, layer.index, fd, page)
+                await cache.put(page_key(layer.cache_key, page), data)
+            except (ContentCacheDown, OSError) as error:
+                failures.append(error)
+            if failures:
+                return
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(PAGES_AT_ONCE):
+            nursery.start_soon(store)
+    if failures:
+        raise failures[0]
+
+
+def _verified_page(index: LayerIndex, fd: int, page: int) -> bytes:
+    """One page of the payload; OSError if the disk has changed what was verified."""
+    data = os.pread(fd, PAGE_BYTES, page * PAGE_BYTES)
+    first = page * PAGE_BYTES // CHUNK_BYTES
+    chunks = range(first, min(first + PAGE_BYTES // CHUNK_BYTES, index.chunk_count))
+    wrong = first_wrong_chunk(index, chunks, data)
+    if wrong is not None:
+        raise OSError(f"the payload on disk is damaged, in chunk {wrong}")
+    return data

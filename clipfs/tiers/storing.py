@@ -1,84 +1,69 @@
-"""Stores a finished layer in the content cache: its pages, then its sealed index.
+"""Which layers are on their way to the content cache: marks that outlive their process.
 
-From the verified file in `cache/` only, so that a hostile image cannot poison a key that
-another image reads, and each page verified once more, since a disk may fail. The index comes
-last: whoever finds it may expect the pages.
+`run/storing/<cache key>` exists while a layer waits or is stored, and names the process that
+does it. One that names no living process is a layer that was not stored: the next mount of it,
+or `clipfs index`, takes it up.
+
+Not here: the storing itself (`clipfs.tiers.storer`).
 """
 
 import os
-import time
+from collections.abc import Iterable
 from pathlib import Path
 
-import structlog
-import trio
-
-from clipfs.layer.index import CHUNK_BYTES, LayerIndex
-from clipfs.layer.layout import layer_index_name
-from clipfs.layer.seal import KeyRing
-from clipfs.layer.sealed_index import seal_index
-from clipfs.tiers.content_cache import PAGE_BYTES, page_key
-from clipfs.tiers.content_client import ContentCache, ContentCacheDown
+from clipfs.layer.layout import Layout
+from clipfs.processes import is_running, name_of
 from clipfs.tiers.tier import IndexedLayer
-from clipfs.tiers.verify import first_wrong_chunk
 
-log = structlog.get_logger()
-
-PAGES_AT_ONCE = 2
-"""Pages on their way at the same time; more would only take memory and the reader's turn."""
+NOBODY = "nobody"
 
 
-async def store_layer(
-    cache: ContentCache, keys: KeyRing, layer: IndexedLayer, payload: Path
-) -> bool:
-    """Whether the layer is in the content cache now; a failure is a warning, never an error."""
-    fields = {"layer": layer.layer.digest, "cache_key": layer.cache_key}
-    log.info("Storing decompressed layer in ContentCache (async)", **fields)
-    begin = time.perf_counter()
+def mark_storing(layout: Layout, key: str) -> None:
+    """Say that this process stores the layer, or means to."""
+    _write(layout, key, name_of(os.getpid()))
+
+
+def mark_failed(layout: Layout, key: str) -> None:
+    """Say that the layer could not be stored now, and should be tried again."""
+    _write(layout, key, NOBODY)
+
+
+def unmark(layout: Layout, key: str) -> None:
+    _mark(layout, key).unlink(missing_ok=True)
+
+
+def storing_now(layout: Layout) -> list[str]:
+    """Cache keys of the layers that a living process has on their way."""
+    return sorted(path.name for path in _marks(layout) if _is_alive(path))
+
+
+def left_behind(layout: Layout, layers: Iterable[IndexedLayer]) -> list[IndexedLayer]:
+    """Which of layers somebody failed to store, as far as their payload is whole."""
+    names = {path.name for path in _marks(layout) if not _is_alive(path)}
+    return [
+        layer
+        for layer in {one.cache_key: one for one in layers}.values()
+        if layer.cache_key in names and layout.payload(layer.cache_key).exists()
+    ]
+
+
+def _write(layout: Layout, key: str, who: str) -> None:
+    mark = _mark(layout, key)
+    mark.parent.mkdir(mode=0o700, exist_ok=True)
+    mark.write_text(who + "\n")
+
+
+def _mark(layout: Layout, key: str) -> Path:
+    return layout.run / "storing" / key
+
+
+def _marks(layout: Layout) -> list[Path]:
+    folder = layout.run / "storing"
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+def _is_alive(mark: Path) -> bool:
     try:
-        with payload.open("rb") as file:
-            await _store_pages(cache, layer, file.fileno())
-        sealed = seal_index(layer.index, layer.layer, keys)
-        await cache.put(layer_index_name(layer.cache_key), sealed)
-    except (ContentCacheDown, OSError) as error:
-        log.warning("layer was not stored in ContentCache", **fields, error=str(error))
+        return is_running(mark.read_text().strip())
+    except FileNotFoundError:
         return False
-    log.info(
-        "Successfully stored decompressed layer in ContentCache",
-        **fields,
-        stored_hash=layer.cache_key,
-        bytes=layer.index.payload_bytes,
-        duration=time.perf_counter() - begin,
-    )
-    return True
-
-
-async def _store_pages(cache: ContentCache, layer: IndexedLayer, fd: int) -> None:
-    pages = iter(range(-(-layer.index.payload_bytes // PAGE_BYTES)))
-    failures: list[Exception] = []
-
-    async def store() -> None:
-        for page in pages:
-            try:
-                data = await trio.to_thread.run_sync(_verified_page, layer.index, fd, page)
-                await cache.put(page_key(layer.cache_key, page), data)
-            except (ContentCacheDown, OSError) as error:
-                failures.append(error)
-            if failures:
-                return
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(PAGES_AT_ONCE):
-            nursery.start_soon(store)
-    if failures:
-        raise failures[0]
-
-
-def _verified_page(index: LayerIndex, fd: int, page: int) -> bytes:
-    """One page of the payload; OSError if the disk has changed what was verified."""
-    data = os.pread(fd, PAGE_BYTES, page * PAGE_BYTES)
-    first = page * PAGE_BYTES // CHUNK_BYTES
-    chunks = range(first, min(first + PAGE_BYTES // CHUNK_BYTES, index.chunk_count))
-    wrong = first_wrong_chunk(index, chunks, data)
-    if wrong is not None:
-        raise OSError(f"the payload on disk is damaged, in chunk {wrong}")
-    return data

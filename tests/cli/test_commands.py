@@ -195,6 +195,7 @@ def _all_of(fd: int) -> str:
         pytest.param(["--content-cache", "http://a:1", "--content-cache", "http://b:1"],
                      "invalid_input", "one URL", id="two-caches"),
         pytest.param(["--content-cache", "http://[::1"], "invalid_input", "http://[::1", id="half"),
+        pytest.param(["--content-cache", "http://a:1?b"], "invalid_input", "a:1?b", id="query"),
         pytest.param(["--content-cache", "http://a:99999"], "invalid_input", "a:99999", id="port"),
         pytest.param(["--content-cache", "http://u:p@a:1"], "invalid_input", "token", id="login"),
         pytest.param(["--root", "/proc/x"], "invalid_input", "/proc/x", id="root"),

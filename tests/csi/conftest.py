@@ -3,12 +3,15 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from tests.support import images
+from tests.support.content import ContentServer, run_content_server
 from tests.support.driver import Driver, cleaned_up, run_driver
+from tests.support.node import Node
 from tests.support.registry import RegistryServer
 from tests.support.scripted_registry import ScriptedRegistry, run_scripted_registry
 
@@ -73,3 +76,24 @@ def start(tmp_path: Path, registry: RegistryServer, scripted: ScriptedRegistry) 
 @pytest.fixture
 def driver(start: Start) -> Driver:
     return start()
+
+
+@dataclass(frozen=True, slots=True)
+class Lazy:
+    """A driver whose volume of `image` has no byte on its node yet: its reads wait for `cache`."""
+
+    driver: Driver
+    cache: ContentServer
+    target: Path
+
+
+@pytest.fixture
+def lazy(start: Start, image: str, registry: RegistryServer, tmp_path: Path) -> Iterator[Lazy]:
+    (tmp_path / "key").write_text("the cluster's key\n")
+    with run_content_server(tmp_path / "cache") as cache:
+        shared = ["--content-cache", cache.url,
+                  "--content-cache-token-file", str(tmp_path / "cache/token"),
+                  "--index-key-file", str(tmp_path / "key")]  # fmt: skip # as typed by hand
+        Node(tmp_path / "A", [*shared, "--plain-http", registry.address]).json("index", image)
+        driver = start(*shared)
+        yield Lazy(driver, cache, driver.publish("pod", image))

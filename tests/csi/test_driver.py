@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.csi.conftest import Start
+from tests.csi.conftest import Lazy, Start
 from tests.support.driver import (
     Driver,
     M,
@@ -195,3 +195,16 @@ def test_identity_and_node_say_who_they_are(driver: Driver) -> None:
     info = driver.call("Identity/GetPluginInfo", M["Empty"](), "Info")
     assert (info.name, info.vendor_version) == ("csi.clipfs.dev", "0.1.0")
     assert driver.call("Node/NodeGetInfo", M["Empty"](), "NodeInfo").node_id == "node-a"
+
+
+def test_never_is_enough_for_an_image_that_another_pod_reads_lazily(
+    lazy: Lazy, image: str, layout_data: bytes
+) -> None:
+    target = lazy.driver.publish("other", image, attributes={"pullPolicy": "Never"})
+    assert (target / "data").read_bytes() == layout_data
+    lazy.driver.unpublish("other")
+    lazy.driver.unpublish("pod")
+    code, details = failure(
+        lambda: lazy.driver.publish("third", f"{image}-none", attributes={"pullPolicy": "Never"})
+    )
+    assert (code, "no such image" in details) == ("NOT_FOUND", True)

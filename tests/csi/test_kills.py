@@ -6,44 +6,19 @@ import signal
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.csi.conftest import Start
-from tests.support.content import ContentServer, run_content_server
-from tests.support.driver import Driver, mounts_below, servers
+from tests.csi.conftest import Lazy
+from tests.support.driver import mounts_below, servers
 from tests.support.fusectl import in_flight
 from tests.support.machine import needs_fuse
-from tests.support.node import Node
-from tests.support.registry import RegistryServer
 from tests.support.wait import wait_for
 
 pytestmark = needs_fuse
 
 READERS = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Lazy:
-    """A driver whose volume of `image` has no byte on its node yet: its reads wait for `cache`."""
-
-    driver: Driver
-    cache: ContentServer
-    target: Path
-
-
-@pytest.fixture
-def lazy(start: Start, image: str, registry: RegistryServer, tmp_path: Path) -> Iterator[Lazy]:
-    (tmp_path / "key").write_text("the cluster's key\n")
-    with run_content_server(tmp_path / "cache") as cache:
-        shared = ["--content-cache", cache.url,
-                  "--content-cache-token-file", str(tmp_path / "cache/token"),
-                  "--index-key-file", str(tmp_path / "key")]  # fmt: skip # as typed by hand
-        Node(tmp_path / "A", [*shared, "--plain-http", registry.address]).json("index", image)
-        driver = start(*shared)
-        yield Lazy(driver, cache, driver.publish("pod", image))
 
 
 @contextmanager

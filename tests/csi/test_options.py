@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from clipfs.cli.mount import mount
+from csi.main import _mount_options
+from csi.main import node as node_command
 from tests.csi.test_sockets import info, node_id, registration
 from tests.support.driver import M, cleaned_up, failure, mounts_below, run_driver
 from tests.support.machine import CLIP_CSI, needs_fuse
@@ -158,3 +161,31 @@ def test_a_wrong_option_is_refused_in_one_line(
     assert last.startswith("clip-csi: ")
     assert words in last
     assert "Traceback" not in done.stderr
+
+
+def test_what_driver_and_mount_both_take_reaches_the_mount(tmp_path: Path) -> None:
+    of_each_volume = {"platform", "front", "registry_config"}
+    shared = {one.name for one in mount.params} & {one.name for one in node_command.params}
+    values = {
+        "root": str(tmp_path / "root"),
+        "content_cache": "http://127.0.0.1:1",
+        "content_cache_token_file": str(tmp_path / "token"),
+        "index_key_file": str(tmp_path / "key"),
+        "plain_http": "registry:5000",
+    }
+    logs = {"log_format": "json", "log_level": "debug"}
+    assert shared - of_each_volume == {*values, *logs}
+    both = {**values, **logs}
+    given = [word for name, value in both.items() for word in (_option(name), value)]
+    required = ["--endpoint", "unix:///csi.sock", "--node-id", "n", "--kubelet-root", "/kubelet"]
+    driver = node_command.make_context("node", [*required, *given])
+    words = _mount_options(driver, driver.params)
+    mounted = mount.make_context("mount", ["image", "/mountpoint", *words])
+    assert mounted.meta == driver.meta  # what the log options have become
+    assert {name: mounted.params[name] for name in values} == {
+        name: driver.params[name] for name in values
+    }
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")

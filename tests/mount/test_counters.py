@@ -18,7 +18,7 @@ from clipfs.layer.layout import Layout
 from clipfs.mount import counters
 with counters.open_own(Layout(Path(sys.argv[1]))) as own:
     for _ in range(3):
-        own.add("content_cache", 1 << 33)
+        own.count_read("content_cache", 1 << 33)
     print("counted", flush=True)
     sys.stdin.read()
 """
@@ -54,11 +54,13 @@ def test_nothing_counted_is_zero(layout: Layout) -> None:
 
 def test_a_running_process_counts_for_itself_and_in_the_sum(layout: Layout) -> None:
     with counters.open_own(layout) as own:
-        own.add("disk", 5)
-        own.add("disk", 7)
-        own.add("registry", 1)
+        own.count_read("disk", 5)
+        own.count_read("disk", 7)
+        own.count_download(1)
+        own.count_download(8)
+        own.count_read("registry", 0)
         assert counters.of(layout, os.getpid())["disk"] == {"reads": 2, "bytes": 12}
-        assert counters.sum_all(layout)["registry"] == {"reads": 1, "bytes": 1}
+        assert counters.sum_all(layout)["registry"] == {"reads": 1, "bytes": 9}
     assert counters.sum_all(layout)["disk"] == {"reads": 2, "bytes": 12}
     assert counters.of(layout, os.getpid())["disk"] == {"reads": 0, "bytes": 0}
 

@@ -34,6 +34,7 @@ def test_an_empty_or_absent_folder_will_do(place: Path, name: str) -> None:
         pytest.param("full/x", "is not a folder", id="file"),
         pytest.param("full/x/y", "is not a folder", id="below-a-file"),
         pytest.param("n" * 300, "name too long", id="name-too-long"),
+        pytest.param("\udcff", "is not UTF-8", id="no-text"),
         pytest.param("/proc", "is a mount already; `clipfs unmount /proc`", id="mount"),
     ],
 )

@@ -10,7 +10,7 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.content_client import ContentCache
 from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
-from clipfs.tiers.storing import store_layer
+from clipfs.tiers.storer import Outcome, store_layer
 from tests.support.content import TOKEN
 from tests.support.samples import Sample
 
@@ -52,4 +52,4 @@ async def opened_tiers(
 async def store_sample(url: str, sample: Sample, *, keys: KeyRing = KEYS) -> None:
     """Put the sample into a content cache, as a node that has it on disk does."""
     async with ContentCache.open(url, token=TOKEN) as cache:
-        assert await store_layer(cache, keys, sample.indexed, sample.tar)
+        assert await store_layer(cache, keys, sample.indexed, sample.tar) is Outcome.STORED

@@ -52,7 +52,9 @@ class Reads:
 
     def __init__(self) -> None:
         self.bytes = {"disk": 0, "content_cache": 0, "registry": 0}
-        self.hooks = TierHooks(on_read=self.add)
+        self.hooks = TierHooks(
+            on_read=self.add, on_download=lambda count: self.add("registry", count)
+        )
 
     def add(self, tier: str, count: int) -> None:
         self.bytes[tier] += count

@@ -78,16 +78,16 @@ async def test_a_first_pass_is_told_to_whoever_wants_to_store_it(
     image: str, sample: Sample, tmp_path: Path
 ) -> None:
     filled: list[str] = []
-    received: list[tuple[str, int]] = []
+    received: list[int] = []
     hooks = TierHooks(
         on_filled=lambda layer: filled.append(layer.cache_key),
-        on_read=lambda tier, count: received.append((tier, count)),
+        on_download=received.append,
     )
     with capture_logs() as lines:
         async with opened_tiers(tmp_path, image, hooks=hooks) as tiers:
             await tiers.chain.load_index(sample.layer)
     assert filled == [sample.key]
-    assert sum(count for tier, count in received if tier == "registry") == sample.layer.size
+    assert sum(received) == sample.layer.size
     assert [line["event"] for line in lines if line.get("cache_key") == sample.key] == [
         "OCI CACHE MISS - downloading and decompressing layer from registry",
         "Layer decompressed and cached to disk",

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from clipfs.layer.layout import Layout
 from clipfs.tiers.content_client import ContentCache
-from clipfs.tiers.storer import Storer, left_behind, note_storing, storing_now
-from clipfs.tiers.storing import store_layer
+from clipfs.tiers.storer import Outcome, Storer, store_layer
+from clipfs.tiers.storing import left_behind, mark_storing, storing_now
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, run_content_server
 from tests.support.hostile import answers, hostile_server
 from tests.support.recording_proxy import recording_proxy
@@ -47,7 +47,7 @@ async def test_pages_go_first_and_the_index_last(
 ) -> None:
     with recording_proxy(content_server.port) as recorder:
         async with ContentCache.open(recorder.url, token=TOKEN) as client:
-            assert await store_layer(client, KEYS, own.indexed, own.tar)
+            assert await store_layer(client, KEYS, own.indexed, own.tar) is Outcome.STORED
     asked = [(method, key.removeprefix(own.key), status) for method, key, status in
              recorder.exchanges]  # fmt: skip
     assert sorted(asked[:-1]) == [("PUT", "/000000", 201), ("PUT", "/000001", 201)]
@@ -56,7 +56,7 @@ async def test_pages_go_first_and_the_index_last(
 
 async def test_a_store_is_told_as_the_contract_says(own: Sample, cache: ContentCache) -> None:
     with capture_logs() as lines:
-        assert await store_layer(cache, KEYS, own.indexed, own.tar)
+        assert await store_layer(cache, KEYS, own.indexed, own.tar) is Outcome.STORED
     begun, done = lines
     assert begun["event"] == "Storing decompressed layer in ContentCache (async)"
     assert done["event"] == "Successfully stored decompressed layer in ContentCache"
@@ -68,7 +68,7 @@ async def test_storing_what_is_stored_already_changes_nothing(
     own: Sample, cache: ContentCache
 ) -> None:
     for _ in range(2):
-        assert await store_layer(cache, KEYS, own.indexed, own.tar)
+        assert await store_layer(cache, KEYS, own.indexed, own.tar) is Outcome.STORED
 
 
 async def test_a_payload_that_the_disk_has_damaged_is_not_stored(
@@ -79,19 +79,27 @@ async def test_a_payload_that_the_disk_has_damaged_is_not_stored(
     data[-1] ^= 1
     path.write_bytes(data)
     with capture_logs() as lines:
-        assert not await store_layer(cache, KEYS, own.indexed, path)
+        assert await store_layer(cache, KEYS, own.indexed, path) is Outcome.FAILED
     assert "damaged" in next(line for line in lines if line["event"] == NOT_STORED)["error"]
     assert not (content_server.objects / own.key / "000001").exists()
     assert await cache.get(f"{own.key}.v1.toc") is None
 
 
-@pytest.mark.parametrize("status", [400, 404, 409, 413, 500, 507])
-async def test_a_store_that_is_refused_is_a_warning(own: Sample, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "outcome"),
+    [
+        *((status, Outcome.REFUSED) for status in (400, 404, 409, 413)),
+        *((status, Outcome.FAILED) for status in (500, 507)),
+    ],
+)
+async def test_a_store_that_is_refused_is_a_warning(
+    own: Sample, status: int, outcome: Outcome
+) -> None:
     refusal = f"HTTP/1.1 {status} \r\nContent-Length: 0\r\n\r\n".encode()
     async with hostile_server(answers(refusal)) as server:
         async with ContentCache.open(server.url, token=TOKEN) as client:
             with capture_logs() as lines:
-                assert not await store_layer(client, KEYS, own.indexed, own.tar)
+                assert await store_layer(client, KEYS, own.indexed, own.tar) is outcome
         assert server.requests
     assert [line["log_level"] for line in lines if line["event"] == NOT_STORED] == ["warning"]
 
@@ -127,6 +135,39 @@ async def test_a_layer_counts_as_on_its_way_until_it_is_stored(
     assert await cache.get(f"{own.key}.v1.toc") is not None
 
 
+async def test_a_layer_that_could_not_be_stored_is_left_for_the_next(
+    own: Sample, layout: Layout
+) -> None:
+    async with (
+        ContentCache.open("http://127.0.0.1:1", token=TOKEN) as nowhere,
+        trio.open_nursery() as nursery,
+    ):
+        storer = Storer(nowhere, layout, KEYS, nursery)
+        storer.store_soon(own.indexed)
+        await storer.drain()
+    assert storing_now(layout) == []
+    assert left_behind(layout, [own.indexed]) == [own.indexed]
+
+
+async def test_only_what_is_on_the_node_and_not_in_the_content_cache_is_stored(
+    own: Sample, layout: Layout, cache: ContentCache, content_server: ContentServer, tmp_path: Path
+) -> None:
+    elsewhere = make_sample(tmp_path / "other", content_bytes=1 << 20, seed=7)
+    with recording_proxy(content_server.port) as recorder:
+        async with (
+            ContentCache.open(recorder.url, token=TOKEN) as client,
+            trio.open_nursery() as nursery,
+        ):
+            storer = Storer(client, layout, KEYS, nursery)
+            for _ in range(2):
+                await storer.store_missing([own.indexed, elsewhere.indexed])
+                await storer.drain()
+    puts = [key for method, key, _ in recorder.exchanges if method == "PUT"]
+    assert len(puts) == len(set(puts)) == 3
+    assert await cache.get(f"{own.key}.v1.toc") is not None
+    assert await cache.get(f"{elsewhere.key}.v1.toc") is None
+
+
 @pytest.mark.parametrize(
     "mark",
     [
@@ -139,7 +180,7 @@ async def test_a_layer_counts_as_on_its_way_until_it_is_stored(
 async def test_what_a_dead_process_was_to_store_is_left_for_the_next(
     own: Sample, layout: Layout, mark: str
 ) -> None:
-    note_storing(layout, own.key)
+    mark_storing(layout, own.key)
     assert left_behind(layout, [own.indexed]) == []
     (layout.run / "storing" / own.key).write_text(mark)
     assert storing_now(layout) == []
@@ -156,10 +197,10 @@ async def test_a_server_killed_in_the_middle_of_a_store_gets_the_rest_later(
             await client.put(f"{own.key}/000000", own.payload[: 8 << 20])
         first.kill()
         async with ContentCache.open(first.url, token=TOKEN) as client:
-            assert not await store_layer(client, KEYS, own.indexed, own.tar)
+            assert await store_layer(client, KEYS, own.indexed, own.tar) is Outcome.FAILED
     with run_content_server(tmp_path / "cc") as second:
         async with ContentCache.open(second.url, token=TOKEN) as client:
-            assert await store_layer(client, KEYS, own.indexed, own.tar)
+            assert await store_layer(client, KEYS, own.indexed, own.tar) is Outcome.STORED
             rest = await client.get(f"{own.key}/000001")
             assert rest is not None
             assert bytes(rest) == own.payload[8 << 20 :]

@@ -20,6 +20,7 @@ import structlog
 import trio
 
 from clipfs import errors
+from clipfs.layer.limits import MAX_DEPTH
 from clipfs.mount import device
 from clipfs.mount.front.errno import errno_of
 from clipfs.tree.reader import ImageIndex, Inode, Nid
@@ -29,7 +30,7 @@ log = structlog.get_logger()
 FOREVER_S = 10 * 365 * 86400
 BLOCK_BYTES = 4096
 NAME_MAX_BYTES = 255
-PATHS_REMEMBERED = 4096
+PATHS_REMEMBERED = 1 << 16
 """Parents of looked-up inodes, kept for the paths of debug lines only."""
 
 P = ParamSpec("P")
@@ -131,6 +132,8 @@ class FuseFront(pyfuse3.Operations):
             attributes = self._attributes(entry.nid)
             if not pyfuse3.readdir_reply(token, entry.name, attributes, position):
                 return
+            if entry.name not in (b".", b"..") and log.is_enabled_for(logging.DEBUG):
+                self._remember(entry.nid, pyfuse3.InodeT(fh), entry.name)
 
     @_guarded
     async def getxattr(
@@ -177,10 +180,11 @@ class FuseFront(pyfuse3.Operations):
 
     def _path(self, nid: int) -> str:
         parts: list[bytes] = []
-        while nid in self._parents and len(parts) < 256:
+        while nid in self._parents and len(parts) < MAX_DEPTH:
             nid, name = self._parents[nid]
             parts.append(name)
-        return "/" + os.fsdecode(b"/".join(reversed(parts)))
+        start = "/" if nid == self._index.root else f"(inode {nid})/"
+        return start + os.fsdecode(b"/".join(reversed(parts)))
 
 
 def _entry(inode: Inode) -> pyfuse3.EntryAttributes:
