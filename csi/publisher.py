@@ -104,6 +104,9 @@ class Publisher:
         """Take the volume at target away; what is not there is done."""
         with _os_errors_named(), self._locks.held(str(target), still_wanted):
             record = self._records.read(_key(target))
+            if record is not None and record.volume_id != volume_id:
+                log.warning("another volume is at that target, it stays", volume=volume_id)
+                return
             if record is not None:
                 self._remove(record)
                 log.info("volume unpublished", volume=volume_id, image=record.image)

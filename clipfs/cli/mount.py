@@ -10,7 +10,7 @@ import click
 import trio
 
 from clipfs.cli import options, progress
-from clipfs.cli.output import human_bytes, print_json
+from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.cli.report import described, totals
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
@@ -120,6 +120,6 @@ def _say(
         return
     entries, total_bytes = totals(found)
     click.echo(
-        f"{found.image.reference} is at {mountpoint}: {entries} entries, "
+        f"{found.image.reference} is at {printable(str(mountpoint))}: {entries} entries, "
         f"{human_bytes(total_bytes)}, {seconds['total']:.2f} s, served by process {pid}"
     )

@@ -83,7 +83,8 @@ def json_option(command: F) -> F:
 def root_option(command: F) -> F:
     return click.option(
         "--root",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=unseen_path,
+        metavar="DIR",
         default=Path("/images"),
         show_default=True,
         help="Where payloads, indexes and state lie; shared by all images of the node.",
@@ -211,7 +212,8 @@ def read_token(path: Path) -> str:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise errors.InvalidInput(f"token file {path}: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise errors.InvalidInput(f"token file {path}: {reason}") from error
     if not lines or not lines[0].strip():
         raise errors.InvalidInput(f"token file {path}: its first line is empty, not a token")
     return lines[0].strip()

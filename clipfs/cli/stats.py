@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from clipfs import errors
 from clipfs.cli import options
 from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.layer.layout import Layout
@@ -19,6 +20,8 @@ from clipfs.tiers.storing import storing_now
 def stats(root: Path, as_json: bool) -> None:
     """Reads and bytes by tier since run/ was made, ended servers included; the mounts."""
     layout = Layout(root.absolute())
+    if not layout.root.is_dir():
+        raise errors.InvalidInput(f"--root {root}: there is no such folder")
     value = collected(layout)
     if as_json:
         print_json(value)

@@ -9,12 +9,15 @@ Not here: HTTP and tokens (`clipfs.content.objects`); eviction.
 """
 
 import base64
+import fcntl
 import hashlib
 import os
 import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from clipfs import errors
 
 PAGE_BYTES = 8 << 20
 MAX_INDEX_BYTES = 1 << 30
@@ -60,6 +63,14 @@ class Store:
         self._incoming = folder / "incoming"
         for one in (self._objects, self._incoming):
             one.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = os.open(self._incoming, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._lock)
+            raise errors.InvalidInput(
+                f"--dir {folder}: another content cache serves it; give this one its own"
+            ) from error
         for stale in self._incoming.iterdir():
             stale.unlink()
 

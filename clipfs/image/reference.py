@@ -58,6 +58,8 @@ def parse_reference(text: str) -> Reference:
     name, at, digest = text.partition("@")
     if at and not is_digest(digest):
         raise _invalid(text, "what follows @ is not a sha256 digest (sha256: and 64 hex digits)")
+    if "://" in name:
+        raise _invalid(text, "a reference has no scheme")
     registry, path = _split_host(name)
     path, colon, tag = path.partition(":")
     if colon and not _TAG.fullmatch(tag):

@@ -81,7 +81,8 @@ class Registry:
         answer = await self._authorised(
             reference, "blobs", layer.digest, {"Range": "bytes=0-0"}, limit_bytes=PROBE_BYTES
         )
-        if answer.status not in (200, 206):
+        is_empty = answer.status == 416 and layer.size == 0  # it has no first byte to ask for
+        if answer.status not in (200, 206) and not is_empty:
             raise refusal(str(reference), answer)
         return BlobSource(url=str(answer.request.url), headers=answer.authorization)
 

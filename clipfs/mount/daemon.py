@@ -13,8 +13,12 @@ import msgspec
 import structlog
 
 from clipfs import errors
+from clipfs.processes import start_time
 
 log = structlog.get_logger()
+
+KEPT_LOGS = 20
+"""Of servers that have ended: why the last ones did is what people ask."""
 
 
 class _Report(msgspec.Struct, frozen=True):
@@ -96,8 +100,17 @@ def _detach(keep: int, log_folder: Path | None) -> None:
     os.dup2(null, 1)
     if log_folder is not None:
         log_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _prune(log_folder)
         path = log_folder / f"{os.getpid()}.log"
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
     os.closerange(3, keep)
     os.closerange(keep + 1, os.sysconf("SC_OPEN_MAX"))
     os.chdir("/")
+
+
+def _prune(log_folder: Path) -> None:
+    """Forget the oldest logs of servers that have ended, but for the last KEPT_LOGS."""
+    ended = [path for path in log_folder.glob("*.log") if start_time(int(path.stem)) is None]
+    ended.sort(key=lambda path: path.stat().st_mtime_ns)
+    for path in ended[:-KEPT_LOGS]:
+        path.unlink(missing_ok=True)

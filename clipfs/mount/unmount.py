@@ -23,7 +23,7 @@ log = structlog.get_logger()
 def unmount(layout: Layout, mountpoint: Path, *, wait_s: float) -> None:
     """Unmount what clipfs has mounted at mountpoint; nothing there is done already.
 
-    wait_s  how long to wait for the server's end
+    wait_s  how long to wait for the server's end, once its mount has gone
     Raises  InvalidInput if somebody else's file system is mounted there
     """
     place = real_mountpoint(mountpoint)
@@ -32,11 +32,15 @@ def unmount(layout: Layout, mountpoint: Path, *, wait_s: float) -> None:
         raise errors.InvalidInput(
             f"{place} is a mount of {here[-1].fstype}, not one of clipfs; umount it yourself"
         )
-    while here and here.pop().fstype == records.FSTYPE:
+    went = set()
+    while here and here[-1].fstype == records.FSTYPE:
         detach(place)
+        went.add(here.pop().device)
     for record in _records_at(layout, place):
-        if records.is_served(record) and not _is_mounted(record):
-            wait_for_end(record.pid, record.started, within_s=wait_s)
+        if record.device in went and records.is_served(record) and not _is_mounted(record):
+            ended = wait_for_end(record.pid, record.started, within_s=wait_s)
+            if not ended:
+                log.info("the server goes on for open files, or to store layers", pid=record.pid)
         if not records.is_served(record):
             records.mounts(layout).remove(record.id)
 

@@ -37,6 +37,8 @@ def test_every_command_explains_itself(command: str, node: Node) -> None:
         pytest.param(["nonsense"], id="unknown-command"),
         pytest.param(["stats", "--log-level", "loud"], id="unknown-value"),
         pytest.param(["stats", "extra"], id="extra-argument"),
+        pytest.param(["stats", "--root", ""], id="empty-root"),
+        pytest.param(["unmount", ""], id="empty-path"),
         pytest.param(["cache", "list"], id="command-of-a-later-version"),
         pytest.param(["unmount"], id="nothing-to-unmount"),
     ],
@@ -359,3 +361,9 @@ def test_a_mount_whose_server_says_nothing_is_unmounted_at_once(
         if alive(pid):
             os.kill(pid, signal.SIGCONT)
     assert process.returncode == 0
+
+
+def test_stats_of_a_folder_that_is_not_there_make_none(node: Node, tmp_path: Path) -> None:
+    done = run(node, "stats", "--root", str(tmp_path / "typo"), "--json")
+    assert json.loads(done.stdout)["error"]["code"] == "invalid_input"
+    assert not (tmp_path / "typo").exists()

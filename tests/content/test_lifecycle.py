@@ -78,6 +78,15 @@ def test_objects_survive_a_kill_and_half_uploads_do_not(tmp_path: Path) -> None:
         assert server.ask("PUT", key_of(2), BIG).status == 201
 
 
+def test_two_servers_do_not_share_a_folder(tmp_path: Path) -> None:
+    with run_content_server(tmp_path) as first:
+        command = [CLIPFS, "content-cache", "serve", "--dir", str(first.folder / "objects")]
+        command += ["--listen", "127.0.0.1:0", "--token-file", str(first.folder / "token")]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        assert (done.returncode, "another content cache" in done.stderr) == (1, True)
+        assert first.ask("GET", "/healthz").status == 200
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.csi.conftest import Start
 from tests.support.driver import (
     Driver,
+    M,
     frozen,
     mounts_below,
     nothing_left,
@@ -110,6 +111,13 @@ def test_a_volume_whose_record_was_lost_is_unpublished(
     record.write_bytes(b"\0" * 300)
     driver.unpublish("pod")
     nothing_left(driver, tmp_path / "root", "pod")
+
+
+def test_a_volume_is_not_taken_away_in_the_name_of_another(driver: Driver, image: str) -> None:
+    target = driver.publish("pod", image)
+    request = M["Unpublish"](volume_id="csi-other", target_path=str(target))
+    driver.call("Node/NodeUnpublishVolume", request)
+    assert (target / "hello").read_text() == "world\n"
 
 
 def test_an_unpublish_before_any_publish_is_ok(driver: Driver) -> None:

@@ -221,6 +221,18 @@ def test_a_frozen_server_does_not_hang_unmount_or_mount(
     wait_for(lambda: not alive(pid))
 
 
+def test_a_layer_without_a_byte_changes_nothing(
+    built: Built, nodes: dict[str, Any], registry: RegistryServer, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.tar").touch()
+    layout = tmp_path / "oci"
+    images.write_layout(layout, [Packed(tmp_path / "empty.tar"), built.layers[1]], codec="plain")
+    image = images.push(layout, registry.address, "empty-layer:1")
+    mounted = nodes["a"].mount(image, tmp_path / "ma")
+    assert mounted["layers"][0]["payload_size"] == 0
+    assert b"name-\xff" in os.listdir(os.fsencode(tmp_path / "ma"))
+
+
 def test_writing_is_refused_as_on_a_read_only_file_system(
     built: Built, nodes: dict[str, Any], registry: RegistryServer, tmp_path: Path
 ) -> None:

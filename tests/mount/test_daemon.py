@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from clipfs.mount.daemon import KEPT_LOGS
 from tests.support.wait import wait_for
 
 CALLER = """
@@ -88,6 +89,23 @@ def test_the_server_logs_to_its_own_file(server: int, tmp_path: Path) -> None:
     log = tmp_path / "log" / f"{server}.log"
     assert log.read_text() == "to stderr\n"
     assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_of_ended_servers_the_last_logs_are_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    for number in range(KEPT_LOGS + 5):
+        log = folder / f"{4194304 + number}.log"  # above the kernel's highest pid
+        log.touch()
+        os.utime(log, (number, number))
+    living = folder / f"{os.getpid()}.log"
+    living.touch()
+    os.utime(living, (0, 0))
+    pid = int(call("ready", str(folder)).stdout)
+    os.kill(pid, signal.SIGTERM)
+    left = {int(log.stem) for log in folder.iterdir()} - {pid, os.getpid()}
+    assert left == {4194304 + number for number in range(5, KEPT_LOGS + 5)}
+    assert living.exists()
 
 
 @pytest.mark.parametrize(
