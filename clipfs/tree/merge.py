@@ -23,58 +23,22 @@ from typing import NamedTuple
 
 from clipfs import errors
 from clipfs.layer.index import Entry, EntryKind
-from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_DEPTH
 from clipfs.layer.names import shown
+from clipfs.tree.node import Node, count_links, implied_folder, resolve
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
 WHITEOUT_META = b".wh..wh."
 _NO_NAME = (WHITEOUT, b".wh..", b".wh...")
-MAX_SYMLINKS = 40
-"""As the kernel's own limit on symlinks in one path."""
-
-
-class Node:
-    """An inode of the merged tree; hard links share one.
-
-    layer         number of the layer that brought it; of a file also where its bytes are
-    children      of a folder: name -> node; None for what is no folder
-    parent        of a folder: the folder that holds it, of the root itself; set at the end
-    nid           its number in the image index, set by the writer
-    """
-
-    __slots__ = ("children", "entry", "layer", "links", "nid", "parent")
-
-    def __init__(self, entry: Entry, layer: int) -> None:
-        self.entry = entry
-        self.layer = layer
-        self.links = 0
-        self.nid = 0
-        self.parent = self
-        self.children: dict[bytes, Node] | None = {} if entry.kind == EntryKind.DIRECTORY else None
 
 
 def merge(layers: Iterable[Iterable[Entry]]) -> Node:
     """The root of the merged tree, links counted; CorruptImage names the path at fault."""
-    root = Node(_implied_folder(), 0)
+    root = Node(implied_folder(), 0)
     for number, entries in enumerate(layers):
         _apply(root, number, list(entries))
-    _count_links(root)
+    count_links(root)
     return root
-
-
-def walk(root: Node) -> Iterator[Node]:
-    """Every inode once, parents before children, in a fixed order."""
-    seen: set[int] = set()
-    pending = [root]
-    while pending:
-        node = pending.pop()
-        yield node
-        for name in sorted(node.children or (), reverse=True):
-            child = node.children[name]  # type: ignore[index] # or () made the loop empty
-            if id(child) not in seen:
-                seen.add(id(child))
-                pending.append(child)
 
 
 def _apply(root: Node, number: int, entries: list[Entry]) -> None:
@@ -103,7 +67,7 @@ def _linked(root: Node, entries: list[Entry]) -> dict[bytes, Node]:
     if not any(_is_whiteout(entry) for entry in entries):
         return {}
     targets = {entry.target for entry in entries if entry.kind == EntryKind.HARDLINK}
-    found = {target: _resolve(root, target, follow_last=False) for target in targets}
+    found = {target: resolve(root, target, follow_last=False) for target in targets}
     return {target: node for target, node in found.items() if node is not None}
 
 
@@ -121,7 +85,7 @@ def _hide(root: Node, entries: list[Entry]) -> None:
             continue
         if new and not new.isdisjoint(_with_parents(folder)):
             continue
-        parent = _resolve(root, folder)
+        parent = resolve(root, folder)
         if parent is not None and parent.children is not None:
             hidden.append((parent.children, name))
     for children, name in hidden:
@@ -134,7 +98,7 @@ def _hide(root: Node, entries: list[Entry]) -> None:
 def _replaces_symlink(root: Node, entry: Entry) -> bool:
     if entry.kind != EntryKind.DIRECTORY:
         return False
-    lower = _resolve(root, entry.path, follow_last=False)
+    lower = resolve(root, entry.path, follow_last=False)
     return lower is not None and lower.entry.kind == EntryKind.SYMLINK
 
 
@@ -171,7 +135,7 @@ def _link(root: Node, number: int, entry: Entry, waiting: list[_Waiting]) -> Non
     folder, _, name = entry.path.rpartition(b"/")
     if not name:
         raise errors.CorruptImage("the root of the image is a hard link")
-    target = _resolve(root, entry.target, follow_last=False)
+    target = resolve(root, entry.target, follow_last=False)
     if target is not None and target.children is not None:
         raise _linked_folder(entry)
     children = _parent(root, number, folder)
@@ -189,7 +153,7 @@ def _settle(root: Node, waiting: list[_Waiting], lower: dict[bytes, Node]) -> No
         node = link
         while node.entry.kind == EntryKind.HARDLINK and node not in inodes:
             chain[node] = None
-            target = _resolve(root, node.entry.target, follow_last=False)
+            target = resolve(root, node.entry.target, follow_last=False)
             target = target or lower.get(node.entry.target)
             if target is None or target in chain:
                 raise errors.CorruptImage(
@@ -213,73 +177,7 @@ def _linked_folder(entry: Entry) -> errors.CorruptImage:
 
 def _parent(root: Node, number: int, path: bytes) -> dict[bytes, Node]:
     """The children of the folder at path, made where it is missing."""
-    node = _resolve(root, path, make=number)
+    node = resolve(root, path, make=number)
     assert node is not None
     assert node.children is not None
     return node.children
-
-
-def _resolve(
-    root: Node, path: bytes, *, make: int | None = None, follow_last: bool = True
-) -> Node | None:
-    """The node at path, through symlinks clamped to the root; None if there is none.
-
-    make    number of the layer in whose name missing folders are made, and files replaced
-    Raises  CorruptImage if no folder can be made there
-    """
-    trail = [root]
-    todo = [part for part in reversed(path.split(b"/")) if part]
-    symlinks = 0
-    while todo:
-        part = todo.pop()
-        if part == b"..":
-            if len(trail) > 1:
-                trail.pop()
-            continue
-        children = trail[-1].children
-        if children is None:
-            return None
-        node = children.get(part)
-        if node is not None and node.entry.kind == EntryKind.SYMLINK and (todo or follow_last):
-            symlinks += 1
-            if symlinks > MAX_SYMLINKS:
-                if make is None:
-                    return None
-                raise errors.CorruptImage(f"too many symlinks on the way to {shown(path)}")
-            target = node.entry.target
-            if target.startswith(b"/"):
-                del trail[1:]
-            todo += [one for one in reversed(target.split(b"/")) if one not in (b"", b".")]
-            continue
-        if make is not None and (node is None or node.children is None):
-            if len(part) > MAX_COMPONENT_BYTES:  # from a symlink's target; names were checked
-                raise errors.CorruptImage(
-                    f"a component of the way to {shown(path)} is over {MAX_COMPONENT_BYTES} bytes"
-                )
-            node = children[part] = Node(_implied_folder(), make)
-        if node is None:
-            return None
-        trail.append(node)
-        if make is not None and len(trail) > MAX_DEPTH:
-            raise errors.CorruptImage(f"{shown(path)} is more than {MAX_DEPTH} folders deep")
-    return trail[-1]
-
-
-def _implied_folder() -> Entry:
-    return Entry(path=b"", kind=EntryKind.DIRECTORY, mode=0o755)
-
-
-def _count_links(root: Node) -> None:
-    """Set parents, and nlink as the kernel counts: names; of a folder 2 and its subfolders."""
-    root.links = 2
-    pending = [root]
-    while pending:
-        folder = pending.pop()
-        for child in (folder.children or {}).values():
-            if child.children is None:
-                child.links += 1
-            else:
-                child.links = 2
-                child.parent = folder
-                folder.links += 1
-                pending.append(child)

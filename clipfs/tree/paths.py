@@ -2,10 +2,8 @@
 
 import stat
 
+from clipfs.tree.node import MAX_SYMLINKS
 from clipfs.tree.reader import ImageIndex, Nid
-
-MAX_SYMLINKS = 40
-"""As the kernel's own limit on symlinks in one path."""
 
 
 def resolve(index: ImageIndex, path: bytes, *, follow_last: bool = True) -> Nid | None:

@@ -15,7 +15,7 @@ from clipfs.image.digest import Digest
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.tree import erofs, folder
 from clipfs.tree.folder import Record
-from clipfs.tree.merge import Node, walk
+from clipfs.tree.node import Node, walk
 
 MAX_DEVICES = 0xFFFF
 _TYPES = {

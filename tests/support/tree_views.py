@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from clipfs.layer.index import Entry, EntryKind
-from clipfs.tree.merge import Node
+from clipfs.tree.node import Node
 from clipfs.tree.reader import ImageIndex, Nid
 
 TYPES = {

@@ -7,7 +7,8 @@ import pytest
 from clipfs import errors
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_DEPTH
-from clipfs.tree.merge import MAX_SYMLINKS, merge
+from clipfs.tree.merge import merge
+from clipfs.tree.node import MAX_SYMLINKS
 from tests.support.entries import device, file, folder, link, opaque, symlink, whiteout
 from tests.support.tree_views import View, view_of_merge
 
