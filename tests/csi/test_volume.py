@@ -84,7 +84,7 @@ def test_every_access_mode_is_taken(mode: pb.VolumeCapability.AccessMode.Mode.Va
         pytest.param(attributes(image="host/app:1\n"), "not a tag", id="newline"),
         pytest.param(attributes(image="host/a\0b"), "repository", id="nul"),
         pytest.param(attributes(image="host/app@md5:1"), "digest", id="digest"),
-        pytest.param(attributes(image="https://host/app"), "registry host", id="url"),
+        pytest.param(attributes(image="https://host/app"), "has no scheme", id="url"),
         pytest.param(attributes(image="../../etc"), "registry host", id="dots"),
         pytest.param(attributes(image="a" * 100_000), "longer", id="very-long-image"),
         pytest.param(attributes(image='{"a": 1}'), "image reference", id="json"),
