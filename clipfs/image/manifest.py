@@ -4,10 +4,10 @@ The bytes were checked against the digest that named them before they came here;
 say is still anybody's. Everything that clipfs does not read is refused in one line.
 
 Source: OCI image specification, "Image Index", "Image Manifest", "Image Configuration",
-"Descriptor"; Docker image manifest version 2, schema 2.
+"Descriptor", "Annotations"; Docker image manifest version 2, schema 2; the annotations of ORAS.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -48,6 +48,9 @@ LAYERS = frozenset(
     )
 )
 FOREIGN = ("nondistributable", "foreign")
+TITLE = "org.opencontainers.image.title"
+UNPACK = "io.deis.oras.content.unpack"
+"""ORAS packs a folder as a tar, and says by this that it is to be unpacked."""
 
 Size = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 T = TypeVar("T")
@@ -64,6 +67,7 @@ class _RawDescriptor(msgspec.Struct, frozen=True, rename="camel"):
     digest: str
     size: Size
     platform: _Platform | None = None
+    annotations: dict[str, str] | None = None
 
 
 class _Document(msgspec.Struct, frozen=True, rename="camel"):
@@ -71,7 +75,6 @@ class _Document(msgspec.Struct, frozen=True, rename="camel"):
 
     schema_version: int
     media_type: str | None = None
-    artifact_type: str | None = None
     manifests: list[_RawDescriptor] | None = None
     config: _RawDescriptor | None = None
     layers: list[_RawDescriptor] | None = None
@@ -87,19 +90,27 @@ class _Config(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
-    """What one document says of another, or of a layer's blob: its kind, digest and bytes."""
+    """What one document says of another, or of a layer's blob: its kind, digest and bytes.
+
+    raw_path  of a layer that is one file: where it goes
+    """
 
     media_type: str
     digest: Digest
     size: int
+    raw_path: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """An image manifest: its config, and its layers without their diff_ids."""
+    """A manifest: its config, and its layers without their diff_ids.
+
+    is_image  False of an artifact, whose config is not an image's and tells no diff_ids
+    """
 
     config: Descriptor
     layers: tuple[Descriptor, ...]
+    is_image: bool = True
 
 
 def parse_document(
@@ -132,13 +143,26 @@ def parse_config(data: bytes, manifest: Manifest, *, of: str) -> tuple[Layer, ..
             f"{len(diff_ids)} diff_ids"
         )
     return tuple(
-        Layer(
-            digest=layer.digest,
-            size=layer.size,
-            media_type=layer.media_type,
-            diff_id=parse_digest(diff_id, of=f"{of}: a diff_id"),
-        )
+        _layer(layer, parse_digest(diff_id, of=f"{of}: a diff_id"))
         for layer, diff_id in zip(manifest.layers, diff_ids, strict=True)
+    )
+
+
+def artifact_layers(manifest: Manifest) -> tuple[Layer, ...]:
+    """The layers of an artifact; a raw one's payload is its blob, a tar's is told by nobody."""
+    return tuple(
+        _layer(layer, layer.digest if layer.raw_path is not None else None)
+        for layer in manifest.layers
+    )
+
+
+def _layer(described: Descriptor, diff_id: Digest | None) -> Layer:
+    return Layer(
+        digest=described.digest,
+        size=described.size,
+        media_type=described.media_type,
+        diff_id=diff_id,
+        raw_path=described.raw_path,
     )
 
 
@@ -180,12 +204,6 @@ def _platform(child: _RawDescriptor) -> Platform | None:
 def _manifest(document: _Document, of: str) -> Manifest:
     if document.config is None or document.layers is None:
         raise errors.CorruptImage(f"{of}: the manifest has no config or no layers")
-    if document.config.media_type not in CONFIGS:
-        kind = document.artifact_type or document.config.media_type
-        raise errors.UnsupportedImage(
-            f"{of}: an artifact of type {kind[:100]!r}, not an image; artifacts are not "
-            "supported yet"
-        )
     if len(document.layers) > MAX_LAYERS:
         raise errors.CorruptImage(f"{of}: {len(document.layers)} layers, over {MAX_LAYERS}")
     for layer in document.layers:
@@ -194,14 +212,31 @@ def _manifest(document: _Document, of: str) -> Manifest:
                 f"{of}: a layer is foreign ({layer.media_type[:100]!r}), its bytes are not in "
                 "the registry"
             )
-        if layer.media_type not in LAYERS:
-            raise errors.UnsupportedImage(
-                f"{of}: the layer media type {layer.media_type[:100]!r} is not supported"
-            )
+    is_image = document.config.media_type in CONFIGS
     return Manifest(
         config=_descriptor(document.config, of),
-        layers=tuple(_descriptor(layer, of) for layer in document.layers),
+        layers=tuple(_layer_descriptor(layer, of, is_image) for layer in document.layers),
+        is_image=is_image,
     )
+
+
+def _layer_descriptor(descriptor: _RawDescriptor, of: str, is_image: bool) -> Descriptor:
+    """A layer is one file if it has a title and is not packed, or an artifact's of another type.
+
+    In an image, a layer of another type is a tree in a form that clipfs does not read.
+    """
+    plain = _descriptor(descriptor, of)
+    annotations = descriptor.annotations or {}
+    title = annotations.get(TITLE)
+    is_packed = annotations.get(UNPACK) == "true"
+    if title is None and is_image and descriptor.media_type not in LAYERS:
+        raise errors.UnsupportedImage(
+            f"{of}: the layer media type {descriptor.media_type[:100]!r} is not supported; build "
+            "the image with layers in tar, tar+gzip or tar+zstd"
+        )
+    if descriptor.media_type in LAYERS and (title is None or is_packed):
+        return plain
+    return replace(plain, raw_path=title or plain.digest.replace(":", "_", 1))
 
 
 def _descriptor(descriptor: _RawDescriptor, of: str) -> Descriptor:

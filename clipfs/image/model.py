@@ -16,17 +16,20 @@ class Layer:
 
     digest      of the blob as it is stored in the registry (compressed)
     size        bytes of that blob
-    diff_id     digest of the payload, the decompressed bytes
+    diff_id     digest of the payload, the decompressed bytes; None where no config tells it
+    raw_path    of a raw layer, whose blob is one file: its path in the image; None: a tar
     """
 
     digest: Digest
     size: int
     media_type: str
-    diff_id: Digest
+    diff_id: Digest | None
+    raw_path: str | None = None
 
     @property
     def cache_key(self) -> str:
-        return cache_key(self.digest)
+        """`sha256_<hex>`; one blob, taken raw and taken as a tar, has two payloads."""
+        return cache_key(self.digest) + (".raw" if self.raw_path is not None else "")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

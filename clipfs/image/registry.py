@@ -25,6 +25,7 @@ from clipfs.image.manifest import (
     MAX_DOCUMENT_BYTES,
     Descriptor,
     Manifest,
+    artifact_layers,
     parse_config,
     parse_document,
 )
@@ -69,8 +70,7 @@ class Registry:
         for _ in range(MAX_INDEX_DEPTH + 1):
             found = parse_document(data, media_type=media_type, of=of, wanted=platform)
             if isinstance(found, Manifest):
-                config = await self._child(reference, "blobs", found.config)
-                layers = parse_config(config, found, of=of)
+                layers = await self._layers(reference, found)
                 return Image(reference=reference, digest=digest, layers=layers)
             data = await self._child(reference, "manifests", found)
             media_type, digest = found.media_type, found.digest
@@ -85,6 +85,12 @@ class Registry:
         if answer.status not in (200, 206) and not is_empty:
             raise refusal(str(reference), answer)
         return BlobSource(url=str(answer.request.url), headers=answer.authorization)
+
+    async def _layers(self, reference: Reference, manifest: Manifest) -> tuple[Layer, ...]:
+        if not manifest.is_image:
+            return artifact_layers(manifest)
+        config = await self._child(reference, "blobs", manifest.config)
+        return parse_config(config, manifest, of=str(reference))
 
     async def _child(self, reference: Reference, kind: str, child: Descriptor) -> bytes:
         data, _, _ = await self._document(reference, kind, child.digest, child.digest)

@@ -9,6 +9,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One pass. `chunk_digests` and `map_fd` make it a fill.
 
     size           bytes of the blob
+    diff_id        what the payload must be; None where nobody tells
+    is_raw         the payload is the blob as it is, and no tar
     headers        may hold a credential: the job goes through a pipe, never an argument
     payload_fd     where the payload is written, from byte 0
     map_fd         the chunk map of a fill
@@ -17,10 +19,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     digest: str
     size: int
-    diff_id: str
+    diff_id: str | None
     url: str
     headers: dict[str, str]
     payload_fd: int
+    is_raw: bool = False
     map_fd: int | None = None
     chunk_digests: bytes | None = None
 

@@ -78,6 +78,7 @@ def _job(request: PassRequest) -> bytes:
             url=request.source.url,
             headers=request.source.headers,
             payload_fd=request.payload_fd,
+            is_raw=layer.raw_path is not None,
             map_fd=request.map_fd,
             chunk_digests=request.index.chunk_digests if request.index else None,
         )

@@ -22,6 +22,8 @@ def open_index(sealed: bytes, layer: Layer, keys: KeyRing) -> tuple[LayerIndex, 
     """The index of just this layer and whether to seal it anew; None if anything is wrong."""
     opened = keys.open(sealed, kind=KIND, version=layer_index.VERSION, name=layer.cache_key)
     index = layer_index.decode(opened.content) if opened else None
-    if opened is None or index is None or index.diff_id != layer.diff_id:
+    if opened is None or index is None:
+        return None
+    if layer.diff_id is not None and index.diff_id != layer.diff_id:
         return None
     return index, opened.renew

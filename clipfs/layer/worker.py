@@ -11,6 +11,7 @@ Not here: locks, names, the seal (the parent's); retries.
 """
 
 import hashlib
+from collections.abc import Iterator
 
 import msgspec
 
@@ -21,7 +22,7 @@ from clipfs.layer.chunks import ChunkWriter
 from clipfs.layer.codec import Bound, inflated
 from clipfs.layer.job import Job, PassProgress, PassWarning
 from clipfs.layer.pipeline import Stage
-from clipfs.layer.source import Source
+from clipfs.layer.source import READ_BYTES, Source
 from clipfs.layer.tar import TarParser
 
 
@@ -34,7 +35,7 @@ def run_pass(job: Job) -> bytes:
 
 
 def _passed(job: Job) -> bytes:
-    source, parser, bound = Source(job), TarParser(), Bound(job.size)
+    source, parser, bound = Source(job), None if job.is_raw else TarParser(), Bound(job.size)
 
     def on_written(payload_bytes: int) -> None:
         report(PassProgress(downloaded_bytes=source.downloaded, payload_bytes=payload_bytes))
@@ -42,17 +43,19 @@ def _passed(job: Job) -> bytes:
     writer = ChunkWriter(job, on_written=on_written)
     payload_hash = hashlib.sha256()
     stages = [Stage(payload_hash.update), Stage(writer.take)]
-    for piece in inflated(source, warn=lambda text: report(PassWarning(text))):
+    for piece in _payload(source, job):
         bound.add(len(piece))
         for stage in stages:
             stage.put(piece)
-        parser.feed(piece)
+        if parser is not None:
+            parser.feed(piece)
     source.check()
-    parser.close()
+    if parser is not None:
+        parser.close()
     for stage in stages:
         stage.finish()
     diff_id = f"sha256:{payload_hash.hexdigest()}"
-    if diff_id != job.diff_id:
+    if job.diff_id is not None and diff_id != job.diff_id:
         raise errors.CorruptImage(
             f"its payload is {diff_id}, but the config's diff_id is {job.diff_id}"
         )
@@ -62,9 +65,15 @@ def _passed(job: Job) -> bytes:
             payload_bytes=writer.written,
             diff_id=diff_id,
             chunk_digests=bytes(writer.digests),
-            entries=parser.entries,
+            entries=parser.entries if parser is not None else (),
         )
     )
+
+
+def _payload(source: Source, job: Job) -> Iterator[bytes]:
+    if job.is_raw:
+        return iter(lambda: source.read(READ_BYTES), b"")
+    return inflated(source, warn=lambda text: report(PassWarning(text)))
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ async def prepared(
                 layers = await _indexed(image, tiers)
                 index_path = settings.layout.image_index(cache_key(image.digest))
                 if not _is_usable(index_path, [one.layer.digest for one in layers]):
-                    rows = [(one.layer.digest, one.index) for one in layers]
+                    rows = [(one.layer, one.index) for one in layers]
                     await build_image_index(rows, index_path)
                 ready = Prepared(
                     image=image,
@@ -86,10 +86,10 @@ async def prepared(
 
 async def _indexed(image: Image, tiers: Tiers) -> tuple[IndexedLayer, ...]:
     """The image's layers with their indexes, each from the nearest tier that has it."""
-    distinct = list({layer.digest: layer for layer in image.layers}.values())
+    distinct = list({layer.cache_key: layer for layer in image.layers}.values())
     indexes = await side_by_side(tiers.chain.load_index, distinct)
-    by_digest = {layer.digest: index for layer, index in zip(distinct, indexes, strict=True)}
-    return tuple(IndexedLayer(layer=one, index=by_digest[one.digest]) for one in image.layers)
+    by_key = {layer.cache_key: index for layer, index in zip(distinct, indexes, strict=True)}
+    return tuple(IndexedLayer(layer=one, index=by_key[one.cache_key]) for one in image.layers)
 
 
 async def side_by_side(function: Callable[[T], Awaitable[R]], items: Sequence[T]) -> list[R]:

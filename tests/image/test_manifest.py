@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipfs import errors
-from clipfs.image.manifest import MAX_LAYERS, Descriptor, Manifest, parse_config, parse_document
+from clipfs.image.manifest import (
+    MAX_LAYERS,
+    Descriptor,
+    Manifest,
+    artifact_layers,
+    parse_config,
+    parse_document,
+)
+from clipfs.image.model import Layer
 from clipfs.image.platform import Platform
 from tests.image import documents as d
 
@@ -128,17 +136,6 @@ def test_a_platform_that_is_not_there_is_answered_with_those_that_are() -> None:
             errors.UnsupportedImage,
             "manifest schema 1 is not supported",
             id="schema-1",
-        ),
-        pytest.param(
-            d.manifest(d.described(b"{}", "application/vnd.oci.empty.v1+json"), LAYER,
-                       artifactType="application/vnd.cncf.helm"),
-            d.OCI_MANIFEST, errors.UnsupportedImage, "artifact of type 'application/vnd.cncf.helm'",
-            id="artifact",
-        ),
-        pytest.param(
-            d.manifest(d.described(b"{}", "application/vnd.cncf.helm.config.v1+json"), LAYER),
-            d.OCI_MANIFEST, errors.UnsupportedImage, "artifact of type 'application/vnd.cncf.helm",
-            id="artifact-by-its-config",
         ),
         pytest.param(
             d.manifest(CONFIG, LAYER, mediaType=None), "application/vnd.oci.artifact.manifest",
@@ -307,3 +304,46 @@ def test_whatever_a_document_says_it_is_an_image_or_a_named_error(
     data = json.dumps({**json.loads(base), field: value}).encode()
     with contextlib.suppress(errors.ClipError):
         parse(data, media_type)
+
+
+TITLE, UNPACK = "org.opencontainers.image.title", "io.deis.oras.content.unpack"
+EMPTY_CONFIG = d.described(b"{}", "application/vnd.oci.empty.v1+json")
+WEIGHTS = "application/vnd.example.weights"
+
+
+def layers_of_artifact(*layers: d.Described) -> tuple[Layer, ...]:
+    document = d.manifest(EMPTY_CONFIG, *layers, artifactType="application/vnd.example")
+    found = parse(document)
+    assert isinstance(found, Manifest)
+    assert not found.is_image
+    return artifact_layers(found)
+
+
+@pytest.mark.parametrize(
+    ("media_type", "annotations", "raw_path"),
+    [
+        pytest.param(WEIGHTS, {TITLE: "model.bin"}, "model.bin", id="a-titled-file"),
+        pytest.param(WEIGHTS, {TITLE: "a/b.bin"}, "a/b.bin", id="in-a-folder"),
+        pytest.param(WEIGHTS, {}, d.digest(b"blob").replace(":", "_"), id="without-a-title"),
+        pytest.param(d.OCI_LAYER, {TITLE: "f"}, "f", id="a-title-beats-the-layer-type"),
+        pytest.param(d.OCI_LAYER, {TITLE: "f", UNPACK: "true"}, None, id="a-packed-folder"),
+        pytest.param(d.OCI_LAYER, {TITLE: "f", UNPACK: "false"}, "f", id="not-packed"),
+        pytest.param(d.OCI_LAYER, {}, None, id="a-tar"),
+        pytest.param(WEIGHTS, {TITLE: "f", UNPACK: "true"}, "f", id="packed-but-no-layer-type"),
+    ],
+)
+def test_a_layer_of_an_artifact_is_one_file_or_a_tar(
+    media_type: str, annotations: dict[str, str], raw_path: str | None
+) -> None:
+    (layer,) = layers_of_artifact(d.described(b"blob", media_type, annotations=annotations))
+    assert layer.raw_path == raw_path
+    assert layer.diff_id == (d.digest(b"blob") if raw_path is not None else None)
+    assert layer.cache_key.endswith(".raw") == (raw_path is not None)
+
+
+def test_a_titled_layer_of_an_image_is_a_file_too() -> None:
+    document = d.manifest(CONFIG, d.described(b"blob", WEIGHTS, annotations={TITLE: "f"}))
+    found = parse(document)
+    assert isinstance(found, Manifest)
+    (layer,) = parse_config(d.config(d.digest(b"blob")), found, of="app")
+    assert (layer.raw_path, layer.diff_id) == ("f", d.digest(b"blob"))

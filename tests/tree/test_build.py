@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from clipfs import errors
-from clipfs.image.digest import Digest
+from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_DIGEST_BYTES, Entry, LayerIndex, make_index
-from clipfs.tree.build import build_image_index
+from clipfs.tree.build import build_image_index, raw_entry
 from clipfs.tree.reader import ImageIndex
 from tests.support.entries import devices_of, file, image_of, link
 
 DIGESTS = [one.digest for one in devices_of(3)]
+LAYERS = [Layer(digest=one, size=1, media_type="x", diff_id=None) for one in DIGESTS]
 
 
 def indexed(*entries: Entry) -> LayerIndex:
@@ -24,8 +25,8 @@ def indexed(*entries: Entry) -> LayerIndex:
     )
 
 
-def layers(*one_each: list[Entry]) -> list[tuple[Digest, LayerIndex]]:
-    return [(digest, indexed(*entries)) for digest, entries in zip(DIGESTS, one_each, strict=False)]
+def layers(*one_each: list[Entry]) -> list[tuple[Layer, LayerIndex]]:
+    return [(layer, indexed(*entries)) for layer, entries in zip(LAYERS, one_each, strict=False)]
 
 
 async def test_the_worker_writes_what_the_writer_makes(tmp_path: Path) -> None:
@@ -50,3 +51,25 @@ async def test_an_older_index_stays_until_the_new_one_is_whole(tmp_path: Path) -
     assert (tmp_path / "index").read_bytes() == b"older"
     await build_image_index(layers([file(b"a")]), tmp_path / "index")
     assert (tmp_path / "index").read_bytes() == image_of([file(b"a")])
+
+
+@pytest.mark.parametrize(
+    ("title", "path"),
+    [
+        pytest.param("model.bin", b"model.bin", id="a-name"),
+        pytest.param("./a//b/model.bin", b"a/b/model.bin", id="a-path"),
+        pytest.param("/etc/passwd", b"etc/passwd", id="absolute"),
+        pytest.param("gewichte-\xe4", "gewichte-\xe4".encode(), id="not-ascii"),
+    ],
+)
+def test_a_raw_layer_is_one_file_of_its_title(title: str, path: bytes) -> None:
+    entry = raw_entry(title, indexed())
+    assert (entry.path, entry.size, entry.mode, entry.payload_offset) == (path, 1 << 20, 0o644, 0)
+
+
+@pytest.mark.parametrize(
+    "title", ["", "/", "../x", "a/../../x", ".wh.x", "a/.wh..wh..opq", "x\0y", "n" * 256, "\ud800"]
+)
+def test_a_title_that_is_no_file_of_the_image_is_refused(title: str) -> None:
+    with pytest.raises(errors.CorruptImage, match="title"):
+        raw_entry(title, indexed())
