@@ -39,7 +39,9 @@ class Container:
     def drivers(self) -> list[int]:
         """Children of PID 1 that are the driver's, not servers of images."""
         return [
-            pid for pid in children(self.init) if b"clip-csi" in command_line(Path(f"/proc/{pid}"))
+            pid
+            for pid in children(self.init)
+            if f"{CLIP_CSI}\0".encode() in command_line(Path(f"/proc/{pid}"))
         ]
 
     def seen(self, path: Path) -> Path:
