@@ -34,14 +34,16 @@ def test_fuse_and_the_kernels_erofs_show_the_same_tree(
         assert not result.differences, str(result)
         assert result.entries > MANY
         assert result.bytes > sum(SIZES)
-        numbers = {
-            path: (
-                os.lstat(path).st_ino,
-                os.lstat(served.mount / path.relative_to(reference)).st_ino,
-            )
-            for path in [reference, *reference.rglob("*")]
-        }
-        assert [path for path, (one, other) in numbers.items() if one != other] == []
+        assert inode_numbers(reference) == inode_numbers(served.mount)
+
+
+def inode_numbers(tree: Path) -> dict[str, int]:
+    """By path below tree. Not by rglob, which stats links whose targets are too long to exist."""
+    numbers = {".": os.lstat(tree).st_ino}
+    for folder, folders, files in os.walk(tree):
+        for path in (os.path.join(folder, name) for name in (*folders, *files)):
+            numbers[os.path.relpath(path, tree)] = os.lstat(path).st_ino
+    return numbers
 
 
 def test_the_mount_shows_what_the_reader_gives(served: Served) -> None:
