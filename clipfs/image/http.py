@@ -5,14 +5,17 @@
 
 Whatever the peer does, the caller gets an `Answer` or RegistryUnavailable: size, time and
 redirects are bounded, foreign errors renamed, and what a peer wrote is made printable before
-it goes into a message, because messages end up in events.
+it goes into a message, because messages end up in events. A request that fails by no fault of
+its own is sent again, as the policy says.
 
 Not here: what is asked and what an answer means (`clipfs.image.registry`).
 Source: RFC 9110, "Redirection 3xx"; Fetch, "HTTP-redirect fetch" (no Authorization elsewhere).
 """
 
+import random
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,6 +27,7 @@ import trio
 
 from clipfs import errors
 from clipfs.image.manifest import MAX_DOCUMENT_BYTES
+from clipfs.image.retry import RETRIED_STATUS, RetryPolicy, retry_after_s
 
 USER_AGENT = "clip-csi/0.1"
 CONNECT_TIMEOUT_S = 10
@@ -37,6 +41,7 @@ MAX_WORDS = 200
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NOT_TLS = re.compile("WRONG_VERSION|RECORD_LAYER|PACKET_LENGTH")
+_NOT_TRUSTED = re.compile("CERTIFICATE_VERIFY_FAILED")
 _FAILURES = (
     httpx.HTTPError,
     httpx.InvalidURL,
@@ -76,13 +81,16 @@ class _Refusal(msgspec.Struct, frozen=True):
 class Wire:
     """Connections to registries; open it with `Wire.open`."""
 
-    def __init__(self, client: httpx.AsyncClient, plain_http: frozenset[str]) -> None:
+    def __init__(
+        self, client: httpx.AsyncClient, plain_http: frozenset[str], retry: RetryPolicy
+    ) -> None:
         self._client = client
         self._plain_http = plain_http
+        self._retry = retry
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, *, plain_http: frozenset[str]) -> AsyncIterator[Self]:
+    async def open(cls, *, plain_http: frozenset[str], retry: RetryPolicy) -> AsyncIterator[Self]:
         """plain_http  hosts, or host:port, that are spoken to without TLS"""
         async with httpx.AsyncClient(
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
@@ -90,7 +98,7 @@ class Wire:
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
             verify=ssl.create_default_context(),  # the CAs that layers are downloaded with
         ) as client:
-            yield cls(client, frozenset(one.lower() for one in plain_http))
+            yield cls(client, frozenset(one.lower() for one in plain_http), retry)
 
     def is_plain(self, url: httpx.URL) -> bool:
         """Whether the administrator named url's host as one without TLS."""
@@ -131,7 +139,31 @@ class Wire:
     async def send(
         self, of: str, request: httpx.Request, *, limit_bytes: int = MAX_DOCUMENT_BYTES
     ) -> Answer:
-        """The answer; reading its body ends soon after limit_bytes."""
+        """The answer; reading its body ends soon after limit_bytes.
+
+        A peer that is busy or breaks off is asked again; its last word is the answer.
+        """
+        begin, failed = trio.current_time(), 0
+        while True:
+            outcome = await self._attempt(request, limit_bytes)
+            if not _is_passing(outcome):
+                break
+            failed += 1
+            delay_s = self._retry.delay_s(
+                failed=failed,
+                elapsed_s=trio.current_time() - begin,
+                retry_after_s=_asked_wait_s(outcome),
+                draw=random.random(),
+            )
+            if delay_s is None:
+                break
+            await trio.sleep(delay_s)
+        if isinstance(outcome, Answer):
+            return outcome
+        raise _unavailable(of, request.url, outcome) from outcome
+
+    async def _attempt(self, request: httpx.Request, limit_bytes: int) -> Answer | Exception:
+        """What came back, or one of _FAILURES."""
         try:
             with trio.fail_after(ANSWER_TIMEOUT_S):
                 response = await self._client.send(request, stream=True)
@@ -140,13 +172,29 @@ class Wire:
                 finally:
                     await response.aclose()
         except _FAILURES as error:
-            raise _unavailable(of, request.url, error) from error
+            return error
         return Answer(
             request=request,
             status=response.status_code,
             headers=response.headers,
             body=body,
         )
+
+
+def _is_passing(outcome: Answer | Exception) -> bool:
+    """Whether the same request may succeed a moment later."""
+    if isinstance(outcome, Answer):
+        return outcome.status in RETRIED_STATUS
+    if isinstance(outcome, (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)):
+        return False
+    reason = _reason(outcome)
+    return not (_NOT_TLS.search(reason) or _NOT_TRUSTED.search(reason))
+
+
+def _asked_wait_s(outcome: Answer | Exception) -> float | None:
+    if isinstance(outcome, Answer):
+        return retry_after_s(outcome.headers.get("Retry-After", ""), now=time.time())
+    return None
 
 
 async def _read(response: httpx.Response, limit_bytes: int) -> bytes:

@@ -3,7 +3,7 @@
 Every document is checked against the digest that named it; a tag's own answer names its
 digest. Credentials go to the registry's host and its token server, nowhere else.
 
-Not here: the bytes of layers (`clipfs.layer.download`); retries, mirrors and own CAs, later.
+Not here: the bytes of layers (`clipfs.layer.download`); mirrors and own CAs, later.
 Source: OCI distribution specification, "Pull"; distribution, "Token Authentication
 Specification" and "OAuth2 Token Authentication".
 """
@@ -31,6 +31,7 @@ from clipfs.image.manifest import (
 from clipfs.image.model import BlobSource, Image, Layer
 from clipfs.image.platform import Platform
 from clipfs.image.reference import DOCKER_HUB, DOCKER_HUB_HOST, Reference
+from clipfs.image.retry import RETRY, RetryPolicy
 
 MAX_INDEX_DEPTH = 3
 """Indexes in indexes: the specification allows them, nobody nests deeper."""
@@ -50,10 +51,14 @@ class Registry:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, *, config: RegistryConfig, plain_http: frozenset[str] = frozenset()
+        cls,
+        *,
+        config: RegistryConfig,
+        plain_http: frozenset[str] = frozenset(),
+        retry: RetryPolicy = RETRY,
     ) -> AsyncIterator[Self]:
         """plain_http  hosts, or host:port, that are spoken to without TLS"""
-        async with Wire.open(plain_http=plain_http) as wire:
+        async with Wire.open(plain_http=plain_http, retry=retry) as wire:
             yield cls(wire, config)
 
     async def resolve(self, reference: Reference, platform: Platform) -> Image:
