@@ -86,7 +86,7 @@ class Wire:
     ) -> None:
         self._client = client
         self._plain_http = plain_http
-        self._retry = retry
+        self.retry = retry
 
     @classmethod
     @asynccontextmanager
@@ -149,7 +149,7 @@ class Wire:
             if not _is_passing(outcome):
                 break
             failed += 1
-            delay_s = self._retry.delay_s(
+            delay_s = self.retry.delay_s(
                 failed=failed,
                 elapsed_s=trio.current_time() - begin,
                 retry_after_s=_asked_wait_s(outcome),

@@ -44,6 +44,7 @@ class Registry:
     """Registries, with the credentials of one caller. Open it with `Registry.open`."""
 
     def __init__(self, wire: Wire, config: RegistryConfig) -> None:
+        self.retry = wire.retry
         self._wire = wire
         self._config = config
         self._authorization: dict[tuple[str, str], str] = {}  # (host, repository) -> header

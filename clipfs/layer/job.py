@@ -2,6 +2,8 @@
 
 import msgspec
 
+from clipfs.image.model import BlobSource
+
 WORKER = "clipfs.layer.worker"
 
 
@@ -9,7 +11,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One pass. `chunk_digests` and `map_fd` make it a fill.
 
     size           bytes of the blob
-    headers        may hold a credential: the job goes through a pipe, never an argument
+    source         may hold a credential: the job goes through a pipe, never an argument
+    stall_s        without a byte for so long, a source counts as gone
     payload_fd     where the payload is written, from byte 0
     map_fd         the chunk map of a fill
     chunk_digests  what each chunk of a fill must be, as in the layer's index
@@ -18,8 +21,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     size: int
     diff_id: str
-    url: str
-    headers: dict[str, str]
+    source: BlobSource
+    stall_s: float
     payload_fd: int
     map_fd: int | None = None
     chunk_digests: bytes | None = None
@@ -39,3 +42,16 @@ class PassWarning(msgspec.Struct, frozen=True, tag=True):
 
 
 Report = PassProgress | PassWarning
+
+
+class SourceWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A question, answered by a BlobSource: the download broke off after at_bytes.
+
+    code, message  the error that this is if there is no other source
+    retry_after_s  what the peer asked for, if anything
+    """
+
+    code: str
+    message: str
+    at_bytes: int
+    retry_after_s: float | None = None

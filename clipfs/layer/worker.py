@@ -7,7 +7,7 @@ Each arrow is a bounded pipe between threads. In a first pass nothing is visible
 end. In a fill, whose job carries the chunk digests, each chunk is verified, written and marked
 at once, so that a reader waits for its own chunks only.
 
-Not here: locks, names, the seal (the parent's); retries.
+Not here: locks, names, the seal, and where to go on when a download breaks off (the parent's).
 """
 
 import hashlib
@@ -15,11 +15,12 @@ import hashlib
 import msgspec
 
 from clipfs import errors
+from clipfs.image.model import BlobSource
 from clipfs.layer import index as layer_index
-from clipfs.layer.child import report, worker_main
+from clipfs.layer.child import ask, report, worker_main
 from clipfs.layer.chunks import ChunkWriter
 from clipfs.layer.codec import Bound, inflated
-from clipfs.layer.job import Job, PassProgress, PassWarning
+from clipfs.layer.job import Job, PassProgress, PassWarning, SourceWanted
 from clipfs.layer.pipeline import Stage
 from clipfs.layer.source import Source
 from clipfs.layer.tar import TarParser
@@ -34,7 +35,8 @@ def run_pass(job: Job) -> bytes:
 
 
 def _passed(job: Job) -> bytes:
-    source, parser, bound = Source(job), TarParser(), Bound(job.size)
+    source = Source(job, new_source=_new_source)
+    parser, bound = TarParser(), Bound(job.size)
 
     def on_written(payload_bytes: int) -> None:
         report(PassProgress(downloaded_bytes=source.downloaded, payload_bytes=payload_bytes))
@@ -65,6 +67,10 @@ def _passed(job: Job) -> bytes:
             entries=parser.entries,
         )
     )
+
+
+def _new_source(wanted: SourceWanted) -> BlobSource:
+    return msgspec.json.decode(ask(wanted), type=BlobSource)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from clipfs.image.credentials import RegistryConfig
 from clipfs.image.model import Layer
 from clipfs.image.reference import Reference
 from clipfs.image.registry import Registry
+from clipfs.image.retry import RETRY, RetryPolicy
 from clipfs.layer.job import PassProgress
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
@@ -33,6 +34,7 @@ class TierSettings:
     """What an administrator decides; values, already read from their files.
 
     content_cache_url  None: tier 2 is off
+    retry              how often, and how soon, a registry that fails is asked again
     workers            passes side by side, one process each
     """
 
@@ -42,10 +44,13 @@ class TierSettings:
     plain_http: frozenset[str] = frozenset()
     content_cache_url: str | None = None
     content_cache_token: str | None = field(default=None, repr=False)
+    retry: RetryPolicy = RETRY
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
 
     def open_registry(self) -> AbstractAsyncContextManager[Registry]:
-        return Registry.open(config=self.registry_config, plain_http=self.plain_http)
+        return Registry.open(
+            config=self.registry_config, plain_http=self.plain_http, retry=self.retry
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ assert cut.met == 2
 
 import http.client
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.support.web import Asked, Reply
 
@@ -70,6 +70,11 @@ def on_downloads(asked: Asked) -> bool:
     return "/blobs/" in asked.path and asked.headers.get("range") != PROBE
 
 
+def on_resumes(asked: Asked) -> bool:
+    """Of a download that broke off."""
+    return on_downloads(asked) and "range" in asked.headers
+
+
 def on_probes(asked: Asked) -> bool:
     return "/blobs/" in asked.path and asked.headers.get("range") == PROBE
 
@@ -85,6 +90,16 @@ def cut_short(after_bytes: int) -> Spoil:
         head = f"HTTP/1.1 {reply.status} Cut\r\nContent-Length: {len(reply.body)}\r\n"
         head += "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
         return Reply(raw=head.encode() + b"\r\n" + reply.body[:after_bytes])
+
+    return spoil
+
+
+def without_ranges(upstream: str) -> Spoil:
+    """The whole is sent, whatever range was asked for."""
+
+    def spoil(asked: Asked, _: Reply) -> Reply:
+        headers = {name: value for name, value in asked.headers.items() if name != "range"}
+        return relayed(upstream, replace(asked, headers=headers))
 
     return spoil
 
