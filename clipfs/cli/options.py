@@ -17,6 +17,7 @@ from clipfs import errors
 from clipfs.cli import logs
 from clipfs.image.credentials import RegistryConfig, load_registry_config
 from clipfs.image.platform import Platform, host_platform, parse_platform
+from clipfs.image.tls import load_ca_file
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.stack import TierSettings
@@ -141,6 +142,12 @@ def image_options(command: F) -> F:
             multiple=True,
             help="A registry that speaks plain HTTP; repeatable.",
         ),
+        click.option(
+            "--ca-file",
+            type=_FILE,
+            metavar="F",
+            help="CAs, in PEM form, that registries are trusted by beside the node's own.",
+        ),
     )(command)
 
 
@@ -152,6 +159,7 @@ def tier_settings(
     index_key_file: Path | None,
     registry_config: Path | None,
     plain_http: tuple[str, ...],
+    ca_file: Path | None,
     launched: bool = False,
     **_: object,
 ) -> TierSettings:
@@ -177,6 +185,7 @@ def tier_settings(
             load_registry_config(registry_config) if registry_config else RegistryConfig.empty()
         ),
         plain_http=frozenset(plain_http),
+        ca_pem=load_ca_file(ca_file) if ca_file else "",
         content_cache_url=content_cache_url(content_cache),
         content_cache_token=(
             read_token(content_cache_token_file) if content_cache_token_file else None

@@ -14,7 +14,6 @@ Source: RFC 9110, "Redirection 3xx"; Fetch, "HTTP-redirect fetch" (no Authorizat
 
 import random
 import re
-import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -28,6 +27,7 @@ import trio
 from clipfs import errors
 from clipfs.image.manifest import MAX_DOCUMENT_BYTES
 from clipfs.image.retry import RETRIED_STATUS, RetryPolicy, retry_after_s
+from clipfs.image.tls import client_context
 
 USER_AGENT = "clip-csi/0.1"
 CONNECT_TIMEOUT_S = 10
@@ -82,23 +82,34 @@ class Wire:
     """Connections to registries; open it with `Wire.open`."""
 
     def __init__(
-        self, client: httpx.AsyncClient, plain_http: frozenset[str], retry: RetryPolicy
+        self,
+        client: httpx.AsyncClient,
+        *,
+        plain_http: frozenset[str],
+        ca_pem: str,
+        retry: RetryPolicy,
     ) -> None:
+        self.ca_pem = ca_pem
         self._client = client
         self._plain_http = plain_http
         self.retry = retry
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, *, plain_http: frozenset[str], retry: RetryPolicy) -> AsyncIterator[Self]:
-        """plain_http  hosts, or host:port, that are spoken to without TLS"""
+    async def open(
+        cls, *, plain_http: frozenset[str], ca_pem: str = "", retry: RetryPolicy
+    ) -> AsyncIterator[Self]:
+        """plain_http  hosts, or host:port, that are spoken to without TLS
+        ca_pem      CAs that are trusted beside the node's own
+        """
         async with httpx.AsyncClient(
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             # digests are of the bytes as stored, and a coded answer may unfold without bound
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-            verify=ssl.create_default_context(),  # the CAs that layers are downloaded with
+            verify=client_context(ca_pem),
         ) as client:
-            yield cls(client, frozenset(one.lower() for one in plain_http), retry)
+            hosts = frozenset(one.lower() for one in plain_http)
+            yield cls(client, plain_http=hosts, ca_pem=ca_pem, retry=retry)
 
     def is_plain(self, url: httpx.URL) -> bool:
         """Whether the administrator named url's host as one without TLS."""

@@ -3,7 +3,7 @@
 Every document is checked against the digest that named it; a tag's own answer names its
 digest. Credentials go to the registry's host and its token server, nowhere else.
 
-Not here: the bytes of layers (`clipfs.layer.download`); mirrors and own CAs, later.
+Not here: the bytes of layers (`clipfs.layer.download`); mirrors, later.
 Source: OCI distribution specification, "Pull"; distribution, "Token Authentication
 Specification" and "OAuth2 Token Authentication".
 """
@@ -56,10 +56,13 @@ class Registry:
         *,
         config: RegistryConfig,
         plain_http: frozenset[str] = frozenset(),
+        ca_pem: str = "",
         retry: RetryPolicy = RETRY,
     ) -> AsyncIterator[Self]:
-        """plain_http  hosts, or host:port, that are spoken to without TLS"""
-        async with Wire.open(plain_http=plain_http, retry=retry) as wire:
+        """plain_http  hosts, or host:port, that are spoken to without TLS
+        ca_pem      CAs that are trusted beside the node's own
+        """
+        async with Wire.open(plain_http=plain_http, ca_pem=ca_pem, retry=retry) as wire:
             yield cls(wire, config)
 
     async def resolve(self, reference: Reference, platform: Platform) -> Image:
@@ -90,7 +93,9 @@ class Registry:
         is_empty = answer.status == 416 and layer.size == 0  # it has no first byte to ask for
         if answer.status not in (200, 206) and not is_empty:
             raise refusal(str(reference), answer)
-        return BlobSource(url=str(answer.request.url), headers=answer.authorization)
+        return BlobSource(
+            url=str(answer.request.url), headers=answer.authorization, ca_pem=self._wire.ca_pem
+        )
 
     async def _child(self, reference: Reference, kind: str, child: Descriptor) -> bytes:
         data, _, _ = await self._document(reference, kind, child.digest, child.digest)

@@ -12,7 +12,6 @@ Source: RFC 9110, "Range Requests".
 
 import http.client
 import re
-import ssl
 import time
 from urllib.parse import SplitResult, urlsplit
 
@@ -20,6 +19,7 @@ from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.image.model import BlobSource
 from clipfs.image.retry import retry_after_s
+from clipfs.image.tls import client_context
 
 SKIP_BYTES = 1 << 20
 """At a time, of what a server sends again because it knows no ranges."""
@@ -54,7 +54,7 @@ class Download:
             headers["Range"] = f"bytes={offset}-"
         target = parts.path + (f"?{parts.query}" if parts.query else "")
         try:
-            self._connection = _connection(parts, stall_s)
+            self._connection = _connection(parts, source.ca_pem, stall_s)
             self._connection.request("GET", target, headers=headers)
             self._response = self._connection.getresponse()
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: the URL
@@ -111,9 +111,9 @@ def _refusal(what: str, status: int) -> errors.ClipError:
     return errors.RegistryUnavailable(f"{what}: the registry answers {status}{advice}")
 
 
-def _connection(parts: SplitResult, stall_s: float) -> http.client.HTTPConnection:
+def _connection(parts: SplitResult, ca_pem: str, stall_s: float) -> http.client.HTTPConnection:
     host = parts.hostname or ""
     if parts.scheme == "http":
         return http.client.HTTPConnection(host, parts.port, timeout=stall_s)
-    context = ssl.create_default_context()
+    context = client_context(ca_pem)
     return http.client.HTTPSConnection(host, parts.port, timeout=stall_s, context=context)

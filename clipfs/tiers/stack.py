@@ -33,6 +33,7 @@ from clipfs.tiers.tier import IndexedLayer, Tier, TierName
 class TierSettings:
     """What an administrator decides; values, already read from their files.
 
+    ca_pem             CAs that registries are trusted by, beside the node's own
     content_cache_url  None: tier 2 is off
     retry              how often, and how soon, a registry that fails is asked again
     workers            passes side by side, one process each
@@ -42,6 +43,7 @@ class TierSettings:
     keys: KeyRing
     registry_config: RegistryConfig
     plain_http: frozenset[str] = frozenset()
+    ca_pem: str = field(default="", repr=False)
     content_cache_url: str | None = None
     content_cache_token: str | None = field(default=None, repr=False)
     retry: RetryPolicy = RETRY
@@ -49,7 +51,10 @@ class TierSettings:
 
     def open_registry(self) -> AbstractAsyncContextManager[Registry]:
         return Registry.open(
-            config=self.registry_config, plain_http=self.plain_http, retry=self.retry
+            config=self.registry_config,
+            plain_http=self.plain_http,
+            ca_pem=self.ca_pem,
+            retry=self.retry,
         )
 
 
