@@ -4,7 +4,8 @@
     source = await sources.first()
     source = await sources.after(broken)      waits first; raises broken.error to give up
 
-A fresh source has a fresh token and a fresh signature where the old ones have expired.
+A fresh source has a fresh token and a fresh signature where the old ones have expired, and is
+another host's where there are mirrors.
 
 Not here: the download, which goes on where it broke off (`clipfs.layer.source`).
 """
@@ -43,12 +44,15 @@ class BlobSources:
         self._registry = registry
         self._reference = reference
         self._layer = layer
+        self._host = ""
         self._failed = 0
         self._failing_since = 0.0
         self._failing_at_bytes = 0
 
     async def first(self) -> BlobSource:
-        return await self._registry.blob_source(self._reference, self._layer)
+        source = await self._registry.blob_source(self._reference, self._layer)
+        self._host = source.host
+        return source
 
     async def after(self, broken: BlobBreak) -> BlobSource:
         """A source to go on from; the break's own error once it is given up.
@@ -59,7 +63,8 @@ class BlobSources:
         if delay_s is None:
             raise broken.error
         await trio.sleep(delay_s)
-        return await self._registry.blob_source(self._reference, self._layer)
+        self._registry.set_back(self._host)
+        return await self.first()
 
     def _delay_s(self, broken: BlobBreak, *, now: float) -> float | None:
         came_bytes = broken.at_bytes - self._failing_at_bytes

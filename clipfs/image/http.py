@@ -16,7 +16,7 @@ import random
 import re
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -83,16 +83,23 @@ class Wire:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        stack: AsyncExitStack,
         *,
         plain_http: frozenset[str],
         ca_pem: str,
         retry: RetryPolicy,
     ) -> None:
         self.ca_pem = ca_pem
-        self._client = client
-        self._plain_http = plain_http
         self.retry = retry
+        self._stack = stack
+        self._plain_http = plain_http
+        self._client = httpx.AsyncClient(
+            timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+            # digests are of the bytes as stored, and a coded answer may unfold without bound
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
+            verify=client_context(ca_pem),
+        )
+        stack.push_async_callback(self._client.aclose)
 
     @classmethod
     @asynccontextmanager
@@ -102,14 +109,20 @@ class Wire:
         """plain_http  hosts, or host:port, that are spoken to without TLS
         ca_pem      CAs that are trusted beside the node's own
         """
-        async with httpx.AsyncClient(
-            timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
-            # digests are of the bytes as stored, and a coded answer may unfold without bound
-            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-            verify=client_context(ca_pem),
-        ) as client:
-            hosts = frozenset(one.lower() for one in plain_http)
-            yield cls(client, plain_http=hosts, ca_pem=ca_pem, retry=retry)
+        hosts = frozenset(one.lower() for one in plain_http)
+        async with AsyncExitStack() as stack:
+            yield cls(stack, plain_http=hosts, ca_pem=ca_pem, retry=retry)
+
+    def trusting(self, ca_pem: str) -> "Wire":
+        """This one, or one that trusts these CAs too; it is closed with this one."""
+        if not ca_pem:
+            return self
+        return Wire(
+            self._stack,
+            plain_http=self._plain_http,
+            ca_pem="\n".join(one for one in (self.ca_pem, ca_pem) if one),
+            retry=self.retry,
+        )
 
     def is_plain(self, url: httpx.URL) -> bool:
         """Whether the administrator named url's host as one without TLS."""
@@ -128,14 +141,16 @@ class Wire:
         headers: dict[str, str],
         *,
         limit_bytes: int = MAX_DOCUMENT_BYTES,
+        patient: bool = True,
     ) -> Answer:
         """GET with redirects; Authorization stays with the origin that it was meant for.
 
-        of  what is asked for, for errors
+        of       what is asked for, for errors
+        patient  ask again what fails by no fault of its own
         """
         for _ in range(MAX_REDIRECTS + 1):
             request = self._client.build_request("GET", url, headers=headers)
-            answer = await self.send(of, request, limit_bytes=limit_bytes)
+            answer = await self.send(of, request, limit_bytes=limit_bytes, patient=patient)
             if answer.status not in _REDIRECTS:
                 return answer
             target = _target(of, url, answer)
@@ -144,11 +159,19 @@ class Wire:
             url = target
         raise errors.RegistryUnavailable(f"{of}: over {MAX_REDIRECTS} redirects in a row")
 
-    async def post(self, of: str, url: httpx.URL, form: dict[str, str]) -> Answer:
-        return await self.send(of, self._client.build_request("POST", url, data=form))
+    async def post(
+        self, of: str, url: httpx.URL, form: dict[str, str], *, patient: bool = True
+    ) -> Answer:
+        request = self._client.build_request("POST", url, data=form)
+        return await self.send(of, request, patient=patient)
 
     async def send(
-        self, of: str, request: httpx.Request, *, limit_bytes: int = MAX_DOCUMENT_BYTES
+        self,
+        of: str,
+        request: httpx.Request,
+        *,
+        limit_bytes: int = MAX_DOCUMENT_BYTES,
+        patient: bool = True,
     ) -> Answer:
         """The answer; reading its body ends soon after limit_bytes.
 
@@ -157,7 +180,7 @@ class Wire:
         begin, failed = trio.current_time(), 0
         while True:
             outcome = await self._attempt(request, limit_bytes)
-            if not _is_passing(outcome):
+            if not patient or not _is_passing(outcome):
                 break
             failed += 1
             delay_s = self.retry.delay_s(

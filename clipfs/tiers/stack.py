@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import trio
 
 from clipfs.image.credentials import RegistryConfig
+from clipfs.image.mirrors import NO_MIRRORS, Mirrors
 from clipfs.image.model import Layer
 from clipfs.image.reference import Reference
 from clipfs.image.registry import Registry
@@ -44,6 +45,7 @@ class TierSettings:
     registry_config: RegistryConfig
     plain_http: frozenset[str] = frozenset()
     ca_pem: str = field(default="", repr=False)
+    mirrors: Mirrors = NO_MIRRORS
     content_cache_url: str | None = None
     content_cache_token: str | None = field(default=None, repr=False)
     retry: RetryPolicy = RETRY
@@ -54,6 +56,7 @@ class TierSettings:
             config=self.registry_config,
             plain_http=self.plain_http,
             ca_pem=self.ca_pem,
+            mirrors=self.mirrors,
             retry=self.retry,
         )
 

@@ -167,6 +167,7 @@ def test_a_required_option_that_is_missing_is_a_usage_error(missing: str) -> Non
         pytest.param(["--platform", "linux"], "OS/ARCH", id="platform"),
         pytest.param(["--registry-config", "/none"], "/none", id="no-such-file"),
         pytest.param(["--ca-file", "/none"], "CA file /none", id="no-such-ca"),
+        pytest.param(["--mirrors", "/none"], "--mirrors /none", id="no-such-mirrors"),
         pytest.param(["--ca-file", "/dev/null"], "no certificate in PEM", id="ca-without-ca"),
     ],
 )
@@ -191,6 +192,7 @@ def test_what_driver_and_mount_both_take_reaches_the_mount(tmp_path: Path) -> No
         "index_key_file": str(tmp_path / "key"),
         "plain_http": "registry:5000",
         "ca_file": str(tmp_path / "ca.pem"),
+        "mirrors": str(tmp_path),
     }
     logs = {"log_format": "json", "log_level": "debug"}
     assert shared - of_each_volume == {*values, *logs}

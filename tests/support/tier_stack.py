@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from clipfs.image.credentials import RegistryConfig
+from clipfs.image.mirrors import NO_MIRRORS, Mirrors
 from clipfs.image.reference import parse_reference
 from clipfs.image.retry import RETRY, RetryPolicy
 from clipfs.layer.layout import Layout
@@ -33,6 +34,7 @@ async def opened_tiers(
     token: str = TOKEN,
     hooks: TierHooks | None = None,
     retry: RetryPolicy = RETRY,
+    mirrors: Mirrors = NO_MIRRORS,
 ) -> AsyncIterator[Tiers]:
     """The tiers of the image at reference, whose registry speaks plain HTTP."""
     parsed = parse_reference(reference)
@@ -44,6 +46,7 @@ async def opened_tiers(
         content_cache_url=cache_url,
         content_cache_token=token,
         retry=retry,
+        mirrors=mirrors,
     )
     async with (
         settings.open_registry() as registry,

@@ -11,6 +11,7 @@ import pytest
 
 from clipfs import errors
 from clipfs.image.blob import PROGRESS_BYTES
+from clipfs.image.mirrors import NO_MIRRORS, Mirrors
 from clipfs.image.retry import RetryPolicy
 from clipfs.tiers.stack import TierHooks, Tiers
 from tests.support.faulty_registry import (
@@ -53,12 +54,21 @@ def faults(registry: RegistryServer, layer: Sample) -> FaultyRegistry:
     return FaultyRegistry(registry.address)
 
 
-async def pulled(root: Path, sample: Sample, respond: Responder, *, indexed: bool) -> WebServer:
+async def pulled(
+    root: Path,
+    sample: Sample,
+    respond: Responder,
+    *,
+    indexed: bool,
+    mirrors: Mirrors = NO_MIRRORS,
+) -> WebServer:
     """The sample through respond, in a first pass or a fill: whole, and counted once."""
     received: list[int] = []
     hooks = TierHooks(on_download=received.append)
     with run_web(respond) as web:
-        async with opened_tiers(root, f"{web.address}/{NAME}", hooks=hooks, retry=AT_ONCE) as tiers:
+        async with opened_tiers(
+            root, f"{web.address}/{NAME}", hooks=hooks, retry=AT_ONCE, mirrors=mirrors
+        ) as tiers:
             await pull(tiers, sample, indexed=indexed)
     assert (root / "cache" / sample.key).read_bytes() == sample.payload
     assert list((root / "partial").iterdir()) == []
@@ -253,3 +263,23 @@ async def test_a_signed_url_that_has_expired_is_asked_for_again(
         await pulled(tmp_path, layer, respond, indexed=False)
     assert signed == ["key=0", "key=1", "key=2"]
     assert expired == ["key=1"]
+
+
+@EITHER
+async def test_a_download_that_a_mirror_breaks_off_goes_on_at_the_registry(
+    indexed: bool, registry: RegistryServer, layer: Sample, tmp_path: Path
+) -> None:
+    broken = FaultyRegistry(registry.address)
+    fault = broken.add(Fault(on_downloads, cut_short(1_000_000), times=100))
+    with run_web(broken) as mirror:
+        (tmp_path / "mirrors/_default").mkdir(parents=True)
+        (tmp_path / "mirrors/_default/hosts.toml").write_text(f'[host."http://{mirror.address}"]')
+        web = await pulled(
+            tmp_path / "root",
+            layer,
+            FaultyRegistry(registry.address),
+            indexed=indexed,
+            mirrors=Mirrors(tmp_path / "mirrors"),
+        )
+    assert fault.met == 1
+    assert ranges(web) == ["bytes=1000000-"]
