@@ -33,6 +33,7 @@ from clipfs.image.manifest import (
 from clipfs.image.mirrors import NO_MIRRORS, Host, Mirrors
 from clipfs.image.model import BlobSource, Image, Layer
 from clipfs.image.platform import Platform
+from clipfs.image.proxy import proxy_for
 from clipfs.image.reference import Reference
 from clipfs.image.retry import RETRY, RetryPolicy
 from clipfs.image.session import Session
@@ -118,6 +119,7 @@ class Registry:
                 url=str(answer.request.url),
                 headers=answer.authorization,
                 ca_pem=session.wire.ca_pem,
+                proxy=proxy_for(str(answer.request.url)),
                 host=str(session.base),
             )
 

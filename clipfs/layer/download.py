@@ -10,10 +10,11 @@ Not here: what becomes of a download that breaks off (`clipfs.layer.source`).
 Source: RFC 9110, "Range Requests".
 """
 
+import base64
 import http.client
 import re
 import time
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from clipfs import errors
 from clipfs.image.digest import Digest
@@ -47,15 +48,13 @@ class Download:
         digest   names the blob in errors; it is not checked here
         stall_s  without a byte for so long, the source counts as gone
         """
-        parts = urlsplit(source.url)
-        self._what = f"blob {digest} from {parts.netloc}"
+        self._what = f"blob {digest} from {urlsplit(source.url).netloc}"
         headers = {"Accept-Encoding": "identity", **source.headers}
         if offset:
             headers["Range"] = f"bytes={offset}-"
-        target = parts.path + (f"?{parts.query}" if parts.query else "")
         try:
-            self._connection = _connection(parts, source.ca_pem, stall_s)
-            self._connection.request("GET", target, headers=headers)
+            self._connection, target, login = _connection(source, stall_s)
+            self._connection.request("GET", target, headers={**headers, **login})
             self._response = self._connection.getresponse()
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: the URL
             raise self._broken(error) from error
@@ -111,9 +110,40 @@ def _refusal(what: str, status: int) -> errors.ClipError:
     return errors.RegistryUnavailable(f"{what}: the registry answers {status}{advice}")
 
 
-def _connection(parts: SplitResult, ca_pem: str, stall_s: float) -> http.client.HTTPConnection:
-    host = parts.hostname or ""
+def _connection(
+    source: BlobSource, stall_s: float
+) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
+    """Not yet connected; with what to ask it for, and what to say beside the source's headers."""
+    parts = urlsplit(source.url)
+    target = parts.path + (f"?{parts.query}" if parts.query else "")
+    host, port, via = parts.hostname or "", parts.port, _proxy(source)
     if parts.scheme == "http":
-        return http.client.HTTPConnection(host, parts.port, timeout=stall_s)
-    context = client_context(ca_pem)
-    return http.client.HTTPSConnection(host, parts.port, timeout=stall_s, context=context)
+        if via is None:
+            return http.client.HTTPConnection(host, port, timeout=stall_s), target, {}
+        proxy, login = via
+        connection = http.client.HTTPConnection(proxy.hostname or "", proxy.port, timeout=stall_s)
+        return connection, source.url, login
+    context = client_context(source.ca_pem)
+    if via is None:
+        return (
+            http.client.HTTPSConnection(host, port, timeout=stall_s, context=context), target, {}
+        )  # fmt: skip
+    proxy, login = via
+    secure = http.client.HTTPSConnection(
+        proxy.hostname or "", proxy.port or 80, timeout=stall_s, context=context
+    )
+    secure.set_tunnel(host, port or 443, headers=login)
+    return secure, target, {}
+
+
+def _proxy(source: BlobSource) -> tuple[SplitResult, dict[str, str]] | None:
+    """Its address, and the header that shows it who we are."""
+    if not source.proxy:
+        return None
+    proxy = urlsplit(source.proxy)
+    if proxy.scheme != "http":
+        raise ValueError(f"a proxy by {proxy.scheme} is not supported for layers, only by http")
+    if not proxy.username:
+        return proxy, {}
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
+    return proxy, {"Proxy-Authorization": "Basic " + base64.b64encode(pair).decode()}
