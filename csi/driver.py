@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -10,9 +11,7 @@ import structlog
 import trio
 
 from clipfs import errors
-from clipfs.image.credentials import RegistryConfig
 from clipfs.image.model import Image
-from clipfs.image.registry import Registry
 from clipfs.layer.layout import Layout
 from clipfs.tiers.stack import TierSettings
 from csi.identity import Identity
@@ -48,7 +47,9 @@ def drive(
     publisher = Publisher(
         settings.layout,
         ClipMounter(settings.layout, mount_options),
-        lambda volume, credentials: _resolved(volume, credentials, settings.plain_http),
+        lambda volume, credentials: _resolved(
+            volume, replace(settings, registry_config=credentials)
+        ),
         settings.registry_config,
     )
 
@@ -90,9 +91,9 @@ def _only_driver(layout: Layout) -> Iterator[None]:
         yield
 
 
-def _resolved(volume: Volume, credentials: RegistryConfig, plain_http: frozenset[str]) -> Image:
+def _resolved(volume: Volume, settings: TierSettings) -> Image:
     async def ask() -> Image:
-        async with Registry.open(config=credentials, plain_http=plain_http) as registry:
+        async with settings.open_registry() as registry:
             return await registry.resolve(volume.image, volume.platform)
 
     return trio.run(ask)

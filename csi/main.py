@@ -105,7 +105,7 @@ def _mount_options(context: click.Context, given: dict[str, Any]) -> list[str]:
     words = ["--root", str(given["root"].absolute())]
     for url in given["content_cache"]:
         words += ["--content-cache", url]
-    for name in ("content_cache_token_file", "index_key_file"):
+    for name in ("content_cache_token_file", "index_key_file", "ca_file", "mirrors"):
         if given[name] is not None:
             words += ["--" + name.replace("_", "-"), str(given[name].absolute())]
     for host in given["plain_http"]:

@@ -16,7 +16,9 @@ import structlog
 from clipfs import errors
 from clipfs.cli import logs
 from clipfs.image.credentials import RegistryConfig, load_registry_config
+from clipfs.image.mirrors import NO_MIRRORS, Mirrors
 from clipfs.image.platform import Platform, host_platform, parse_platform
+from clipfs.image.tls import load_ca_file
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.stack import TierSettings
@@ -26,6 +28,7 @@ log = structlog.get_logger()
 F = TypeVar("F", bound=Callable[..., Any])
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+_FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 def unseen_path(text: str) -> Path:
@@ -141,6 +144,18 @@ def image_options(command: F) -> F:
             multiple=True,
             help="A registry that speaks plain HTTP; repeatable.",
         ),
+        click.option(
+            "--mirrors",
+            type=_FOLDER,
+            metavar="DIR",
+            help="Registries' mirrors, in containerd's layout: DIR/HOST[:PORT]/hosts.toml.",
+        ),
+        click.option(
+            "--ca-file",
+            type=_FILE,
+            metavar="F",
+            help="CAs, in PEM form, that registries are trusted by beside the node's own.",
+        ),
     )(command)
 
 
@@ -152,6 +167,8 @@ def tier_settings(
     index_key_file: Path | None,
     registry_config: Path | None,
     plain_http: tuple[str, ...],
+    ca_file: Path | None,
+    mirrors: Path | None,
     launched: bool = False,
     **_: object,
 ) -> TierSettings:
@@ -177,11 +194,20 @@ def tier_settings(
             load_registry_config(registry_config) if registry_config else RegistryConfig.empty()
         ),
         plain_http=frozenset(plain_http),
+        ca_pem=load_ca_file(ca_file) if ca_file else "",
+        mirrors=Mirrors(checked_folder(mirrors)) if mirrors else NO_MIRRORS,
         content_cache_url=content_cache_url(content_cache),
         content_cache_token=(
             read_token(content_cache_token_file) if content_cache_token_file else None
         ),
     )
+
+
+def checked_folder(path: Path) -> Path:
+    """InvalidInput unless there is such a folder: mirrors that are passed over are not seen."""
+    if not path.is_dir():
+        raise errors.InvalidInput(f"--mirrors {path}: there is no such folder")
+    return path.absolute()
 
 
 def content_cache_url(given: tuple[str, ...]) -> str | None:

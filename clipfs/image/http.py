@@ -5,16 +5,18 @@
 
 Whatever the peer does, the caller gets an `Answer` or RegistryUnavailable: size, time and
 redirects are bounded, foreign errors renamed, and what a peer wrote is made printable before
-it goes into a message, because messages end up in events.
+it goes into a message, because messages end up in events. A request that fails by no fault of
+its own is sent again, as the policy says.
 
 Not here: what is asked and what an answer means (`clipfs.image.registry`).
 Source: RFC 9110, "Redirection 3xx"; Fetch, "HTTP-redirect fetch" (no Authorization elsewhere).
 """
 
+import random
 import re
-import ssl
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -24,6 +26,8 @@ import trio
 
 from clipfs import errors
 from clipfs.image.manifest import MAX_DOCUMENT_BYTES
+from clipfs.image.retry import RETRIED_STATUS, RetryPolicy, retry_after_s
+from clipfs.image.tls import client_context
 
 USER_AGENT = "clip-csi/0.1"
 CONNECT_TIMEOUT_S = 10
@@ -37,6 +41,7 @@ MAX_WORDS = 200
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NOT_TLS = re.compile("WRONG_VERSION|RECORD_LAYER|PACKET_LENGTH")
+_NOT_TRUSTED = re.compile("CERTIFICATE_VERIFY_FAILED")
 _FAILURES = (
     httpx.HTTPError,
     httpx.InvalidURL,
@@ -76,21 +81,48 @@ class _Refusal(msgspec.Struct, frozen=True):
 class Wire:
     """Connections to registries; open it with `Wire.open`."""
 
-    def __init__(self, client: httpx.AsyncClient, plain_http: frozenset[str]) -> None:
-        self._client = client
+    def __init__(
+        self,
+        stack: AsyncExitStack,
+        *,
+        plain_http: frozenset[str],
+        ca_pem: str,
+        retry: RetryPolicy,
+    ) -> None:
+        self.ca_pem = ca_pem
+        self.retry = retry
+        self._stack = stack
         self._plain_http = plain_http
-
-    @classmethod
-    @asynccontextmanager
-    async def open(cls, *, plain_http: frozenset[str]) -> AsyncIterator[Self]:
-        """plain_http  hosts, or host:port, that are spoken to without TLS"""
-        async with httpx.AsyncClient(
+        self._client = httpx.AsyncClient(
             timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
             # digests are of the bytes as stored, and a coded answer may unfold without bound
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
-            verify=ssl.create_default_context(),  # the CAs that layers are downloaded with
-        ) as client:
-            yield cls(client, frozenset(one.lower() for one in plain_http))
+            verify=client_context(ca_pem),
+        )
+        stack.push_async_callback(self._client.aclose)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, *, plain_http: frozenset[str], ca_pem: str = "", retry: RetryPolicy
+    ) -> AsyncIterator[Self]:
+        """plain_http  hosts, or host:port, that are spoken to without TLS
+        ca_pem      CAs that are trusted beside the node's own
+        """
+        hosts = frozenset(one.lower() for one in plain_http)
+        async with AsyncExitStack() as stack:
+            yield cls(stack, plain_http=hosts, ca_pem=ca_pem, retry=retry)
+
+    def trusting(self, ca_pem: str) -> "Wire":
+        """This one, or one that trusts these CAs too; it is closed with this one."""
+        if not ca_pem:
+            return self
+        return Wire(
+            self._stack,
+            plain_http=self._plain_http,
+            ca_pem="\n".join(one for one in (self.ca_pem, ca_pem) if one),
+            retry=self.retry,
+        )
 
     def is_plain(self, url: httpx.URL) -> bool:
         """Whether the administrator named url's host as one without TLS."""
@@ -109,14 +141,16 @@ class Wire:
         headers: dict[str, str],
         *,
         limit_bytes: int = MAX_DOCUMENT_BYTES,
+        patient: bool = True,
     ) -> Answer:
         """GET with redirects; Authorization stays with the origin that it was meant for.
 
-        of  what is asked for, for errors
+        of       what is asked for, for errors
+        patient  ask again what fails by no fault of its own
         """
         for _ in range(MAX_REDIRECTS + 1):
             request = self._client.build_request("GET", url, headers=headers)
-            answer = await self.send(of, request, limit_bytes=limit_bytes)
+            answer = await self.send(of, request, limit_bytes=limit_bytes, patient=patient)
             if answer.status not in _REDIRECTS:
                 return answer
             target = _target(of, url, answer)
@@ -125,13 +159,45 @@ class Wire:
             url = target
         raise errors.RegistryUnavailable(f"{of}: over {MAX_REDIRECTS} redirects in a row")
 
-    async def post(self, of: str, url: httpx.URL, form: dict[str, str]) -> Answer:
-        return await self.send(of, self._client.build_request("POST", url, data=form))
+    async def post(
+        self, of: str, url: httpx.URL, form: dict[str, str], *, patient: bool = True
+    ) -> Answer:
+        request = self._client.build_request("POST", url, data=form)
+        return await self.send(of, request, patient=patient)
 
     async def send(
-        self, of: str, request: httpx.Request, *, limit_bytes: int = MAX_DOCUMENT_BYTES
+        self,
+        of: str,
+        request: httpx.Request,
+        *,
+        limit_bytes: int = MAX_DOCUMENT_BYTES,
+        patient: bool = True,
     ) -> Answer:
-        """The answer; reading its body ends soon after limit_bytes."""
+        """The answer; reading its body ends soon after limit_bytes.
+
+        A peer that is busy or breaks off is asked again; its last word is the answer.
+        """
+        begin, failed = trio.current_time(), 0
+        while True:
+            outcome = await self._attempt(request, limit_bytes)
+            if not patient or not _is_passing(outcome):
+                break
+            failed += 1
+            delay_s = self.retry.delay_s(
+                failed=failed,
+                elapsed_s=trio.current_time() - begin,
+                retry_after_s=_asked_wait_s(outcome),
+                draw=random.random(),
+            )
+            if delay_s is None:
+                break
+            await trio.sleep(delay_s)
+        if isinstance(outcome, Answer):
+            return outcome
+        raise _unavailable(of, request.url, outcome) from outcome
+
+    async def _attempt(self, request: httpx.Request, limit_bytes: int) -> Answer | Exception:
+        """What came back, or one of _FAILURES."""
         try:
             with trio.fail_after(ANSWER_TIMEOUT_S):
                 response = await self._client.send(request, stream=True)
@@ -140,13 +206,29 @@ class Wire:
                 finally:
                     await response.aclose()
         except _FAILURES as error:
-            raise _unavailable(of, request.url, error) from error
+            return error
         return Answer(
             request=request,
             status=response.status_code,
             headers=response.headers,
             body=body,
         )
+
+
+def _is_passing(outcome: Answer | Exception) -> bool:
+    """Whether the same request may succeed a moment later."""
+    if isinstance(outcome, Answer):
+        return outcome.status in RETRIED_STATUS
+    if isinstance(outcome, (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)):
+        return False
+    reason = _reason(outcome)
+    return not (_NOT_TLS.search(reason) or _NOT_TRUSTED.search(reason))
+
+
+def _asked_wait_s(outcome: Answer | Exception) -> float | None:
+    if isinstance(outcome, Answer):
+        return retry_after_s(outcome.headers.get("Retry-After", ""), now=time.time())
+    return None
 
 
 async def _read(response: httpx.Response, limit_bytes: int) -> bytes:

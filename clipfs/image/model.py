@@ -46,7 +46,14 @@ class BlobSource:
     """Where a blob can be read right now with one plain GET: authorised, redirects followed.
 
     Both may hold a credential, url a signature: never in a log, an argument list or a file.
+
+    ca_pem  CAs to trust beside the node's own
+    proxy   through which, if any; may hold a password
+    host    the registry's or mirror's own address, which led there
     """
 
     url: str = field(repr=False)
     headers: dict[str, str] = field(repr=False)
+    ca_pem: str = field(default="", repr=False)
+    proxy: str = field(default="", repr=False)
+    host: str = ""

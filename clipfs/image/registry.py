@@ -1,25 +1,27 @@
 """The registry's protocol: a reference becomes an image; a layer, the place of its blob.
 
 Every document is checked against the digest that named it; a tag's own answer names its
-digest. Credentials go to the registry's host and its token server, nowhere else.
+digest. Where there are mirrors they are asked in their order; whatever one of them says that is
+not the document, the next host is asked.
 
-Not here: the bytes of layers (`clipfs.layer.download`); retries, mirrors and own CAs, later.
-Source: OCI distribution specification, "Pull"; distribution, "Token Authentication
-Specification" and "OAuth2 Token Authentication".
+Not here: what one host is asked, with which credentials (`clipfs.image.session`); the bytes of
+layers (`clipfs.layer.download`).
+Source: OCI distribution specification, "Pull".
 """
 
 import hashlib
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Self
+from typing import Self, TypeVar
 
-import httpx
+import structlog
+import trio
 
 from clipfs import errors
-from clipfs.image import auth
-from clipfs.image.credentials import Credentials, RegistryConfig
+from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest
-from clipfs.image.http import Answer, Wire, refusal, same_origin
+from clipfs.image.http import Answer, Wire, refusal
 from clipfs.image.manifest import (
     ACCEPT,
     MAX_DOCUMENT_BYTES,
@@ -29,9 +31,17 @@ from clipfs.image.manifest import (
     parse_config,
     parse_document,
 )
+from clipfs.image.mirrors import NO_MIRRORS, Host, Mirrors
 from clipfs.image.model import BlobSource, Image, Layer
 from clipfs.image.platform import Platform
-from clipfs.image.reference import DOCKER_HUB, DOCKER_HUB_HOST, Reference
+from clipfs.image.proxy import proxy_for
+from clipfs.image.reference import Reference
+from clipfs.image.retry import RETRY, RetryPolicy
+from clipfs.image.session import Session
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
 
 MAX_INDEX_DEPTH = 3
 """Indexes in indexes: the specification allows them, nobody nests deeper."""
@@ -39,23 +49,37 @@ MAX_INDEX_DEPTH = 3
 PROBE_BYTES = 1 << 16
 """Of the answer to a probe only its error is read, and few errors are longer."""
 
+SET_BACK_S = 60
+"""For how long a host that did not answer is asked after the others."""
+
 
 class Registry:
     """Registries, with the credentials of one caller. Open it with `Registry.open`."""
 
-    def __init__(self, wire: Wire, config: RegistryConfig) -> None:
+    def __init__(self, wire: Wire, config: RegistryConfig, mirrors: Mirrors) -> None:
+        self.retry = wire.retry
         self._wire = wire
         self._config = config
-        self._authorization: dict[tuple[str, str], str] = {}  # (host, repository) -> header
+        self._mirrors = mirrors
+        self._known: dict[tuple[str, Host], Session] = {}
+        self._set_back: dict[str, float] = {}  # base -> until when, on trio's clock
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, *, config: RegistryConfig, plain_http: frozenset[str] = frozenset()
+        cls,
+        *,
+        config: RegistryConfig,
+        plain_http: frozenset[str] = frozenset(),
+        ca_pem: str = "",
+        mirrors: Mirrors = NO_MIRRORS,
+        retry: RetryPolicy = RETRY,
     ) -> AsyncIterator[Self]:
-        """plain_http  hosts, or host:port, that are spoken to without TLS"""
-        async with Wire.open(plain_http=plain_http) as wire:
-            yield cls(wire, config)
+        """plain_http  hosts, or host:port, that are spoken to without TLS
+        ca_pem      CAs that are trusted beside the node's own
+        """
+        async with Wire.open(plain_http=plain_http, ca_pem=ca_pem, retry=retry) as wire:
+            yield cls(wire, config, mirrors)
 
     async def resolve(self, reference: Reference, platform: Platform) -> Image:
         """The image that reference names now, for platform.
@@ -78,13 +102,29 @@ class Registry:
 
     async def blob_source(self, reference: Reference, layer: Layer) -> BlobSource:
         """Where layer's blob can be read with one GET; nothing of it is downloaded here."""
-        answer = await self._authorised(
-            reference, "blobs", layer.digest, {"Range": "bytes=0-0"}, limit_bytes=PROBE_BYTES
-        )
-        is_empty = answer.status == 416 and layer.size == 0  # it has no first byte to ask for
-        if answer.status not in (200, 206) and not is_empty:
-            raise refusal(str(reference), answer)
-        return BlobSource(url=str(answer.request.url), headers=answer.authorization)
+
+        async def ask(session: Session, patient: bool) -> BlobSource:
+            answer = await session.get(
+                reference,
+                "blobs",
+                layer.digest,
+                {"Range": "bytes=0-0"},
+                limit_bytes=PROBE_BYTES,
+                patient=patient,
+            )
+            is_empty = answer.status == 416 and layer.size == 0  # it has no first byte to ask for
+            if answer.status not in (200, 206) and not is_empty:
+                raise refusal(str(reference), answer)
+            return BlobSource(
+                url=str(answer.request.url),
+                headers=answer.authorization,
+                ca_pem=session.wire.ca_pem,
+                proxy=proxy_for(str(answer.request.url)),
+                host=str(session.base),
+            )
+
+        sessions = self._sessions(reference, by_digest=True)
+        return await self._from_hosts(reference, sessions, ask)
 
     async def _layers(self, reference: Reference, manifest: Manifest) -> tuple[Layer, ...]:
         if not manifest.is_image:
@@ -104,89 +144,75 @@ class Registry:
         self, reference: Reference, kind: str, version: str, expected: Digest | None
     ) -> tuple[bytes, str, Digest]:
         """Body, media type and digest; CorruptImage if it is not the one that was asked for."""
-        answer = await self._authorised(reference, kind, version, {"Accept": ACCEPT})
-        if answer.status != 200:
-            raise refusal(str(reference), answer)
-        if len(answer.body) > MAX_DOCUMENT_BYTES:
-            raise errors.CorruptImage(
-                f"{reference}: {version} is a document over {MAX_DOCUMENT_BYTES} bytes"
-            )
-        digest = Digest("sha256:" + hashlib.sha256(answer.body).hexdigest())
-        stated = expected or answer.headers.get("Docker-Content-Digest")
-        if stated and stated != digest:
-            raise errors.CorruptImage(
-                f"{reference}: what should be {stated[:80]!r} has the digest {digest}"
-            )
-        media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
-        return answer.body, media_type, digest
 
-    async def _authorised(
+        async def ask(session: Session, patient: bool) -> tuple[bytes, str, Digest]:
+            answer = await session.get(
+                reference, kind, version, {"Accept": ACCEPT}, patient=patient
+            )
+            return _checked(reference, version, expected, answer)
+
+        sessions = self._sessions(reference, by_digest=expected is not None)
+        return await self._from_hosts(reference, sessions, ask)
+
+    async def _from_hosts(
         self,
         reference: Reference,
-        kind: str,
-        version: str,
-        headers: dict[str, str],
-        *,
-        limit_bytes: int = MAX_DOCUMENT_BYTES,
-    ) -> Answer:
-        """GET from the registry; answers its challenge once, and no other host's."""
-        of, place = str(reference), (reference.registry, reference.repository)
-        host = DOCKER_HUB_HOST if reference.registry == DOCKER_HUB else reference.registry
-        url = self._wire.url(host, f"/v2/{reference.repository}/{kind}/{version}")
-        if place in self._authorization:
-            headers = {**headers, "Authorization": self._authorization[place]}
-        answer = await self._wire.get(of, url, headers, limit_bytes=limit_bytes)
-        if answer.status != 401 or not same_origin(answer.request.url, url):
-            return answer
-        value = await self._answer(reference, answer)
-        if value is None:
-            return answer
-        self._authorization[place] = value
-        headers = {**headers, "Authorization": value}
-        return await self._wire.get(of, url, headers, limit_bytes=limit_bytes)
+        sessions: list[Session],
+        ask: Callable[[Session, bool], Awaitable[T]],
+    ) -> T:
+        """The first good answer. Only the last host is waited for, and its error is raised."""
+        failed: dict[Session, errors.ClipError] = {}
+        for session in sorted(sessions, key=self._is_set_back):
+            try:
+                return await ask(session, session is sessions[-1])
+            except errors.ClipError as error:
+                failed[session] = error
+                if session is not sessions[-1]:
+                    log.info("mirror passed by", image=str(reference), error=str(error))
+                if isinstance(error, errors.RegistryUnavailable):
+                    self.set_back(str(session.base))
+        raise failed[sessions[-1]]
 
-    async def _answer(self, reference: Reference, answer: Answer) -> str | None:
-        """The Authorization header that answers a 401; None if we have no answer."""
-        credentials = self._config.for_repository(reference.registry, reference.repository)
-        for header in answer.headers.get_list("WWW-Authenticate"):
-            for challenge in auth.parse_challenges(header):
-                if challenge.scheme == "bearer":
-                    return await self._token(reference, challenge, credentials)
-                if challenge.scheme == "basic" and credentials is not None:
-                    return auth.basic(credentials)
-        return None
-
-    async def _token(
-        self, reference: Reference, challenge: auth.Challenge, credentials: Credentials | None
-    ) -> str:
-        realm = self._realm(reference, challenge)
-        of = f"{reference}: token server {realm.netloc.decode()}"
-        asked = {"scope": f"repository:{reference.repository}:pull"}
-        asked |= {k: v for k, v in challenge.parameters.items() if k in ("scope", "service")}
-        if credentials is not None and credentials.identity_token:
-            form = auth.refresh(credentials.identity_token)
-            answer = await self._wire.post(of, realm, {**asked, **form})
-        else:
-            headers = {"Authorization": auth.basic(credentials)} if credentials else {}
-            answer = await self._wire.get(of, realm.copy_merge_params(asked), headers)
-        if answer.status == 404:  # of the server's address: it says nothing about the image
-            raise errors.RegistryUnavailable(f"{of}: there is none at the address (404)")
-        if answer.status != 200:
-            raise refusal(of, answer)
-        return auth.bearer(answer.body, of=of)
-
-    def _realm(self, reference: Reference, challenge: auth.Challenge) -> httpx.URL:
-        """The token server's address; only one with TLS, or named by the administrator."""
-        text = challenge.parameters.get("realm", "")
-        try:
-            realm = httpx.URL(text)
-        except httpx.InvalidURL as error:
-            raise errors.RegistryUnavailable(
-                f"{reference}: the registry's token server {text[:100]!r} is no address"
-            ) from error
-        if realm.scheme != "https" and not self._wire.is_plain(realm):
-            raise errors.Unauthenticated(
-                f"{reference}: the token server {realm.netloc.decode()[:100]!r} does not use "
-                "https; to trust it, name it with --plain-http"
+    def _sessions(self, reference: Reference, *, by_digest: bool) -> list[Session]:
+        found = [
+            self._session(reference.registry, host)
+            for host in self._mirrors.hosts_of(reference.registry)
+            if (host.may_pull if by_digest else host.may_resolve)
+        ]
+        if not found:
+            what = "pull" if by_digest else "resolve"
+            raise errors.NodeFault(
+                f"{reference}: mirrors: no host of {reference.registry} has the capability {what}"
             )
-        return realm
+        return found
+
+    def _session(self, registry: str, host: Host) -> Session:
+        if (registry, host) not in self._known:
+            self._known[registry, host] = Session(self._wire, self._config, registry, host)
+        return self._known[registry, host]
+
+    def set_back(self, base: str) -> None:
+        """For a while, ask the other hosts first: this one does not answer, or breaks off."""
+        self._set_back[base] = trio.current_time() + SET_BACK_S
+
+    def _is_set_back(self, session: Session) -> bool:
+        return self._set_back.get(str(session.base), -math.inf) > trio.current_time()
+
+
+def _checked(
+    reference: Reference, version: str, expected: Digest | None, answer: Answer
+) -> tuple[bytes, str, Digest]:
+    if answer.status != 200:
+        raise refusal(str(reference), answer)
+    if len(answer.body) > MAX_DOCUMENT_BYTES:
+        raise errors.CorruptImage(
+            f"{reference}: {version} is a document over {MAX_DOCUMENT_BYTES} bytes"
+        )
+    digest = Digest("sha256:" + hashlib.sha256(answer.body).hexdigest())
+    stated = expected or answer.headers.get("Docker-Content-Digest")
+    if stated and stated != digest:
+        raise errors.CorruptImage(
+            f"{reference}: what should be {stated[:80]!r} has the digest {digest}"
+        )
+    media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
+    return answer.body, media_type, digest

@@ -4,6 +4,7 @@ Apart from the parent's side, so that a worker does not load trio: it starts in 
 """
 
 import os
+import queue
 import resource
 import sys
 import threading
@@ -13,6 +14,8 @@ import msgspec
 
 from clipfs import errors
 
+_answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
 
 def worker_main(work: Callable[[bytes], bytes | bytearray]) -> None:
     """The body of a worker module's `__main__`: limits, job, result; never returns."""
@@ -20,7 +23,7 @@ def worker_main(work: Callable[[bytes], bytes | bytearray]) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     job = sys.stdin.buffer.readline().removesuffix(b"\n")
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_hear_parent, daemon=True).start()
     out = sys.stdout.buffer
     try:
         result = work(job)
@@ -41,10 +44,21 @@ def report(line: object) -> None:
     sys.stdout.buffer.flush()
 
 
+def ask(question: object) -> bytes:
+    """Ask the parent, and wait for its answer, one line; one question at a time."""
+    report({"ask": question})
+    return _answers.get()
+
+
 def _say_error(code: str, message: str) -> None:
     report({"error": {"code": code, "message": message}})
 
 
-def _end_with_parent() -> None:
-    os.read(0, 1)
+def _hear_parent() -> None:
+    """Hand on the parent's answers, and end with it."""
+    heard = b""
+    while piece := os.read(0, 1 << 16):  # sys.stdin would be locked when the interpreter ends
+        *lines, heard = (heard + piece).split(b"\n")
+        for line in lines:
+            _answers.put(line)
     os._exit(1)

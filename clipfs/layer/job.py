@@ -2,6 +2,8 @@
 
 import msgspec
 
+from clipfs.image.model import BlobSource
+
 WORKER = "clipfs.layer.worker"
 
 
@@ -11,7 +13,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     size           bytes of the blob
     diff_id        what the payload must be; None where nobody tells
     is_raw         the payload is the blob as it is, and no tar
-    headers        may hold a credential: the job goes through a pipe, never an argument
+    source         may hold a credential: the job goes through a pipe, never an argument
+    stall_s        without a byte for so long, a source counts as gone
     payload_fd     where the payload is written, from byte 0
     map_fd         the chunk map of a fill
     chunk_digests  what each chunk of a fill must be, as in the layer's index
@@ -20,8 +23,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     size: int
     diff_id: str | None
-    url: str
-    headers: dict[str, str]
+    source: BlobSource
+    stall_s: float
     payload_fd: int
     is_raw: bool = False
     map_fd: int | None = None
@@ -42,3 +45,16 @@ class PassWarning(msgspec.Struct, frozen=True, tag=True):
 
 
 Report = PassProgress | PassWarning
+
+
+class SourceWanted(msgspec.Struct, frozen=True, kw_only=True):
+    """A question, answered by a BlobSource: the download broke off after at_bytes.
+
+    code, message  the error that this is if there is no other source
+    retry_after_s  what the peer asked for, if anything
+    """
+
+    code: str
+    message: str
+    at_bytes: int
+    retry_after_s: float | None = None

@@ -4,17 +4,21 @@ Not here: the pass (`clipfs.layer.worker`); who may run one, where it writes, wh
 the result (`clipfs.tiers.registry`).
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import msgspec
 
 from clipfs import errors
+from clipfs.image.blob import BlobBreak
 from clipfs.image.model import BlobSource, Layer
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import LayerIndex
-from clipfs.layer.job import WORKER, Job, PassProgress, PassWarning, Report
+from clipfs.layer.job import WORKER, Job, PassProgress, PassWarning, Report, SourceWanted
 from clipfs.layer.process import run_worker
+
+STALL_S = 60.0
+"""Without a byte for so long, a registry counts as gone."""
 
 WORKER_MEMORY_BYTES = 1 << 30
 """Address space, of which a pass touches less than 300 MB."""
@@ -33,6 +37,7 @@ class PassRequest:
     payload_fd: int
     map_fd: int | None = None
     index: LayerIndex | None = None
+    stall_s: float = STALL_S
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,12 +46,21 @@ class PassResult:
     warnings: tuple[str, ...]
 
 
+async def give_up(broken: BlobBreak) -> BlobSource:
+    """The `on_break` of a pass that has one source only."""
+    raise broken.error
+
+
 async def run_pass(
-    request: PassRequest, *, on_progress: Callable[[PassProgress], None]
+    request: PassRequest,
+    *,
+    on_progress: Callable[[PassProgress], None],
+    on_break: Callable[[BlobBreak], Awaitable[BlobSource]] = give_up,
 ) -> PassResult:
     """The layer's index, its payload written and fsynced, all digests checked.
 
-    Raises        the worker's ClipError; NodeFault if it died
+    on_break      gives the source to go on from when a download broke off, or raises
+    Raises        the worker's ClipError, or what on_break raises; NodeFault if it died
     Cancellation  kills the worker
     """
     warnings: list[str] = []
@@ -58,9 +72,23 @@ async def run_pass(
         else:
             on_progress(said)
 
+    async def on_question(line: bytes) -> bytes:
+        wanted = msgspec.json.decode(line, type=SourceWanted)
+        broken = BlobBreak(
+            error=errors.error_of_code(wanted.code, wanted.message),
+            at_bytes=wanted.at_bytes,
+            retry_after_s=wanted.retry_after_s,
+        )
+        return msgspec.json.encode(await on_break(broken))
+
     fds = [fd for fd in (request.payload_fd, request.map_fd) if fd is not None]
     content = await run_worker(
-        WORKER, _job(request), on_line=on_line, memory_bytes=WORKER_MEMORY_BYTES, pass_fds=fds
+        WORKER,
+        _job(request),
+        on_line=on_line,
+        on_question=on_question,
+        memory_bytes=WORKER_MEMORY_BYTES,
+        pass_fds=fds,
     )
     index = layer_index.decode(content)
     if index is None:
@@ -75,8 +103,8 @@ def _job(request: PassRequest) -> bytes:
             digest=layer.digest,
             size=layer.size,
             diff_id=layer.diff_id,
-            url=request.source.url,
-            headers=request.source.headers,
+            source=request.source,
+            stall_s=request.stall_s,
             payload_fd=request.payload_fd,
             is_raw=layer.raw_path is not None,
             map_fd=request.map_fd,

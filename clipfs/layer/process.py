@@ -5,7 +5,8 @@ its own, without credentials in arguments or environment, and never longer than 
 
 Protocol: the job is one line on the worker's stdin, which stays open: its end tells the worker
 that the parent is gone (PR_SET_PDEATHSIG would tell of the end of trio's spawning thread).
-Its stdout is report lines, then the line `{"done": N}` and N bytes of result; or the line
+Its stdout is report lines and questions, `{"ask": question}`, each of which gets a line on its
+stdin; then the line `{"done": N}` and N bytes of result, or the line
 `{"error": {"code", "message"}}`.
 
 Not here: the worker's side (`clipfs.layer.child`); what the jobs are (`clipfs.layer.worker`,
@@ -17,7 +18,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 import trio
@@ -27,10 +28,16 @@ from clipfs import errors
 _PIECE_BYTES = 1 << 16
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "SSL_CERT_FILE", "TMPDIR")
 
+OnQuestion = Callable[[bytes], Awaitable[bytes]]
+
 
 class _Error(msgspec.Struct, frozen=True):
     code: str
     message: str
+
+
+class _Question(msgspec.Struct, frozen=True):
+    ask: msgspec.Raw
 
 
 class _Last(msgspec.Struct, frozen=True):
@@ -40,11 +47,17 @@ class _Last(msgspec.Struct, frozen=True):
     error: _Error | None = None
 
 
+async def no_answer(question: bytes) -> bytes:
+    """For workers that ask nothing."""
+    raise errors.NodeFault(f"a worker asks what nobody answers: {question.decode()[:100]}")
+
+
 async def run_worker(
     module: str,
     job: bytes,
     *,
     on_line: Callable[[bytes], None],
+    on_question: OnQuestion = no_answer,
     memory_bytes: int,
     pass_fds: Sequence[int] = (),
 ) -> bytes:
@@ -52,8 +65,10 @@ async def run_worker(
 
     job           one line, without its newline; what is large goes through pass_fds
     on_line       gets each report line, without its newline
+    on_question   the answer to a question, both JSON; report lines come in while it waits
     memory_bytes  address space limit of the worker
-    Raises        the ClipError that the worker reported; NodeFault if it died without one
+    Raises        the ClipError that the worker reported; NodeFault if it died without one;
+                  what on_question raises, which ends the worker
     Cancellation  kills the worker and waits for its end
     """
     # -P: a module that lies in the caller's working directory is not ours
@@ -69,7 +84,7 @@ async def run_worker(
         assert process.stdin is not None
         with contextlib.suppress(trio.BrokenResourceError):  # its status says what it died of
             await process.stdin.send_all(job + b"\n")
-        return await _outcome(process, module, on_line)
+        return await _conversation(process, module, on_line, on_question)
     finally:
         with trio.CancelScope(shield=True):
             if process.returncode is None:
@@ -80,7 +95,46 @@ async def run_worker(
                     await pipe.aclose()
 
 
-async def _outcome(process: trio.Process, module: str, on_line: Callable[[bytes], None]) -> bytes:
+async def _conversation(
+    process: trio.Process,
+    module: str,
+    on_line: Callable[[bytes], None],
+    on_question: OnQuestion,
+) -> bytes:
+    """The outcome; questions are answered beside it. The first error of either is raised."""
+    failed: list[Exception] = []  # kept, not raised inside: a nursery raises groups
+    result = b""
+
+    async def answer(question: bytes) -> None:
+        assert process.stdin is not None
+        try:
+            line = await on_question(question)
+        except Exception as error:
+            failed.append(error)
+            nursery.cancel_scope.cancel()
+            return
+        with contextlib.suppress(trio.BrokenResourceError):
+            await process.stdin.send_all(line + b"\n")
+
+    async with trio.open_nursery() as nursery:
+        try:
+            result = await _outcome(
+                process, module, on_line, lambda asked: nursery.start_soon(answer, asked)
+            )
+        except Exception as error:
+            failed.append(error)
+        nursery.cancel_scope.cancel()
+    if failed:
+        raise failed[0]
+    return result
+
+
+async def _outcome(
+    process: trio.Process,
+    module: str,
+    on_line: Callable[[bytes], None],
+    on_question: Callable[[bytes], None],
+) -> bytes:
     assert process.stdout is not None
     unread = bytearray()
     async for piece in process.stdout:
@@ -88,6 +142,9 @@ async def _outcome(process: trio.Process, module: str, on_line: Callable[[bytes]
         while (end := unread.find(b"\n")) >= 0:
             line = bytes(unread[:end])
             del unread[: end + 1]
+            if line.startswith(b'{"ask"'):
+                on_question(bytes(msgspec.json.decode(line, type=_Question).ask))
+                continue
             if not line.startswith((b'{"done"', b'{"error"')):
                 on_line(line)
                 continue

@@ -7,7 +7,7 @@ Each arrow is a bounded pipe between threads. In a first pass nothing is visible
 end. In a fill, whose job carries the chunk digests, each chunk is verified, written and marked
 at once, so that a reader waits for its own chunks only.
 
-Not here: locks, names, the seal (the parent's); retries.
+Not here: locks, names, the seal, and where to go on when a download breaks off (the parent's).
 """
 
 import hashlib
@@ -16,11 +16,12 @@ from collections.abc import Iterator
 import msgspec
 
 from clipfs import errors
+from clipfs.image.model import BlobSource
 from clipfs.layer import index as layer_index
-from clipfs.layer.child import report, worker_main
+from clipfs.layer.child import ask, report, worker_main
 from clipfs.layer.chunks import ChunkWriter
 from clipfs.layer.codec import Bound, inflated
-from clipfs.layer.job import Job, PassProgress, PassWarning
+from clipfs.layer.job import Job, PassProgress, PassWarning, SourceWanted
 from clipfs.layer.pipeline import Stage
 from clipfs.layer.source import READ_BYTES, Source
 from clipfs.layer.tar import TarParser
@@ -35,7 +36,8 @@ def run_pass(job: Job) -> bytes:
 
 
 def _passed(job: Job) -> bytes:
-    source, parser, bound = Source(job), None if job.is_raw else TarParser(), Bound(job.size)
+    source = Source(job, new_source=_new_source)
+    parser, bound = None if job.is_raw else TarParser(), Bound(job.size)
 
     def on_written(payload_bytes: int) -> None:
         report(PassProgress(downloaded_bytes=source.downloaded, payload_bytes=payload_bytes))
@@ -74,6 +76,10 @@ def _payload(source: Source, job: Job) -> Iterator[bytes]:
     if job.is_raw:
         return iter(lambda: source.read(READ_BYTES), b"")
     return inflated(source, warn=lambda text: report(PassWarning(text)))
+
+
+def _new_source(wanted: SourceWanted) -> BlobSource:
+    return msgspec.json.decode(ask(wanted), type=BlobSource)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ import structlog
 import trio
 
 from clipfs import errors
-from clipfs.image.model import BlobSource, Layer
+from clipfs.image.blob import BlobSources
+from clipfs.image.model import Layer
 from clipfs.image.reference import Reference
 from clipfs.image.registry import Registry
 from clipfs.layer.index import LayerIndex
@@ -193,11 +194,15 @@ class RegistryTier:
                 layer=layer.digest,
                 cache_key=layer.cache_key,
             )
-            source: BlobSource = await self._registry.blob_source(self._reference, layer)
+            sources = BlobSources(self._registry, self._reference, layer)
             request = PassRequest(
-                layer=layer, source=source, payload_fd=payload_fd, map_fd=map_fd, index=index
+                layer=layer,
+                source=await sources.first(),
+                payload_fd=payload_fd,
+                map_fd=map_fd,
+                index=index,
             )
-            result = await run_pass(request, on_progress=on_progress)
+            result = await run_pass(request, on_progress=on_progress, on_break=sources.after)
         self._hooks.on_download(layer.size - seen.downloaded_bytes)
         log.info(
             "Layer decompressed and cached to disk",

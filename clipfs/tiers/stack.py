@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 import trio
 
 from clipfs.image.credentials import RegistryConfig
+from clipfs.image.mirrors import NO_MIRRORS, Mirrors
 from clipfs.image.model import Layer
 from clipfs.image.reference import Reference
 from clipfs.image.registry import Registry
+from clipfs.image.retry import RETRY, RetryPolicy
 from clipfs.layer.job import PassProgress
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
@@ -32,7 +34,9 @@ from clipfs.tiers.tier import IndexedLayer, Tier, TierName
 class TierSettings:
     """What an administrator decides; values, already read from their files.
 
+    ca_pem             CAs that registries are trusted by, beside the node's own
     content_cache_url  None: tier 2 is off
+    retry              how often, and how soon, a registry that fails is asked again
     workers            passes side by side, one process each
     """
 
@@ -40,12 +44,21 @@ class TierSettings:
     keys: KeyRing
     registry_config: RegistryConfig
     plain_http: frozenset[str] = frozenset()
+    ca_pem: str = field(default="", repr=False)
+    mirrors: Mirrors = NO_MIRRORS
     content_cache_url: str | None = None
     content_cache_token: str | None = field(default=None, repr=False)
+    retry: RetryPolicy = RETRY
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
 
     def open_registry(self) -> AbstractAsyncContextManager[Registry]:
-        return Registry.open(config=self.registry_config, plain_http=self.plain_http)
+        return Registry.open(
+            config=self.registry_config,
+            plain_http=self.plain_http,
+            ca_pem=self.ca_pem,
+            mirrors=self.mirrors,
+            retry=self.retry,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

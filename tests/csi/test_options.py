@@ -12,10 +12,11 @@ from clipfs.cli.mount import mount
 from csi.main import _mount_options
 from csi.main import node as node_command
 from tests.csi.test_sockets import info, node_id, registration
+from tests.support import images
 from tests.support.driver import M, cleaned_up, failure, mounts_below, run_driver
 from tests.support.machine import CLIP_CSI, needs_fuse
 from tests.support.node import content_cache
-from tests.support.registry import RegistryServer
+from tests.support.registry import RegistryServer, make_certificate, run_registry
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.wait import wait_for
 
@@ -117,6 +118,21 @@ def test_the_content_cache_of_the_driver_is_that_of_its_mounts(
 
 
 @needs_fuse
+def test_a_registry_by_a_ca_of_the_driver_s_serves_manifests_and_layers(
+    stack: ExitStack, layout: Path, tmp_path: Path
+) -> None:
+    certificate = make_certificate(tmp_path)
+    secure = stack.enter_context(run_registry(tmp_path / "registry", tls=certificate))
+    name = images.push(layout, secure.address, "app:1")
+    bundle = tmp_path / "ca.pem"
+    bundle.write_bytes("# H\xe9l\xe8ne's CA\n".encode() + certificate.cert.read_bytes())
+    driver = stack.enter_context(
+        run_driver(tmp_path / "home", ["--ca-file", str(bundle)], root=tmp_path / "root")
+    )
+    assert (driver.publish("pod", name) / "hello").exists()
+
+
+@needs_fuse
 def test_without_plain_http_a_registry_is_asked_by_tls(
     stack: ExitStack, image: str, tmp_path: Path
 ) -> None:
@@ -150,6 +166,9 @@ def test_a_required_option_that_is_missing_is_a_usage_error(missing: str) -> Non
         pytest.param(["--front", "erofs"], "fuse", id="a-later-front"),
         pytest.param(["--platform", "linux"], "OS/ARCH", id="platform"),
         pytest.param(["--registry-config", "/none"], "/none", id="no-such-file"),
+        pytest.param(["--ca-file", "/none"], "CA file /none", id="no-such-ca"),
+        pytest.param(["--mirrors", "/none"], "--mirrors /none", id="no-such-mirrors"),
+        pytest.param(["--ca-file", "/dev/null"], "no certificate in PEM", id="ca-without-ca"),
     ],
 )
 def test_a_wrong_option_is_refused_in_one_line(
@@ -172,6 +191,8 @@ def test_what_driver_and_mount_both_take_reaches_the_mount(tmp_path: Path) -> No
         "content_cache_token_file": str(tmp_path / "token"),
         "index_key_file": str(tmp_path / "key"),
         "plain_http": "registry:5000",
+        "ca_file": str(tmp_path / "ca.pem"),
+        "mirrors": str(tmp_path),
     }
     logs = {"log_format": "json", "log_level": "debug"}
     assert shared - of_each_volume == {*values, *logs}

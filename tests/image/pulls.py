@@ -14,6 +14,7 @@ from clipfs.image.model import BlobSource, Image, Layer
 from clipfs.image.platform import Platform
 from clipfs.image.reference import parse_reference
 from clipfs.image.registry import Registry
+from clipfs.image.retry import RetryPolicy
 from tests.image import documents as d
 from tests.support.web import Asked, Reply, Responder, WebServer, run_web
 
@@ -27,6 +28,9 @@ BLOB = Layer(
     media_type=d.OCI_LAYER,
     diff_id=Digest(d.digest(b"tar")),
 )
+AT_ONCE = RetryPolicy(first_s=0)
+"""As the product asks again, but for the waiting."""
+
 PASSWORD = "secret-word"
 BABBLE = "\x1b[2J\n\x07\x9b\u202e\u2028" + "x" * 100_000
 
@@ -63,7 +67,7 @@ def client(web: WebServer, *, login: bool = False) -> AbstractAsyncContextManage
     config = RegistryConfig.empty()
     if login:
         config = RegistryConfig.single(web.address, "me", PASSWORD)
-    return Registry.open(config=config, plain_http=frozenset([web.address]))
+    return Registry.open(config=config, plain_http=frozenset([web.address]), retry=AT_ONCE)
 
 
 async def resolve(web: WebServer, version: str = ":1", *, login: bool = False) -> Image:

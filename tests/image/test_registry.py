@@ -16,6 +16,7 @@ from clipfs.image.model import Image
 from clipfs.image.platform import Platform
 from clipfs.image.reference import parse_reference
 from clipfs.image.registry import Registry
+from clipfs.image.tls import load_ca_file
 from tests.image import documents as d
 from tests.support import images
 from tests.support.registry import (
@@ -261,6 +262,18 @@ async def test_a_ca_that_the_node_trusts_is_trusted(
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate.cert))
     assert await resolve(f"{secure.address}/app:1", plain=False)
+
+
+async def test_a_ca_that_is_named_is_trusted_for_manifests_and_blobs(
+    secure: RegistryServer, certificate: Certificate
+) -> None:
+    reference = parse_reference(f"{secure.address}/app:1")
+    ca_pem = load_ca_file(certificate.cert)
+    async with Registry.open(config=RegistryConfig.empty(), ca_pem=ca_pem) as client:
+        image = await client.resolve(reference, AMD64)
+        source = await client.blob_source(reference, image.layers[0])
+    assert source.url.startswith("https://")
+    assert source.ca_pem == ca_pem
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import sys
 import threading
 
 from clipfs import errors
-from clipfs.layer.child import report, worker_main
+from clipfs.layer.child import ask, report, worker_main
 
 
 def work(job: bytes) -> bytes:
@@ -16,6 +16,13 @@ def work(job: bytes) -> bytes:
         case b"reports":
             for number in range(3):
                 report({"number": number})
+        case b"asks":
+            return ask({"number": 1}) + ask({"number": 2})
+        case b"asks beside":
+            asking = threading.Thread(target=ask, args=("how long?",))
+            asking.start()
+            report("at work")
+            asking.join()
         case b"clip error":
             raise errors.UnsupportedImage("as the job says\nin two lines")
         case b"os error":

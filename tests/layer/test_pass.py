@@ -8,12 +8,15 @@ import pytest
 import trio
 
 from clipfs import errors
-from clipfs.image.model import Layer
+from clipfs.image.blob import BlobBreak
+from clipfs.image.model import BlobSource, Layer
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.job import PassProgress
+from clipfs.layer.passes import PassRequest, run_pass
+from clipfs.layer.source import READ_BYTES
 from tests.layer.blobs import gzip_member, zstd_frame
-from tests.layer.passes import chunk_digests, first_pass, layer_of, serving, workers
+from tests.layer.passes import chunk_digests, first_pass, ignore, layer_of, serving, workers
 from tests.layer.tars import END, entries_of, member
 from tests.support import images
 from tests.support.registry import RegistryServer
@@ -170,6 +173,31 @@ async def test_a_blob_that_ends_early_may_be_whole_the_next_time(tmp_path: Path)
     with serving(GOOD) as server:
         await first_pass(layer, server.url, tmp_path / "payload")
     assert (tmp_path / "payload").read_bytes() == PAYLOAD
+
+
+async def test_a_server_that_stalls_is_left_for_another_source(tmp_path: Path) -> None:
+    """The other one knows no ranges: what has come is not written twice."""
+    breaks: list[BlobBreak] = []
+    with serving(GOOD, hold_at=READ_BYTES + 1) as stalling, serving(GOOD) as other:
+
+        async def on_break(broken: BlobBreak) -> BlobSource:
+            breaks.append(broken)
+            return BlobSource(url=other.url, headers={})
+
+        with (tmp_path / "payload").open("wb+") as payload:
+            request = PassRequest(
+                layer=layer_of(GOOD, PAYLOAD),
+                source=BlobSource(url=stalling.url, headers={}),
+                payload_fd=payload.fileno(),
+                stall_s=0.5,
+            )
+            await run_pass(request, on_progress=ignore, on_break=on_break)
+        assert stalling.reached.is_set()
+        assert other.headers[0]["Range"] == f"bytes={READ_BYTES}-"
+    assert (tmp_path / "payload").read_bytes() == PAYLOAD
+    assert [(one.at_bytes, type(one.error)) for one in breaks] == [
+        (READ_BYTES, errors.RegistryUnavailable)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from clipfs import errors
-from clipfs.layer.process import run_worker
+from clipfs.layer.process import OnQuestion, no_answer, run_worker
 from tests.support.node import alive
 from tests.support.wait import wait_for
 
@@ -34,9 +34,13 @@ def _workers_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
 
 
-async def run(job: bytes, lines: list[bytes] | None = None) -> bytes:
+async def run(
+    job: bytes, lines: list[bytes] | None = None, *, on_question: OnQuestion = no_answer
+) -> bytes:
     seen: list[bytes] = [] if lines is None else lines
-    return await run_worker(WORKER, job, on_line=seen.append, memory_bytes=1 << 30)
+    return await run_worker(
+        WORKER, job, on_line=seen.append, on_question=on_question, memory_bytes=1 << 30
+    )
 
 
 async def test_a_job_goes_in_and_its_result_comes_out() -> None:
@@ -67,6 +71,39 @@ async def test_a_worker_that_fails_says_why(
 ) -> None:
     with pytest.raises(kind, match=words):
         await run(job)
+
+
+async def test_a_worker_s_questions_are_answered_one_by_one() -> None:
+    async def on_question(question: bytes) -> bytes:
+        return b"<" + question + b">"
+
+    assert await run(b"asks", on_question=on_question) == b'<{"number":1}><{"number":2}>'
+
+
+async def test_reports_come_in_while_an_answer_is_awaited() -> None:
+    reported = trio.Event()
+
+    async def on_question(_: bytes) -> bytes:
+        await reported.wait()
+        return b""
+
+    await run_worker(
+        WORKER,
+        b"asks beside",
+        on_line=lambda _: reported.set(),
+        on_question=on_question,
+        memory_bytes=1 << 30,
+    )
+
+
+async def test_a_question_without_an_answer_ends_the_worker_with_its_error() -> None:
+    async def on_question(_: bytes) -> bytes:
+        raise errors.AccessDenied("no more")
+
+    with pytest.raises(errors.AccessDenied, match="no more"):
+        await run(b"asks", on_question=on_question)
+    with pytest.raises(errors.NodeFault, match="nobody answers"):
+        await run(b"asks")
 
 
 async def test_cancellation_kills_the_worker_and_waits_for_its_end() -> None:

@@ -5,7 +5,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from clipfs.image.credentials import RegistryConfig
+from clipfs.image.mirrors import NO_MIRRORS, Mirrors
 from clipfs.image.reference import parse_reference
+from clipfs.image.retry import RETRY, RetryPolicy
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.content_client import ContentCache
@@ -31,6 +33,8 @@ async def opened_tiers(
     cache_url: str | None = None,
     token: str = TOKEN,
     hooks: TierHooks | None = None,
+    retry: RetryPolicy = RETRY,
+    mirrors: Mirrors = NO_MIRRORS,
 ) -> AsyncIterator[Tiers]:
     """The tiers of the image at reference, whose registry speaks plain HTTP."""
     parsed = parse_reference(reference)
@@ -41,6 +45,8 @@ async def opened_tiers(
         plain_http=frozenset({parsed.registry}),
         content_cache_url=cache_url,
         content_cache_token=token,
+        retry=retry,
+        mirrors=mirrors,
     )
     async with (
         settings.open_registry() as registry,

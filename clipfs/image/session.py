@@ -1,0 +1,114 @@
+"""One host that serves a registry's images, asked by one caller: its challenges, our answers.
+
+    answer = await session.get(reference, "manifests", "latest", {"Accept": ...}, patient=True)
+
+Credentials go to the host that they are for and to its token server, nowhere else: a mirror
+gets those that the caller has for the mirror.
+
+Source: OCI distribution specification, "Pull"; distribution, "Token Authentication
+Specification" and "OAuth2 Token Authentication"; containerd for `ns`.
+"""
+
+import httpx
+
+from clipfs import errors
+from clipfs.image import auth
+from clipfs.image.credentials import Credentials, RegistryConfig
+from clipfs.image.http import Answer, Wire, refusal, same_origin
+from clipfs.image.manifest import MAX_DOCUMENT_BYTES
+from clipfs.image.mirrors import Host
+from clipfs.image.reference import DOCKER_HUB, DOCKER_HUB_HOST, Reference
+
+
+class Session:
+    """Tokens are kept, a repository each, until the host wants another one."""
+
+    def __init__(self, wire: Wire, config: RegistryConfig, registry: str, host: Host) -> None:
+        own = DOCKER_HUB_HOST if registry == DOCKER_HUB else registry
+        self.base = httpx.URL(host.base) if host.base else wire.url(own, "/v2")
+        self.wire = wire.trusting(host.ca_pem)
+        self._config = config
+        name = self.base.netloc.decode()
+        self._is_mirror = name != own
+        self._name = name if self._is_mirror else registry  # what its credentials are kept under
+        self._registry = registry
+        self._authorization: dict[str, str] = {}  # repository -> header
+
+    async def get(
+        self,
+        reference: Reference,
+        kind: str,
+        version: str,
+        headers: dict[str, str],
+        *,
+        limit_bytes: int = MAX_DOCUMENT_BYTES,
+        patient: bool,
+    ) -> Answer:
+        """GET from this host; answers its challenge once, and no other host's."""
+        of, repository = str(reference), reference.repository
+        url = self.base.copy_with(path=f"{self.base.path}/{repository}/{kind}/{version}")
+        if self._is_mirror:
+            url = url.copy_set_param("ns", self._registry)
+        if repository in self._authorization:
+            headers = {**headers, "Authorization": self._authorization[repository]}
+        answer = await self.wire.get(of, url, headers, limit_bytes=limit_bytes, patient=patient)
+        if answer.status != 401 or not same_origin(answer.request.url, url):
+            return answer
+        value = await self._answer(reference, answer, patient=patient)
+        if value is None:
+            return answer
+        self._authorization[repository] = value
+        headers = {**headers, "Authorization": value}
+        return await self.wire.get(of, url, headers, limit_bytes=limit_bytes, patient=patient)
+
+    async def _answer(self, reference: Reference, answer: Answer, *, patient: bool) -> str | None:
+        """The Authorization header that answers a 401; None if we have no answer."""
+        credentials = self._config.for_repository(self._name, reference.repository)
+        for header in answer.headers.get_list("WWW-Authenticate"):
+            for challenge in auth.parse_challenges(header):
+                if challenge.scheme == "bearer":
+                    return await self._token(reference, challenge, credentials, patient=patient)
+                if challenge.scheme == "basic" and credentials is not None:
+                    return auth.basic(credentials)
+        return None
+
+    async def _token(
+        self,
+        reference: Reference,
+        challenge: auth.Challenge,
+        credentials: Credentials | None,
+        *,
+        patient: bool,
+    ) -> str:
+        realm = self._realm(reference, challenge)
+        of = f"{reference}: token server {realm.netloc.decode()}"
+        asked = {"scope": f"repository:{reference.repository}:pull"}
+        asked |= {k: v for k, v in challenge.parameters.items() if k in ("scope", "service")}
+        if credentials is not None and credentials.identity_token:
+            form = auth.refresh(credentials.identity_token)
+            answer = await self.wire.post(of, realm, {**asked, **form}, patient=patient)
+        else:
+            headers = {"Authorization": auth.basic(credentials)} if credentials else {}
+            url = realm.copy_merge_params(asked)
+            answer = await self.wire.get(of, url, headers, patient=patient)
+        if answer.status == 404:  # of the server's address: it says nothing about the image
+            raise errors.RegistryUnavailable(f"{of}: there is none at the address (404)")
+        if answer.status != 200:
+            raise refusal(of, answer)
+        return auth.bearer(answer.body, of=of)
+
+    def _realm(self, reference: Reference, challenge: auth.Challenge) -> httpx.URL:
+        """The token server's address; only one with TLS, or named by the administrator."""
+        text = challenge.parameters.get("realm", "")
+        try:
+            realm = httpx.URL(text)
+        except httpx.InvalidURL as error:
+            raise errors.RegistryUnavailable(
+                f"{reference}: the registry's token server {text[:100]!r} is no address"
+            ) from error
+        if realm.scheme != "https" and not self.wire.is_plain(realm):
+            raise errors.Unauthenticated(
+                f"{reference}: the token server {realm.netloc.decode()[:100]!r} does not use "
+                "https; to trust it, name it with --plain-http"
+            )
+        return realm

@@ -1,0 +1,114 @@
+"""A proxy in front of a real registry, on loopback, that spoils the answers a test names.
+
+faults = FaultyRegistry(registry.address)
+cut = faults.add(Fault(on_blobs, cut_short(100), times=2))
+with run_web(faults) as web: ...
+assert cut.met == 2
+"""
+
+import http.client
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from tests.support.web import Asked, Reply
+
+Spoil = Callable[[Asked, Reply], Reply]
+PROBE = "bytes=0-0"
+
+
+@dataclass(slots=True)
+class Fault:
+    """Spoils answers to what fits, the first `times` of them; `met` counts them."""
+
+    fits: Callable[[Asked], bool]
+    spoil: Spoil
+    times: int = 1
+    met: int = 0
+
+
+@dataclass(slots=True)
+class FaultyRegistry:
+    """A responder for `run_web`: what `upstream` (host:port) answers, if no fault spoils it."""
+
+    upstream: str
+    faults: list[Fault] = field(default_factory=list)
+
+    def add(self, fault: Fault) -> Fault:
+        self.faults.append(fault)
+        return fault
+
+    def __call__(self, asked: Asked) -> Reply:
+        for fault in self.faults:
+            if fault.met < fault.times and fault.fits(asked):
+                fault.met += 1
+                return fault.spoil(asked, relayed(self.upstream, asked))
+        return relayed(self.upstream, asked)
+
+
+def relayed(upstream: str, asked: Asked) -> Reply:
+    """The registry's own answer."""
+    connection = http.client.HTTPConnection(upstream)
+    try:
+        connection.request(asked.method, asked.path, asked.body or None, asked.headers)
+        answer = connection.getresponse()
+        headers = {
+            name: value
+            for name, value in answer.getheaders()
+            if name.lower() not in ("content-length", "date", "connection")
+        }
+        return Reply(answer.status, headers=headers, body=answer.read())
+    finally:
+        connection.close()
+
+
+def on_manifests(asked: Asked) -> bool:
+    return "/manifests/" in asked.path
+
+
+def on_downloads(asked: Asked) -> bool:
+    """Of blobs, and not just the first byte, by which a blob's place is found."""
+    return "/blobs/" in asked.path and asked.headers.get("range") != PROBE
+
+
+def on_resumes(asked: Asked) -> bool:
+    """Of a download that broke off."""
+    return on_downloads(asked) and "range" in asked.headers
+
+
+def on_probes(asked: Asked) -> bool:
+    return "/blobs/" in asked.path and asked.headers.get("range") == PROBE
+
+
+def refused(status: int, headers: dict[str, str] | None = None) -> Spoil:
+    return lambda _, reply: Reply(status, headers=headers or {})
+
+
+def cut_short(after_bytes: int) -> Spoil:
+    """The connection ends so many bytes into the body, whose length was told."""
+
+    def spoil(_: Asked, reply: Reply) -> Reply:
+        head = f"HTTP/1.1 {reply.status} Cut\r\nContent-Length: {len(reply.body)}\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
+        return Reply(raw=head.encode() + b"\r\n" + reply.body[:after_bytes])
+
+    return spoil
+
+
+def without_ranges(upstream: str) -> Spoil:
+    """The whole is sent, whatever range was asked for."""
+
+    def spoil(asked: Asked, _: Reply) -> Reply:
+        headers = {name: value for name, value in asked.headers.items() if name != "range"}
+        return relayed(upstream, replace(asked, headers=headers))
+
+    return spoil
+
+
+def silenced(_: Asked, reply: Reply) -> Reply:
+    """The connection ends without a word."""
+    return Reply(raw=b"")
+
+
+def wrong_byte(_: Asked, reply: Reply) -> Reply:
+    """The last byte is another."""
+    return Reply(reply.status, reply.headers, reply.body[:-1] + bytes([reply.body[-1] ^ 1]))

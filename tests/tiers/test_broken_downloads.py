@@ -1,0 +1,285 @@
+"""A layer's download through a proxy that breaks it: the right payload, or the right error.
+
+The registry is a real one; each test counts how often its fault was met.
+"""
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from clipfs import errors
+from clipfs.image.blob import PROGRESS_BYTES
+from clipfs.image.mirrors import NO_MIRRORS, Mirrors
+from clipfs.image.retry import RetryPolicy
+from clipfs.tiers.stack import TierHooks, Tiers
+from tests.support.faulty_registry import (
+    Fault,
+    FaultyRegistry,
+    Spoil,
+    cut_short,
+    on_downloads,
+    on_probes,
+    on_resumes,
+    refused,
+    relayed,
+    silenced,
+    without_ranges,
+    wrong_byte,
+)
+from tests.support.registry import RegistryServer
+from tests.support.samples import Sample, make_sample
+from tests.support.tier_stack import opened_tiers
+from tests.support.web import Asked, Reply, Responder, WebServer, run_web
+
+AT_ONCE = RetryPolicy(first_s=0)
+RESUMES = AT_ONCE.attempts - 1
+NAME = "tiers/broken:1"
+SIZE = (3 << 20) + 12_345
+
+
+@pytest.fixture(scope="module")
+def layer(tmp_path_factory: pytest.TempPathFactory, registry: RegistryServer) -> Sample:
+    """Noise, in gzip, in the real registry as NAME: its blob is as large as its payload."""
+    made = make_sample(
+        tmp_path_factory.mktemp("broken") / "tar", content_bytes=SIZE, seed=3, codec="gzip"
+    )
+    made.push(registry.address, NAME)
+    return made
+
+
+@pytest.fixture
+def faults(registry: RegistryServer, layer: Sample) -> FaultyRegistry:
+    return FaultyRegistry(registry.address)
+
+
+async def pulled(
+    root: Path,
+    sample: Sample,
+    respond: Responder,
+    *,
+    indexed: bool,
+    mirrors: Mirrors = NO_MIRRORS,
+) -> WebServer:
+    """The sample through respond, in a first pass or a fill: whole, and counted once."""
+    received: list[int] = []
+    hooks = TierHooks(on_download=received.append)
+    with run_web(respond) as web:
+        async with opened_tiers(
+            root, f"{web.address}/{NAME}", hooks=hooks, retry=AT_ONCE, mirrors=mirrors
+        ) as tiers:
+            await pull(tiers, sample, indexed=indexed)
+    assert (root / "cache" / sample.key).read_bytes() == sample.payload
+    assert list((root / "partial").iterdir()) == []
+    assert sum(received) == sample.layer.size
+    return web
+
+
+async def pull(tiers: Tiers, sample: Sample, *, indexed: bool) -> None:
+    if indexed:
+        tiers.disk.save_index(sample.layer, sample.indexed.index)
+        await tiers.registry.complete(sample.indexed)
+    else:
+        index = await tiers.chain.load_index(sample.layer)
+        assert index.chunk_digests == sample.indexed.index.chunk_digests
+
+
+def ranges(web: WebServer) -> list[str | None]:
+    """What the downloads asked for, one after the other; None: all of it."""
+    return [one.headers.get("range") for one in web.asked if on_downloads(one)]
+
+
+EITHER = pytest.mark.parametrize("indexed", [False, True], ids=["first-pass", "fill"])
+
+
+@EITHER
+@pytest.mark.parametrize("seed", range(5))
+async def test_a_download_that_breaks_off_anywhere_goes_on_where_it_was(
+    seed: int, indexed: bool, faults: FaultyRegistry, layer: Sample, tmp_path: Path
+) -> None:
+    lengths = [random.Random(seed + turn).randrange(1, SIZE // 4) for turn in range(3)]
+    for length in lengths:
+        faults.add(Fault(on_downloads, cut_short(length)))
+    web = await pulled(tmp_path, layer, faults, indexed=indexed)
+    assert [fault.met for fault in faults.faults] == [1, 1, 1]
+    assert ranges(web) == [None, *(f"bytes={sum(lengths[:n])}-" for n in (1, 2, 3))]
+
+
+@EITHER
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(refused(401), id="401"),
+        pytest.param(refused(403), id="403"),
+        pytest.param(refused(404), id="404"),
+        pytest.param(refused(416), id="416"),
+        pytest.param(refused(429, {"Retry-After": "0"}), id="429"),
+        pytest.param(refused(500), id="500"),
+        pytest.param(silenced, id="silence"),
+        pytest.param(cut_short(0), id="no-byte"),
+        pytest.param(
+            lambda _, reply: Reply(206, {"Content-Range": "bytes 7777777-9/10"}, reply.body),
+            id="another-range",
+        ),
+        pytest.param(lambda _, reply: Reply(206, body=reply.body), id="no-content-range"),
+    ],
+)
+async def test_a_resume_that_is_refused_is_tried_again(
+    spoil: Spoil, indexed: bool, faults: FaultyRegistry, layer: Sample, tmp_path: Path
+) -> None:
+    faults.add(Fault(on_downloads, cut_short(100_000)))
+    fault = faults.add(Fault(on_resumes, spoil, times=2))
+    web = await pulled(tmp_path, layer, faults, indexed=indexed)
+    assert fault.met == 2
+    assert ranges(web) == [None, *["bytes=100000-"] * 3]
+
+
+async def test_a_registry_that_knows_no_ranges_sends_it_again_from_the_start(
+    faults: FaultyRegistry, layer: Sample, tmp_path: Path
+) -> None:
+    faults.add(Fault(on_downloads, cut_short(1_500_000)))
+    fault = faults.add(Fault(on_resumes, without_ranges(faults.upstream)))
+    await pulled(tmp_path, layer, faults, indexed=False)
+    assert fault.met == 1
+
+
+async def test_a_redirect_that_a_resume_meets_is_followed(
+    faults: FaultyRegistry, layer: Sample, tmp_path: Path
+) -> None:
+    faults.add(Fault(on_downloads, cut_short(1_000)))
+    """A blob that the registry has moved to a store meanwhile."""
+    with run_web(lambda asked: relayed(faults.upstream, asked)) as store:
+
+        def away(asked: Asked, _: Reply) -> Reply:
+            return Reply(307, {"Location": f"http://{store.address}{asked.path}"})
+
+        fault = faults.add(Fault(on_resumes, away))
+        faults.add(Fault(lambda asked: on_probes(asked) and fault.met > 0, away))
+        await pulled(tmp_path, layer, faults, indexed=False)
+    assert [one.met for one in faults.faults] == [1, 1, 1]
+    assert ranges(store) == ["bytes=1000-"]
+
+
+async def test_more_attempts_are_given_to_a_download_that_gets_on(
+    faults: FaultyRegistry, layer: Sample, tmp_path: Path
+) -> None:
+    faults.add(Fault(on_downloads, silenced, times=RESUMES))
+    faults.add(Fault(on_downloads, cut_short(PROGRESS_BYTES + 1)))
+    faults.add(Fault(on_resumes, silenced, times=RESUMES - 1))
+    await pulled(tmp_path, layer, faults, indexed=False)
+    assert [one.met for one in faults.faults] == [one.times for one in faults.faults]
+
+
+@EITHER
+@pytest.mark.parametrize(
+    ("spoil", "kind", "met"),
+    [
+        pytest.param(silenced, errors.RegistryUnavailable, RESUMES, id="silence"),
+        pytest.param(cut_short(9), errors.RegistryUnavailable, RESUMES, id="nine-bytes"),
+        pytest.param(refused(500), errors.RegistryUnavailable, RESUMES, id="500"),
+        pytest.param(
+            refused(429, {"Retry-After": "3600"}), errors.RegistryUnavailable, 1, id="429-for-long"
+        ),
+        pytest.param(refused(401), errors.Unauthenticated, RESUMES, id="401"),
+        pytest.param(refused(403), errors.AccessDenied, RESUMES, id="403"),
+        pytest.param(refused(404), errors.ImageNotFound, RESUMES, id="404"),
+        pytest.param(wrong_byte, errors.CorruptImage, 1, id="wrong-byte"),
+    ],
+)
+async def test_a_fault_that_stays_ends_the_download_and_leaves_nothing_unverified(
+    spoil: Spoil,
+    kind: type[errors.ClipError],
+    met: int,
+    indexed: bool,
+    faults: FaultyRegistry,
+    layer: Sample,
+    tmp_path: Path,
+) -> None:
+    faults.add(Fault(on_downloads, cut_short(500_000)))
+    fault = faults.add(Fault(on_downloads, spoil, times=100))
+    with run_web(faults) as web:
+        async with opened_tiers(tmp_path, f"{web.address}/{NAME}", retry=AT_ONCE) as tiers:
+            with pytest.raises(kind):
+                await pull(tiers, layer, indexed=indexed)
+    assert fault.met == met
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert list((tmp_path / "partial").glob("*.first")) == []
+    faults.faults.clear()
+    await pulled(tmp_path, layer, faults, indexed=indexed)
+
+
+async def test_a_token_that_expires_in_the_middle_is_replaced(
+    registry: RegistryServer, layer: Sample, tmp_path: Path
+) -> None:
+    """Each token is good for one answer's beginning: the rest of a blob wants a new one."""
+    tokens: list[str] = []
+    refusals: list[str] = []
+    cut = cut_short(1_000_000)
+
+    def respond(asked: Asked) -> Reply:
+        if asked.path.startswith("/token"):
+            tokens.append(f"t{len(tokens)}")
+            return Reply(body=b'{"token": "%s"}' % tokens[-1].encode())
+        if asked.headers.get("authorization") != f"Bearer t{len(tokens) - 1}":
+            refusals.append(asked.path)
+            realm = f'Bearer realm="http://{asked.headers["host"]}/token"'
+            return Reply(401, {"WWW-Authenticate": realm})
+        reply = relayed(registry.address, asked)
+        if not on_downloads(asked) or len(tokens) > 2:
+            return reply
+        tokens.append("spent")
+        return cut(asked, reply)
+
+    await pulled(tmp_path, layer, respond, indexed=False)
+    assert tokens[0] == "t0"
+    assert tokens[1] == "spent"
+    assert len(refusals) == 2
+
+
+async def test_a_signed_url_that_has_expired_is_asked_for_again(
+    registry: RegistryServer, layer: Sample, tmp_path: Path
+) -> None:
+    """Between the probe that found it and the download that goes on there."""
+    signed: list[str] = []
+    cut = cut_short(1_000_000)
+    expired: list[str] = []
+
+    def store(asked: Asked) -> Reply:
+        path, _, signature = asked.path.partition("?")
+        if on_resumes(asked) and not expired:
+            expired.append(signature)
+        if signature in expired:
+            return Reply(403)
+        reply = relayed(registry.address, replace(asked, path=path))
+        return reply if "range" in asked.headers else cut(asked, reply)
+
+    with run_web(store) as blobs:
+
+        def respond(asked: Asked) -> Reply:
+            signed.append(f"key={len(signed)}")
+            return Reply(307, {"Location": f"http://{blobs.address}{asked.path}?{signed[-1]}"})
+
+        await pulled(tmp_path, layer, respond, indexed=False)
+    assert signed == ["key=0", "key=1", "key=2"]
+    assert expired == ["key=1"]
+
+
+@EITHER
+async def test_a_download_that_a_mirror_breaks_off_goes_on_at_the_registry(
+    indexed: bool, registry: RegistryServer, layer: Sample, tmp_path: Path
+) -> None:
+    broken = FaultyRegistry(registry.address)
+    fault = broken.add(Fault(on_downloads, cut_short(1_000_000), times=100))
+    with run_web(broken) as mirror:
+        (tmp_path / "mirrors/_default").mkdir(parents=True)
+        (tmp_path / "mirrors/_default/hosts.toml").write_text(f'[host."http://{mirror.address}"]')
+        web = await pulled(
+            tmp_path / "root",
+            layer,
+            FaultyRegistry(registry.address),
+            indexed=indexed,
+            mirrors=Mirrors(tmp_path / "mirrors"),
+        )
+    assert fault.met == 1
+    assert ranges(web) == ["bytes=1000000-"]
