@@ -65,7 +65,6 @@ def node(context: click.Context, /, **given: Any) -> None:
     from csi.driver import drive
     from csi.volume import VolumeRules
 
-    options.check_front(given["front"])
     _check_names(given["driver_name"], given["node_id"])
     drive(
         endpoint=_socket_path(given["endpoint"]),

@@ -97,7 +97,8 @@ def front_option(command: F) -> F:
         type=click.Choice(["auto", "erofs", "fuse"]),
         default="auto",
         show_default=True,
-        help="How trees are shown; in this version auto is fuse.",
+        help="How trees are shown: erofs, by the kernel alone, from layers that are whole on this "
+        "disk; fuse, by a server; auto: erofs where that can be at once.",
     )(command)
 
 
@@ -221,9 +222,3 @@ def read_token(path: Path) -> str:
 
 def chosen_platform(text: str | None) -> Platform:
     return parse_platform(text) if text else host_platform()
-
-
-def check_front(front: str) -> None:
-    """InvalidInput for a front that is to come; in this version `auto` is `fuse`."""
-    if front == "erofs":
-        raise errors.InvalidInput("--front erofs: this version serves by fuse only; use auto")

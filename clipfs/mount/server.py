@@ -74,6 +74,30 @@ async def serve(
     log.info("served", image=str(prepared.image.reference), mountpoint=str(mountpoint))
 
 
+async def store(
+    prepared: Prepared,
+    settings: TierSettings,
+    *,
+    to_store: Sequence[IndexedLayer],
+    on_ready: Callable[[], None],
+) -> None:
+    """Serve nothing: store layers of a mount that the kernel serves alone, and end."""
+    with lone_error_unwrapped():
+        async with (
+            settings.open_registry() as registry,
+            open_tiers(
+                settings,
+                registry,
+                prepared.image.reference,
+                hooks=TierHooks(),
+                to_store=to_store,
+            ) as tiers,
+        ):
+            on_ready()
+            if tiers.storer is not None:
+                await tiers.storer.drain()
+
+
 async def _serve_mount(
     prepared: Prepared,
     layout: Layout,

@@ -147,7 +147,6 @@ def test_a_required_option_that_is_missing_is_a_usage_error(missing: str) -> Non
         pytest.param(["--node-id", "n" * 257], "256 bytes", id="long-node-id"),
         pytest.param(["--driver-name", "../x"], "--driver-name", id="a-path-as-name"),
         pytest.param(["--driver-name", "x" * 64], "63", id="long-name"),
-        pytest.param(["--front", "erofs"], "fuse", id="a-later-front"),
         pytest.param(["--platform", "linux"], "OS/ARCH", id="platform"),
         pytest.param(["--registry-config", "/none"], "/none", id="no-such-file"),
     ],
