@@ -20,6 +20,7 @@ from clipfs.mount.kernel import Wanted, check_kernel, chosen_tree, mount_tree
 from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_mountpoint
 from clipfs.mount.prepare import Prepared, prepared, side_by_side
 from clipfs.mount.server import serve, store
+from clipfs.mount.syscalls import check_context
 from clipfs.mount.unmount import unmount
 from clipfs.tiers.stack import TierSettings
 from clipfs.tiers.storing import left_behind, mark_storing
@@ -50,6 +51,7 @@ def mount(
     mountpoint: Path,
     platform: str | None,
     front: Wanted,
+    mount_context: str | None,
     foreground: bool,
     log_to: str,
     as_json: bool,
@@ -60,6 +62,7 @@ def mount(
     MOUNTPOINT is made if absent; it must be empty and not a mount.
     """
     begin = time.perf_counter()
+    check_context(mount_context)
     reference = parse_reference(image)
     settings = options.tier_settings(**given, launched=log_to == "stderr")
     where = real_mountpoint(mountpoint)
@@ -86,7 +89,14 @@ def mount(
         _mark(settings, to_store)
 
         async def main() -> None:
-            await serve(found, settings, where, to_store=to_store, on_ready=on_ready)
+            await serve(
+                found,
+                settings,
+                where,
+                to_store=to_store,
+                on_ready=on_ready,
+                context=mount_context,
+            )
 
         trio.run(main)
 
@@ -100,7 +110,8 @@ def mount(
 
     log_folder = settings.layout.run / "log" if log_to == "file" else None
     wanted: Wanted = "fuse" if foreground and front == "auto" else front
-    with made_mountpoint(where), chosen_tree(wanted, found, settings.layout) as tree:
+    tree_here = chosen_tree(wanted, found, settings.layout, context=mount_context)
+    with made_mountpoint(where), tree_here as tree:
         if tree is not None:
             mount_tree(tree, found, settings.layout, where)
             if to_store and not foreground:

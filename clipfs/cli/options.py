@@ -92,13 +92,21 @@ def root_option(command: F) -> F:
 
 
 def front_option(command: F) -> F:
-    return click.option(
-        "--front",
-        type=click.Choice(["auto", "erofs", "fuse"]),
-        default="auto",
-        show_default=True,
-        help="How trees are shown: erofs, by the kernel alone, from layers that are whole on this "
-        "disk; fuse, by a server; auto: erofs where that can be at once.",
+    """How trees are shown, and under which label."""
+    return _all(
+        click.option(
+            "--front",
+            type=click.Choice(["auto", "erofs", "fuse"]),
+            default="auto",
+            show_default=True,
+            help="How trees are shown: erofs, by the kernel alone, from layers that are whole on "
+            "this disk; fuse, by a server; auto: erofs where that can be at once.",
+        ),
+        click.option(
+            "--mount-context",
+            metavar="SELINUX_CONTEXT",
+            help="The SELinux context of all files in a mount.",
+        ),
     )(command)
 
 

@@ -38,9 +38,12 @@ def check_kernel(layout: Layout) -> None:
 
 
 @contextmanager
-def chosen_tree(wanted: Wanted, image: Prepared, layout: Layout) -> Iterator[int | None]:
+def chosen_tree(
+    wanted: Wanted, image: Prepared, layout: Layout, *, context: str | None = None
+) -> Iterator[int | None]:
     """The image as a kernel mount that is nowhere yet; None if fuse is to show it.
 
+    context  SELinux's, of all files
     Raises  NodeFault if erofs is wanted and cannot be
     """
     with ExitStack() as stack:
@@ -50,7 +53,7 @@ def chosen_tree(wanted: Wanted, image: Prepared, layout: Layout) -> Iterator[int
             try:
                 if wanted == "auto":
                     erofs.probe(layout.run)
-                tree = stack.enter_context(_tree(image, layout))
+                tree = stack.enter_context(_tree(image, layout, context))
                 reason = "asked for" if wanted == "erofs" else "all layers are on this disk"
             except errors.NodeFault as fault:
                 if wanted == "erofs":
@@ -82,8 +85,10 @@ def mount_tree(tree: int, image: Prepared, layout: Layout, mountpoint: Path) -> 
         raise
 
 
-def _tree(image: Prepared, layout: Layout) -> AbstractContextManager[int]:
-    return erofs.image_tree(image.index_path, _payloads(image, layout), scratch=layout.run)
+def _tree(image: Prepared, layout: Layout, context: str | None) -> AbstractContextManager[int]:
+    return erofs.image_tree(
+        image.index_path, _payloads(image, layout), scratch=layout.run, context=context
+    )
 
 
 def _payloads(image: Prepared, layout: Layout) -> list[erofs.PayloadFile]:

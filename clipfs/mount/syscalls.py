@@ -7,6 +7,7 @@ include/uapi/linux/mount.h; Documentation/filesystems/mount_api.rst for `detache
 import ctypes
 import errno
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,9 @@ _SET_FLAG, _SET_STRING, _CREATE = 0, 1, 6  # commands of fsconfig
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _ATTR_NOATIME = 0x1, 0x2, 0x4, 0x10
 _F_EMPTY_PATH = 0x4  # of move_mount
 _AT_FDCWD = -100
+
+_CONTEXT = re.compile(r"[\w.-]+(:[\w.-]+){2}(:[\w.,:-]+)?", re.ASCII)
+"""No quote, so that it can stand in one, and a level may hold commas."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -92,6 +96,21 @@ def attach(tree: int, target: Path) -> None:
     """Show a detached mount at target."""
     words = (b"", _AT_FDCWD, os.fsencode(target), _F_EMPTY_PATH)
     _call(f"mount at {target}", _MOVE_MOUNT, tree, *words)
+
+
+def check_context(context: str | None, *, filesystems: Path = Path("/proc/filesystems")) -> None:
+    """That an SELinux context can be asked for at all: the kernel's own word is `EINVAL`.
+
+    Raises  InvalidInput if it is none, NodeFault if the kernel has no SELinux
+    """
+    if context is None:
+        return
+    if not _CONTEXT.fullmatch(context):
+        raise errors.InvalidInput(
+            f"--mount-context {context[:100]!r}: write user:role:type or user:role:type:level"
+        )
+    if "selinuxfs" not in filesystems.read_text():
+        raise errors.NodeFault("--mount-context: this kernel has no SELinux; leave it out")
 
 
 def detach(target: Path) -> bool:

@@ -292,7 +292,8 @@ def test_a_failed_mount_leaves_no_folder_of_its_own(
 ) -> None:
     (tmp_path / "a").mkdir()
     node.mounted.append(tmp_path / "a/b/c")
-    for words in (["--platform", "linux/s390x"], ["--index-key-file", "/none"]):
+    wrong = (["--platform", "linux/s390x"], ["--index-key-file", "/none"], ["--mount-context", "x"])
+    for words in wrong:
         done = run(node, "mount", small.listed, str(tmp_path / "a/b/c"),
                    "--root", str(node.root), *node.options, *words)  # fmt: skip
         assert done.returncode == 1

@@ -148,6 +148,7 @@ def test_a_required_option_that_is_missing_is_a_usage_error(missing: str) -> Non
         pytest.param(["--driver-name", "../x"], "--driver-name", id="a-path-as-name"),
         pytest.param(["--driver-name", "x" * 64], "63", id="long-name"),
         pytest.param(["--platform", "linux"], "OS/ARCH", id="platform"),
+        pytest.param(["--mount-context", 'a:b:c"'], "user:role:type", id="mount-context"),
         pytest.param(["--registry-config", "/none"], "/none", id="no-such-file"),
     ],
 )
@@ -171,6 +172,7 @@ def test_what_driver_and_mount_both_take_reaches_the_mount(tmp_path: Path) -> No
         "content_cache_token_file": str(tmp_path / "token"),
         "index_key_file": str(tmp_path / "key"),
         "plain_http": "registry:5000",
+        "mount_context": "system_u:object_r:container_file_t:s0:c1,c2",
     }
     logs = {"log_format": "json", "log_level": "debug"}
     assert shared - of_each_volume == {*values, *logs}

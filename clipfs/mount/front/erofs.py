@@ -64,16 +64,21 @@ def probe(scratch: Path) -> None:
 
 @contextmanager
 def image_tree(
-    index_path: Path, payloads: Sequence[PayloadFile], *, scratch: Path
+    index_path: Path,
+    payloads: Sequence[PayloadFile],
+    *,
+    scratch: Path,
+    context: str | None = None,
 ) -> Iterator[int]:
     """The image of index_path over its layers' payloads, the lowest first; a detached mount.
 
     scratch  a folder on the payloads' disk, for padded copies
+    context  SELinux's, of all files
     Raises   NodeFault if the kernel cannot, or a payload is not there or not whole
     """
     with ExitStack() as stack:
         files = [stack.enter_context(_opened(one, scratch)) for one in payloads]
-        yield stack.enter_context(_tree(str(index_path), files))
+        yield stack.enter_context(_tree(str(index_path), files, context))
 
 
 def device_of(tree: int) -> str:
@@ -83,11 +88,17 @@ def device_of(tree: int) -> str:
 
 
 @contextmanager
-def _tree(source: str, devices: Sequence[BinaryIO]) -> Iterator[int]:
+def _tree(source: str, devices: Sequence[BinaryIO], context: str | None = None) -> Iterator[int]:
     """Devices go by descriptor: what was checked is what is mounted, whatever its path is."""
-    settings = [("source", source), *(("device", _name_of(file)) for file in devices)]
-    with syscalls.detached_mount("erofs", settings) as tree:
+    names = [_name_of(file) for file in devices]
+    with syscalls.detached_mount("erofs", settings_of(source, names, context)) as tree:
         yield tree
+
+
+def settings_of(source: str, devices: Sequence[str], context: str | None) -> list[tuple[str, str]]:
+    """What the kernel is told, in order."""
+    settings = [("source", source), *(("device", name) for name in devices)]
+    return settings if context is None else [*settings, ("context", context)]
 
 
 def _name_of(file: BinaryIO) -> str:
