@@ -64,7 +64,7 @@ class Bench:
         node = self.nodes[tier]
         if tier != "disk":
             forget_payloads(node)
-        mounted = node.mount(self.image, self.mountpoint, "--log-level", "info")
+        mounted = node.mount(self.image, self.mountpoint, "--log-level", "info", "--front", "fuse")
         (layer,) = mounted["layers"]
         assert layer["payload_size"] == PAYLOAD_BYTES
         assert layer["complete"] is (tier == "disk")

@@ -69,7 +69,8 @@ class Bench:
                 assert any((self.home / "mnt").iterdir())
                 (mount,) = node.json("stats")["mounts"]
                 node.unmount(self.home / "mnt")
-                wait_for(partial(_is_gone, mount["pid"]))
+                if mount["pid"] is not None:
+                    wait_for(partial(_is_gone, mount["pid"]))
         finally:
             node.close()
         shutil.rmtree(self.home / "root")

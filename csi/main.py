@@ -17,6 +17,7 @@ import click
 from clipfs import errors
 from clipfs.cli import logs, options
 from clipfs.cli.main import ended
+from clipfs.mount.syscalls import check_context
 from csi.init import supervise
 
 DRIVER_NAME = "csi.clipfs.dev"
@@ -65,7 +66,7 @@ def node(context: click.Context, /, **given: Any) -> None:
     from csi.driver import drive
     from csi.volume import VolumeRules
 
-    options.check_front(given["front"])
+    check_context(given["mount_context"])
     _check_names(given["driver_name"], given["node_id"])
     drive(
         endpoint=_socket_path(given["endpoint"]),
@@ -108,6 +109,8 @@ def _mount_options(context: click.Context, given: dict[str, Any]) -> list[str]:
     for name in ("content_cache_token_file", "index_key_file", "ca_file", "mirrors"):
         if given[name] is not None:
             words += ["--" + name.replace("_", "-"), str(given[name].absolute())]
+    if given["mount_context"] is not None:
+        words += ["--mount-context", given["mount_context"]]
     for host in given["plain_http"]:
         words += ["--plain-http", host]
     chosen = context.meta.get("clipfs.logs", {})

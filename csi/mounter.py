@@ -23,6 +23,7 @@ from clipfs.image.model import Image
 from clipfs.layer.layout import Layout
 from clipfs.mount import records
 from clipfs.mount.mountinfo import mounts_at
+from clipfs.mount.records import Front
 from clipfs.mount.unmount import unmount
 
 log = structlog.get_logger()
@@ -32,7 +33,7 @@ SERVER_END_S = 2
 
 
 class Mounter(Protocol):
-    """Images on this node, each mounted at most once."""
+    """Images on this node, each mounted at most once for each front."""
 
     def mount(self, image: Image, *, front: str, credentials: RegistryConfig) -> Path:
         """Where image's tree is, mounted now or before; ClipError says why it cannot be."""
@@ -54,7 +55,11 @@ class _Outcome(msgspec.Struct):
 
 
 class ClipMounter:
-    """Mounts below `run/images/`; options are those of `clipfs mount` that the driver was given."""
+    """Mounts below `run/images/`; options are those of `clipfs mount` that the driver was given.
+
+    An image is at `<cache key>`, whatever its front. Who asks for the other front than it has
+    gets it at `<cache key>.<front>`.
+    """
 
     def __init__(self, layout: Layout, options: Sequence[str]) -> None:
         self._layout = layout
@@ -62,8 +67,12 @@ class ClipMounter:
         self._folder = layout.run / "images"
 
     def mount(self, image: Image, *, front: str, credentials: RegistryConfig) -> Path:
-        place = self._place(image.digest)
-        if self._is_alive(place):
+        place = self._folder / cache_key(image.digest)
+        shown = self._front_at(place)
+        if shown is not None and front not in ("auto", shown):
+            place = place.with_name(f"{place.name}.{front}")
+            shown = self._front_at(place)
+        if shown is not None:
             return place
         unmount(self._layout, place, wait_s=0)  # a mount whose server died serves nobody
         reference = image.reference.with_digest(image.digest)
@@ -90,26 +99,29 @@ class ClipMounter:
         return place
 
     def unmount(self, digest: Digest) -> None:
-        place = self._place(digest)
-        unmount(self._layout, place, wait_s=SERVER_END_S)
-        with suppress(OSError):
-            place.rmdir()
+        for place in self._places():
+            if _digest_at(place) == digest:
+                unmount(self._layout, place, wait_s=SERVER_END_S)
+                with suppress(OSError):
+                    place.rmdir()
 
     def mounted(self) -> list[Digest]:
-        if not self._folder.exists():
-            return []
-        return [Digest(path.name.replace("_", ":", 1)) for path in self._folder.iterdir()]
+        return list(dict.fromkeys(_digest_at(place) for place in self._places()))
 
-    def _place(self, digest: Digest) -> Path:
-        return self._folder / cache_key(digest)
+    def _places(self) -> list[Path]:
+        return sorted(self._folder.iterdir()) if self._folder.exists() else []
 
-    def _is_alive(self, place: Path) -> bool:
-        here = mounts_at(place)
-        return any(
-            records.is_served(record) and records.is_mount_of(record, mount)
-            for mount in here[-1:]
-            for record in records.mounts(self._layout).all().values()
-        )
+    def _front_at(self, place: Path) -> Front | None:
+        """The front of the living mount at place; None if there is none."""
+        for mount in mounts_at(place)[-1:]:
+            for record in records.mounts(self._layout).all().values():
+                if records.is_answered(record) and records.is_mount_of(record, mount):
+                    return record.front
+        return None
+
+
+def _digest_at(place: Path) -> Digest:
+    return Digest(place.name.partition(".")[0].replace("_", ":", 1))
 
 
 def _raise_if_failed(done: subprocess.CompletedProcess[bytes], image: str) -> None:

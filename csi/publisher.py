@@ -22,7 +22,7 @@ from clipfs.image.digest import Digest, cache_key
 from clipfs.image.model import Image
 from clipfs.layer.layout import Layout
 from clipfs.mount.mountinfo import mounts_at
-from clipfs.mount.records import FSTYPE, RecordStore
+from clipfs.mount.records import RecordStore, is_ours
 from clipfs.mount.syscalls import bind_read_only, detach
 from clipfs.processes import boot_id
 from clipfs.tree.reader import ImageIndex
@@ -182,7 +182,7 @@ class Publisher:
     def _remove_unknown(self, target: Path) -> None:
         """Take away a mount of ours whose record was lost, and what only it used."""
         self._records.remove(_key(target))  # it may be there and unreadable
-        if not any(mount.fstype == FSTYPE for mount in mounts_at(target)):
+        if not any(is_ours(mount) for mount in mounts_at(target)):
             return
         _detach_all(target)
         for digest in self._mounter.mounted():

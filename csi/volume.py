@@ -26,7 +26,7 @@ MAX_NAME_BYTES = 255
 """NAME_MAX of limits.h: one component of a path."""
 
 KUBELET_PREFIX = "csi.storage.k8s.io/"
-SERVED_FRONTS = ("auto", "fuse")
+FRONTS = ("auto", "erofs", "fuse")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,10 +129,8 @@ def _pull_policy(text: str) -> PullPolicy:
 
 
 def _front(text: str) -> str:
-    if text not in SERVED_FRONTS:
-        raise errors.InvalidInput(
-            f"volume attribute front {text[:100]!r}: this version knows {', '.join(SERVED_FRONTS)}"
-        )
+    if text not in FRONTS:
+        raise errors.InvalidInput(f"volume attribute front {text[:100]!r}: say {', '.join(FRONTS)}")
     return text
 
 

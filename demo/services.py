@@ -107,7 +107,7 @@ def start_node(
     root, folder, endpoint = home / "images", home / "kubelet", home / "csi.sock"
     root.mkdir(parents=True, exist_ok=True)
     service = stage.start(
-        name, CLIP_CSI, "node", "--endpoint", f"unix://{endpoint}",
+        name, CLIP_CSI, "node", "--front", "fuse", "--endpoint", f"unix://{endpoint}",
         "--node-id", name.replace(" ", "-"), "--kubelet-root", str(folder), "--root", str(root),
         "--index-key-file", str(index_key), "--plain-http", registry.address, *options,
     )  # fmt: skip

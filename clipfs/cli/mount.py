@@ -1,8 +1,9 @@
-"""`clipfs mount`: an image becomes a tree; the server stays behind."""
+"""`clipfs mount`: an image becomes a tree; a server stays behind where one is needed."""
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from clipfs.cli.report import described, totals
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
 from clipfs.mount.daemon import leave_behind
+from clipfs.mount.kernel import Wanted, check_kernel, chosen_tree, mount_tree
 from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_mountpoint
-from clipfs.mount.prepare import Prepared, prepared
-from clipfs.mount.server import serve
+from clipfs.mount.prepare import Prepared, prepared, side_by_side
+from clipfs.mount.server import serve, store
+from clipfs.mount.syscalls import check_context
+from clipfs.mount.unmount import unmount
 from clipfs.tiers.stack import TierSettings
 from clipfs.tiers.storing import left_behind, mark_storing
 from clipfs.tiers.tier import IndexedLayer
@@ -29,7 +33,11 @@ from clipfs.tiers.tier import IndexedLayer
 @options.root_option
 @options.image_options
 @options.front_option
-@click.option("--foreground", is_flag=True, help="Serve in this process, log to its stderr.")
+@click.option(
+    "--foreground",
+    is_flag=True,
+    help="Serve in this process, log to its stderr; auto is fuse then.",
+)
 @click.option(
     "--log-to",
     type=click.Choice(["file", "stderr"]),
@@ -42,7 +50,8 @@ def mount(
     image: str,
     mountpoint: Path,
     platform: str | None,
-    front: str,
+    front: Wanted,
+    mount_context: str | None,
     foreground: bool,
     log_to: str,
     as_json: bool,
@@ -53,11 +62,13 @@ def mount(
     MOUNTPOINT is made if absent; it must be empty and not a mount.
     """
     begin = time.perf_counter()
-    options.check_front(front)
+    check_context(mount_context)
     reference = parse_reference(image)
     settings = options.tier_settings(**given, launched=log_to == "stderr")
     where = real_mountpoint(mountpoint)
     check_mountpoint(where)
+    if front == "erofs":
+        check_kernel(settings.layout)
     with progress.shown() as on_progress:
         found, to_store = trio.run(
             _prepared,
@@ -65,29 +76,69 @@ def mount(
             reference,
             options.chosen_platform(platform),
             on_progress,
+            front == "erofs",
         )
     mount_begin = time.perf_counter()
 
-    def say(pid: int) -> None:
+    def say(pid: int | None) -> None:
         now = time.perf_counter()
         seconds = {"mount": now - mount_begin, "total": now - begin}
         _say(found, settings, where, pid, seconds, as_json)
 
-    def run(on_ready: Callable[[], None]) -> None:
-        for layer in to_store:
-            mark_storing(settings.layout, layer.cache_key)  # in the process that will store it
+    def serve_here(on_ready: Callable[[], None]) -> None:
+        _mark(settings, to_store)
 
         async def main() -> None:
-            await serve(found, settings, where, to_store=to_store, on_ready=on_ready)
+            await serve(
+                found,
+                settings,
+                where,
+                to_store=to_store,
+                on_ready=on_ready,
+                context=mount_context,
+            )
 
         trio.run(main)
 
-    with made_mountpoint(where):
-        if foreground:
-            run(lambda: say(os.getpid()))
+    def store_here(on_ready: Callable[[], None]) -> None:
+        _mark(settings, to_store)
+
+        async def main() -> None:
+            await store(found, settings, to_store=to_store, on_ready=on_ready)
+
+        trio.run(main)
+
+    log_folder = settings.layout.run / "log" if log_to == "file" else None
+    wanted: Wanted = "fuse" if foreground and front == "auto" else front
+    tree_here = chosen_tree(wanted, found, settings.layout, context=mount_context)
+    with made_mountpoint(where), tree_here as tree:
+        if tree is not None:
+            mount_tree(tree, found, settings.layout, where)
+            if to_store and not foreground:
+                with _unmounted_if_it_raises(settings, where):
+                    leave_behind(store_here, log_folder=log_folder)
+            say(None)
+            if to_store and foreground:
+                store_here(lambda: None)
+        elif foreground:
+            serve_here(lambda: say(os.getpid()))
         else:
-            folder = settings.layout.run / "log" if log_to == "file" else None
-            say(leave_behind(run, log_folder=folder))
+            say(leave_behind(serve_here, log_folder=log_folder))
+
+
+def _mark(settings: TierSettings, to_store: Sequence[IndexedLayer]) -> None:
+    """Say what will be stored, in the process that will store it."""
+    for layer in to_store:
+        mark_storing(settings.layout, layer.cache_key)
+
+
+@contextmanager
+def _unmounted_if_it_raises(settings: TierSettings, where: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        unmount(settings.layout, where, wait_s=0)
+        raise
 
 
 async def _prepared(
@@ -95,13 +146,19 @@ async def _prepared(
     reference: Reference,
     platform: Platform,
     on_progress: progress.OnProgress,
+    complete: bool,
 ) -> tuple[Prepared, list[IndexedLayer]]:
-    """The indexed image, and the layers that its server is to store in the content cache."""
+    """The indexed image, and the layers that a process left behind is to store in tier 2.
+
+    complete  bring every layer to this disk whole
+    """
     filled: list[IndexedLayer] = []
     async with prepared(
         settings, reference, platform, on_progress=on_progress, on_filled=filled.append
-    ) as (image, _):
-        pass
+    ) as (image, tiers):
+        if complete:
+            distinct = {layer.cache_key: layer for layer in image.layers}
+            await side_by_side(tiers.complete, list(distinct.values()))
     if settings.content_cache_url is None:
         return image, []
     return image, filled + left_behind(settings.layout, image.layers)
@@ -111,15 +168,17 @@ def _say(
     found: Prepared,
     settings: TierSettings,
     mountpoint: Path,
-    pid: int,
+    pid: int | None,
     seconds: Mapping[str, float],
     as_json: bool,
 ) -> None:
     if as_json:
-        print_json({**described(found, settings, **seconds), "front": "fuse", "pid": pid})
+        front = "erofs" if pid is None else "fuse"
+        print_json({**described(found, settings, **seconds), "front": front, "pid": pid})
         return
     entries, total_bytes = totals(found)
+    by = "the kernel alone" if pid is None else f"process {pid}"
     click.echo(
         f"{found.image.reference} is at {printable(str(mountpoint))}: {entries} entries, "
-        f"{human_bytes(total_bytes)}, {seconds['total']:.2f} s, served by process {pid}"
+        f"{human_bytes(total_bytes)}, {seconds['total']:.2f} s, served by {by}"
     )

@@ -95,12 +95,21 @@ def root_option(command: F) -> F:
 
 
 def front_option(command: F) -> F:
-    return click.option(
-        "--front",
-        type=click.Choice(["auto", "erofs", "fuse"]),
-        default="auto",
-        show_default=True,
-        help="How trees are shown; in this version auto is fuse.",
+    """How trees are shown, and under which label."""
+    return _all(
+        click.option(
+            "--front",
+            type=click.Choice(["auto", "erofs", "fuse"]),
+            default="auto",
+            show_default=True,
+            help="How trees are shown: erofs, by the kernel alone, from layers that are whole on "
+            "this disk; fuse, by a server; auto: erofs where that can be at once.",
+        ),
+        click.option(
+            "--mount-context",
+            metavar="SELINUX_CONTEXT",
+            help="The SELinux context of all files in a mount.",
+        ),
     )(command)
 
 
@@ -247,9 +256,3 @@ def read_token(path: Path) -> str:
 
 def chosen_platform(text: str | None) -> Platform:
     return parse_platform(text) if text else host_platform()
-
-
-def check_front(front: str) -> None:
-    """InvalidInput for a front that is to come; in this version `auto` is `fuse`."""
-    if front == "erofs":
-        raise errors.InvalidInput("--front erofs: this version serves by fuse only; use auto")

@@ -10,6 +10,7 @@ from clipfs.cli import options
 from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.layer.layout import Layout
 from clipfs.mount import counters, records
+from clipfs.mount.records import MountRecord
 from clipfs.tiers.storing import storing_now
 
 
@@ -32,9 +33,8 @@ def stats(root: Path, as_json: bool) -> None:
     for key in value["storing"]:
         click.echo(f"storing        {key}")
     for row in value["mounts"]:
-        click.echo(
-            f"{printable(row['mountpoint'])}  {row['image']}  {row['front']}  process {row['pid']}"
-        )
+        by = f"process {row['pid']}" if row["pid"] else "the kernel alone"
+        click.echo(f"{printable(row['mountpoint'])}  {row['image']}  {row['front']}  {by}")
 
 
 def collected(layout: Layout) -> dict[str, Any]:
@@ -42,15 +42,19 @@ def collected(layout: Layout) -> dict[str, Any]:
     return {
         **counters.sum_all(layout),
         "storing": storing_now(layout),
-        "mounts": [
-            {
-                "image": record.image,
-                "digest": record.digest,
-                "mountpoint": record.mountpoint,
-                "front": record.front,
-                "pid": record.pid,
-                **counters.of(layout, record.pid),
-            }
-            for record in records.living(layout)
-        ],
+        "mounts": [_mount(layout, record) for record in records.living(layout)],
+    }
+
+
+def _mount(layout: Layout, record: MountRecord) -> dict[str, Any]:
+    """Where the kernel serves alone, nobody counts what it reads from the disk."""
+    alone = record.front == "erofs"
+    return {
+        "image": record.image,
+        "digest": record.digest,
+        "mountpoint": record.mountpoint,
+        "front": record.front,
+        "pid": None if alone else record.pid,
+        **counters.of(layout, record.pid),
+        **({"disk": None} if alone else {}),
     }

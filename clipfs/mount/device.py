@@ -50,11 +50,17 @@ def open_fuse() -> int:
         raise errors.NodeFault(f"{_DEVICE}: {error.strerror}; {_BLOCKED}") from error
 
 
-def mount_fuse(fd: int, mountpoint: Path, *, source: str) -> None:
-    """Mount the connection read-only; source is what mountinfo shows."""
-    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
+def mount_fuse(fd: int, mountpoint: Path, *, source: str, context: str | None = None) -> None:
+    """Mount the connection read-only; source is what mountinfo shows, context SELinux's."""
+    options = mount_options(fd, context)
     flags = syscalls.MS_RDONLY | syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOATIME
     syscalls.mount(source, mountpoint, "fuse.clip", flags, options)
+
+
+def mount_options(fd: int, context: str | None) -> str:
+    """What mount(2) is told: in one string, so that a context, which may hold commas, is quoted."""
+    options = f"fd={fd},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions"
+    return options if context is None else f'{options},context="{context}"'
 
 
 async def read_init(fd: int) -> bytes:

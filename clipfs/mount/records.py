@@ -1,14 +1,17 @@
-"""State under `run/`: one small file a mount, written before mount(2), so that whoever comes
-after a crash knows what was meant; mountinfo says what is.
+"""State under `run/`: one small file a mount, written before it is mounted, so that whoever
+comes after a crash knows what was meant; mountinfo says what is.
 
-A record counts only in the boot that wrote it. The CSI driver keeps its volumes in a store of
-the same kind.
+A record counts only in the boot that wrote it. A mount that the kernel serves alone lives for as
+long as mountinfo shows it; one of ours, for as long as its server lives too. The CSI driver keeps
+its volumes in a store of the same kind.
 """
 
 import os
+import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 
@@ -17,11 +20,13 @@ from clipfs.layer.layout import Layout
 from clipfs.mount.mountinfo import Mount, read_mounts
 from clipfs.processes import boot_id, is_alive, start_time
 
-FSTYPE = "fuse.clip"
+Front = Literal["erofs", "fuse"]
+FSTYPES: dict[Front, str] = {"erofs": "erofs", "fuse": "fuse.clip"}
+_IMAGE_INDEX = re.compile(r"sha256_[0-9a-f]{64}\.v1\.erofs")
 
 
 class MountRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One mount of an image, and the process that serves it.
+    """One mount of an image, and the process that serves it; pid 0 where the kernel does.
 
     started    start time of that process, so that a reused pid is not taken for it
     layers     cache keys that the mount reads: nobody may remove them meanwhile
@@ -33,7 +38,7 @@ class MountRecord(msgspec.Struct, frozen=True, kw_only=True):
     image: str
     digest: str
     mountpoint: str
-    front: str
+    front: Front
     pid: int
     started: int
     boot_id: str
@@ -83,43 +88,89 @@ def mounts(layout: Layout) -> RecordStore[MountRecord]:
 
 
 def new_mount(
-    *, image: str, digest: str, mountpoint: Path, layers: tuple[str, ...], index_key: str
+    *,
+    image: str,
+    digest: str,
+    mountpoint: Path,
+    layers: tuple[str, ...],
+    index_key: str,
+    front: Front = "fuse",
+    device: str | None = None,
 ) -> MountRecord:
-    """The record of a mount that this process is about to make."""
-    pid = os.getpid()
+    """The record of a mount that this process is about to make, and to serve if it is fuse."""
+    pid = os.getpid() if front == "fuse" else 0
     return MountRecord(
-        id=f"{pid}-{secrets.token_hex(4)}",
+        id=f"{os.getpid()}-{secrets.token_hex(4)}",
         image=image,
         digest=digest,
         mountpoint=str(mountpoint),
-        front="fuse",
+        front=front,
         pid=pid,
         started=start_time(pid) or 0,
         boot_id=boot_id(),
         layers=layers,
         index_key=index_key,
+        device=device,
     )
 
 
 def living(layout: Layout) -> list[MountRecord]:
-    """Records whose server is alive and whose mount is mounted."""
-    devices = {mount.device: mount for mount in read_mounts() if mount.fstype == FSTYPE}
+    """Records whose mount is mounted, there or elsewhere, and answered."""
+    shown = read_mounts()
     return [
         record
         for record in mounts(layout).all().values()
-        if record.device in devices and is_served(record)
+        if is_shown(record, shown) and is_answered(record)
     ]
 
 
 def is_served(record: MountRecord) -> bool:
+    """Whether its server is alive; where the kernel serves alone there is none."""
     return record.boot_id == boot_id() and is_alive(record.pid, record.started)
+
+
+def is_answered(record: MountRecord) -> bool:
+    """Whether a read of its mount, if that is mounted, is answered."""
+    return is_served(record) or (record.front == "erofs" and record.boot_id == boot_id())
 
 
 def is_mount_of(record: MountRecord, mount: Mount) -> bool:
     """Whether the record speaks of this very mount, not of an earlier one at its place."""
     return (
         record.boot_id == boot_id()
-        and mount.fstype == FSTYPE
+        and _is_kind_of(record, mount)
         and record.device in (None, mount.device)
         and str(mount.mountpoint) == record.mountpoint
     )
+
+
+def is_ours(mount: Mount) -> bool:
+    """Whether clipfs made it, on this root or another: by mountinfo alone."""
+    if mount.fstype == FSTYPES["erofs"]:
+        return _IMAGE_INDEX.fullmatch(Path(mount.source).name) is not None
+    return mount.fstype == FSTYPES["fuse"]
+
+
+def is_shown(record: MountRecord, shown: Iterable[Mount]) -> bool:
+    """Whether its mount is among these, at its place or elsewhere: a bind mount keeps it."""
+    return record.boot_id == boot_id() and any(
+        record.device == mount.device and _is_kind_of(record, mount) for mount in shown
+    )
+
+
+def forget_dead(layout: Layout, device: str) -> None:
+    """Remove the kernel's records that speak of an earlier boot, or of device's earlier owner.
+
+    Call it once device is a new mount's: the kernel gives numbers again, so that what nobody
+    removed is bounded by how many mounts there were at a time.
+    """
+    store = mounts(layout)
+    for record in store.all().values():
+        if record.front == "erofs" and (record.device == device or record.boot_id != boot_id()):
+            store.remove(record.id)
+
+
+def _is_kind_of(record: MountRecord, mount: Mount) -> bool:
+    if mount.fstype != FSTYPES[record.front]:
+        return False
+    return record.front == "fuse" or Path(mount.source).name.startswith(f"{record.index_key}.")

@@ -52,10 +52,12 @@ async def serve(
     *,
     to_store: Sequence[IndexedLayer],
     on_ready: Callable[[], None],
+    context: str | None = None,
 ) -> None:
     """Mount prepared at mountpoint and serve it until it is unmounted.
 
     on_ready  called once, when the tree is readable
+    context   SELinux's, of all files
     """
     log.info("serving", image=str(prepared.image.reference), mountpoint=str(mountpoint))
     with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
@@ -67,11 +69,35 @@ async def serve(
             ) as tiers,
         ):
             payloads = ChainPayloads(tiers.chain, prepared.layers)
-            await _serve_mount(prepared, settings.layout, mountpoint, payloads, on_ready)
+            await _serve_mount(prepared, settings.layout, mountpoint, payloads, on_ready, context)
             if tiers.storer is not None:
                 with trio.move_on_after(STORE_GRACE_S):
                     await tiers.storer.drain()
     log.info("served", image=str(prepared.image.reference), mountpoint=str(mountpoint))
+
+
+async def store(
+    prepared: Prepared,
+    settings: TierSettings,
+    *,
+    to_store: Sequence[IndexedLayer],
+    on_ready: Callable[[], None],
+) -> None:
+    """Serve nothing: store layers of a mount that the kernel serves alone, and end."""
+    with lone_error_unwrapped():
+        async with (
+            settings.open_registry() as registry,
+            open_tiers(
+                settings,
+                registry,
+                prepared.image.reference,
+                hooks=TierHooks(),
+                to_store=to_store,
+            ) as tiers,
+        ):
+            on_ready()
+            if tiers.storer is not None:
+                await tiers.storer.drain()
 
 
 async def _serve_mount(
@@ -80,6 +106,7 @@ async def _serve_mount(
     mountpoint: Path,
     payloads: ChainPayloads,
     on_ready: Callable[[], None],
+    context: str | None,
 ) -> None:
     record = records.new_mount(
         image=str(prepared.image.reference),
@@ -92,7 +119,8 @@ async def _serve_mount(
     fd = device.open_fuse()
     try:
         store.write(record.id, record)
-        device.mount_fuse(fd, mountpoint, source=str(prepared.image.reference))
+        source = str(prepared.image.reference)
+        device.mount_fuse(fd, mountpoint, source=source, context=context)
         with _detached_if_it_raises(mountpoint):
             mounted = mounts_at(mountpoint)[-1].device
             device.raise_read_ahead(mounted)

@@ -1,7 +1,7 @@
 """Takes a mount down: by mountinfo and umount2(MNT_DETACH), never by looking into it.
 
 A server whose mount is gone ends by itself. One that does not, because somebody still holds
-a file of the mount open, is left to serve that.
+a file of the mount open, is left to serve that. Where the kernel serves alone there is none.
 """
 
 from pathlib import Path
@@ -28,20 +28,21 @@ def unmount(layout: Layout, mountpoint: Path, *, wait_s: float) -> None:
     """
     place = real_mountpoint(mountpoint)
     here = mounts_at(place)
-    if here and here[-1].fstype != records.FSTYPE:
+    if here and not records.is_ours(here[-1]):
         raise errors.InvalidInput(
             f"{place} is a mount of {here[-1].fstype}, not one of clipfs; umount it yourself"
         )
     went = set()
-    while here and here[-1].fstype == records.FSTYPE:
+    while here and records.is_ours(here[-1]):
         detach(place)
         went.add(here.pop().device)
     for record in _records_at(layout, place):
-        if record.device in went and records.is_served(record) and not _is_mounted(record):
+        is_shown = records.is_shown(record, read_mounts())
+        if record.device in went and records.is_served(record) and not is_shown:
             ended = wait_for_end(record.pid, record.started, within_s=wait_s)
             if not ended:
                 log.info("the server goes on for open files, or to store layers", pid=record.pid)
-        if not records.is_served(record):
+        if not (is_shown if record.front == "erofs" else records.is_served(record)):
             records.mounts(layout).remove(record.id)
 
 
@@ -51,8 +52,3 @@ def _records_at(layout: Layout, place: Path) -> list[MountRecord]:
         for record in records.mounts(layout).all().values()
         if record.mountpoint == str(place)
     ]
-
-
-def _is_mounted(record: MountRecord) -> bool:
-    """Whether the mount is still shown elsewhere: a bind mount keeps it, and its server."""
-    return any(mount.device == record.device for mount in read_mounts())

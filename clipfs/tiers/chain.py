@@ -15,6 +15,9 @@ from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload, Tier
 
+_COMPLETE_CHUNKS = (8 << 20) // CHUNK_BYTES
+"""How much is asked for at a time where all is wanted: what the content cache keeps together."""
+
 
 class TierChain:
     """Reads through `disk`, then through `far` in order."""
@@ -43,6 +46,15 @@ class TierChain:
             await self._bring(layer, extent.chunks())
             data = await self._disk.peek(layer, extent)
         return data
+
+    async def complete(self, layer: IndexedLayer) -> None:
+        """Return when the whole payload is in `cache/`, its chunks from the nearest tiers."""
+        if self._disk.has_payload(layer):
+            return
+        for start in range(0, layer.index.chunk_count, _COMPLETE_CHUNKS):
+            stop = min(start + _COMPLETE_CHUNKS, layer.index.chunk_count)
+            await self._bring(layer, range(start, stop))
+        await self._disk.promote(layer)
 
     async def _bring(self, layer: IndexedLayer, chunks: range) -> None:
         """Return when chunks are on disk: fetch those that nobody fetches, await the others."""

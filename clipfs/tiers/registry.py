@@ -104,6 +104,12 @@ class RegistryTier:
         self._hooks.on_read()
         return data
 
+    async def settled(self, layer: IndexedLayer) -> None:
+        """Return when no fill of the layer runs here any more, whatever came of it."""
+        fill = self._fills.get(layer.cache_key)
+        while fill is not None and not fill.done:
+            await fill.pulse.wait()
+
     async def complete(self, layer: IndexedLayer) -> None:
         """Return when the whole payload is in `cache/`."""
         while not self._disk.has_payload(layer):

@@ -85,6 +85,11 @@ class Tiers:
     registry: RegistryTier
     storer: Storer | None
 
+    async def complete(self, layer: IndexedLayer) -> None:
+        """Return when the whole payload is in `cache/`, and what was begun for it is done."""
+        await self.chain.complete(layer)
+        await self.registry.settled(layer)
+
 
 @asynccontextmanager
 async def open_tiers(

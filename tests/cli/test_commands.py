@@ -71,7 +71,7 @@ def test_each_commands_json_is_one_object_of_the_promised_shape(
     assert shape(node.json("index", small.image)) == {
         **common, "seconds": {"resolve": float, "index": float, "total": float}
     }  # fmt: skip
-    mounted = node.mount(small.image, tmp_path / "m")
+    mounted = node.mount(small.image, tmp_path / "m", "--front", "fuse")
     assert shape(mounted) == {
         **common,
         "front": str,
@@ -243,7 +243,9 @@ def test_a_mount_point_may_be_written_in_any_way(
 
 @needs_fuse
 def test_two_mounts_of_one_image_are_two_servers(node: Node, small: Small, tmp_path: Path) -> None:
-    one, two = (node.mount(small.image, tmp_path / name) for name in ("one", "two"))
+    one, two = (
+        node.mount(small.image, tmp_path / name, "--front", "fuse") for name in ("one", "two")
+    )
     assert one["pid"] != two["pid"]
     assert {row["pid"] for row in node.json("stats")["mounts"]} == {one["pid"], two["pid"]}
     node.unmount(tmp_path / "one")
@@ -255,7 +257,7 @@ def test_two_mounts_of_one_image_are_two_servers(node: Node, small: Small, tmp_p
 def test_sigterm_makes_the_server_unmount_and_leave(
     node: Node, small: Small, tmp_path: Path
 ) -> None:
-    pid = node.mount(small.image, tmp_path / "m")["pid"]
+    pid = node.mount(small.image, tmp_path / "m", "--front", "fuse")["pid"]
     held = {os.readlink(one) for one in Path(f"/proc/{pid}/fd").iterdir()}
     assert not [one for one in held if one.startswith("pipe:")]
     os.kill(pid, signal.SIGTERM)
@@ -290,7 +292,8 @@ def test_a_failed_mount_leaves_no_folder_of_its_own(
 ) -> None:
     (tmp_path / "a").mkdir()
     node.mounted.append(tmp_path / "a/b/c")
-    for words in (["--platform", "linux/s390x"], ["--front", "erofs"]):
+    wrong = (["--platform", "linux/s390x"], ["--index-key-file", "/none"], ["--mount-context", "x"])
+    for words in wrong:
         done = run(node, "mount", small.listed, str(tmp_path / "a/b/c"),
                    "--root", str(node.root), *node.options, *words)  # fmt: skip
         assert done.returncode == 1
@@ -309,7 +312,8 @@ def test_a_node_without_fuse_is_named_and_keeps_nothing_of_the_mount(
     node: Node, small: Small, tmp_path: Path
 ) -> None:
     (tmp_path / "dev").mkdir()
-    command = [CLIPFS, "mount", small.image, str(tmp_path / "mnt"), "--root", str(node.root)]
+    command = [CLIPFS, "mount", small.image, str(tmp_path / "mnt"), "--root", str(node.root),
+               "--front", "fuse"]  # fmt: skip
     done = subprocess.run(
         ["unshare", "--mount", "sh", "-c", WITHOUT_FUSE, "sh", str(tmp_path / "dev"),
          *command, *node.options], capture_output=True, text=True, check=False,
@@ -350,7 +354,7 @@ def test_a_disk_that_refuses_is_the_node_s_fault_and_no_bug(
 def test_a_mount_whose_server_says_nothing_is_unmounted_at_once(
     node: Node, small: Small, tmp_path: Path
 ) -> None:
-    pid = node.mount(small.image, tmp_path / "m")["pid"]
+    pid = node.mount(small.image, tmp_path / "m", "--front", "fuse")["pid"]
     os.kill(pid, signal.SIGSTOP)
     try:
         command = [CLIPFS, "unmount", str(tmp_path / "m"), "--root", str(node.root)]

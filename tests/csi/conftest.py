@@ -60,14 +60,21 @@ def scripted(layout: Path) -> Iterator[ScriptedRegistry]:
 
 @pytest.fixture
 def start(tmp_path: Path, registry: RegistryServer, scripted: ScriptedRegistry) -> Iterator[Start]:
-    """Starts a driver on the test's root; called again, the next one on the same root."""
+    """Starts a driver on the test's root; called again, the next one on the same root.
+
+    Its front is fuse unless the test says otherwise: most of them ask what becomes of servers.
+    """
     with cleaned_up(tmp_path), ExitStack() as stack:
 
         def begin(*options: str) -> Driver:
             hosts = (registry.address, scripted.address, "127.0.0.1:1")
             plain = [word for host in hosts for word in ("--plain-http", host)]
             return stack.enter_context(
-                run_driver(tmp_path / "home", [*plain, *options], root=tmp_path / "root")
+                run_driver(
+                    tmp_path / "home",
+                    [*plain, "--front", "fuse", *options],
+                    root=tmp_path / "root",
+                )
             )
 
         yield begin

@@ -72,7 +72,7 @@ def run_container(home: Path, *options: str, root: Path) -> Iterator[Container]:
 
 @pytest.fixture
 def container(registry: RegistryServer, tmp_path: Path) -> Iterator[Container]:
-    options = ["--plain-http", registry.address]
+    options = ["--plain-http", registry.address, "--front", "fuse"]
     with (
         cleaned_up(tmp_path),
         run_container(tmp_path / "home", *options, root=tmp_path / "root") as one,

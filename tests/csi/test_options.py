@@ -163,8 +163,8 @@ def test_a_required_option_that_is_missing_is_a_usage_error(missing: str) -> Non
         pytest.param(["--node-id", "n" * 257], "256 bytes", id="long-node-id"),
         pytest.param(["--driver-name", "../x"], "--driver-name", id="a-path-as-name"),
         pytest.param(["--driver-name", "x" * 64], "63", id="long-name"),
-        pytest.param(["--front", "erofs"], "fuse", id="a-later-front"),
         pytest.param(["--platform", "linux"], "OS/ARCH", id="platform"),
+        pytest.param(["--mount-context", 'a:b:c"'], "user:role:type", id="mount-context"),
         pytest.param(["--registry-config", "/none"], "/none", id="no-such-file"),
         pytest.param(["--ca-file", "/none"], "CA file /none", id="no-such-ca"),
         pytest.param(["--mirrors", "/none"], "--mirrors /none", id="no-such-mirrors"),
@@ -193,6 +193,7 @@ def test_what_driver_and_mount_both_take_reaches_the_mount(tmp_path: Path) -> No
         "plain_http": "registry:5000",
         "ca_file": str(tmp_path / "ca.pem"),
         "mirrors": str(tmp_path),
+        "mount_context": "system_u:object_r:container_file_t:s0:c1,c2",
     }
     logs = {"log_format": "json", "log_level": "debug"}
     assert shared - of_each_volume == {*values, *logs}

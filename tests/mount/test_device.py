@@ -1,16 +1,13 @@
 """INIT is answered by us: what libfuse sees of the request, what the kernel sees of its answer."""
 
-import ctypes
 import errno
-import os
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from clipfs import errors
-from clipfs.mount import device, syscalls
+from clipfs.mount import device
 from clipfs.mount.device import (
     FUSE_ALLOW_IDMAP,
     FUSE_ASYNC_DIO,
@@ -19,6 +16,7 @@ from clipfs.mount.device import (
     patched_answer,
     patched_request,
 )
+from tests.mount.idmap import SHIFT, idmapped
 from tests.mount.served import Served
 from tests.support.machine import needs_fuse
 
@@ -93,44 +91,12 @@ def test_an_answer_that_refuses_is_a_node_fault(refused: bytes) -> None:
         patched_answer(refused, request(0))
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
-OPEN_TREE, MOVE_MOUNT, MOUNT_SETATTR = 428, 429, 442
-AT_FDCWD, AT_EMPTY_PATH, OPEN_TREE_CLONE, MOVE_MOUNT_F_EMPTY_PATH = -100, 0x1000, 1, 4
-MOUNT_ATTR_IDMAP = 0x100000
-
-
-def _call(number: int, *arguments: object) -> int:
-    result = int(_libc.syscall(ctypes.c_long(number), *arguments))
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result
-
-
 @needs_fuse
 def test_a_mount_can_be_idmapped_as_user_namespaces_of_pods_need_it(
     served: Served, tmp_path: Path
 ) -> None:
     """mount_setattr(2) refuses a FUSE mount whose INIT lacks FUSE_ALLOW_IDMAP, by EINVAL."""
-    command = ["unshare", "--user", "sh", "-c", "echo ready; read _"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == b"ready\n"
-        for ids in ("uid_map", "gid_map"):
-            Path(f"/proc/{other.pid}/{ids}").write_text("0 100000 4294867295\n")
-        namespace = os.open(f"/proc/{other.pid}/ns/user", os.O_RDONLY)
-        path = os.fsencode(served.mount)
-        tree = _call(OPEN_TREE, AT_FDCWD, path, OPEN_TREE_CLONE)
-        try:
-            attributes = struct.pack("<QQQQ", MOUNT_ATTR_IDMAP, 0, 0, namespace)
-            _call(MOUNT_SETATTR, tree, b"", AT_EMPTY_PATH, attributes, len(attributes))
-            target = os.fsencode(tmp_path)
-            _call(MOVE_MOUNT, tree, b"", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH)
-        finally:
-            os.close(tree)
-            os.close(namespace)
-    try:
-        assert (tmp_path / "sizes/1").stat().st_uid == 100_000
-        assert (tmp_path / "owner-65534").stat().st_uid == 165_534
+    with idmapped(served.mount, tmp_path):
+        assert (tmp_path / "sizes/1").stat().st_uid == SHIFT
+        assert (tmp_path / "owner-65534").stat().st_uid == 65_534 + SHIFT
         assert (tmp_path / "sizes/1").read_bytes() == (served.mount / "sizes/1").read_bytes()
-    finally:
-        syscalls.detach(tmp_path)

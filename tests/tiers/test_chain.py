@@ -242,3 +242,25 @@ async def test_two_readers_that_complete_a_layer_together_complete_it_once(
         assert found == [small.bytes_of(half) for half in halves]
     assert layout.payload(small.key).read_bytes() == small.payload
     assert list(layout.partial.iterdir()) == []
+
+
+async def test_a_layer_is_completed_from_the_nearest_tier_and_only_with_what_it_lacks(
+    disk: DiskTier, small: Sample
+) -> None:
+    near, last = MemoryTier(samples=[small]), MemoryTier(samples=[small])
+    chain = TierChain(disk, [near, last])
+    await chain.read(small.indexed, chunk(2))
+    await chain.complete(small.indexed)
+    assert disk.layout.payload(small.key).read_bytes() == small.payload
+    asked = [number for extent in near.asked for number in extent.chunks()]
+    assert sorted(asked) == list(range(small.indexed.index.chunk_count))
+    assert last.asked == []
+    await chain.complete(small.indexed)
+    assert len(near.asked) == 3
+
+
+async def test_a_layer_that_no_tier_has_is_not_completed(disk: DiskTier, small: Sample) -> None:
+    chain = TierChain(disk, [MemoryTier(samples=[])])
+    with pytest.raises(errors.RegistryUnavailable):
+        await chain.complete(small.indexed)
+    assert not disk.layout.payload(small.key).exists()

@@ -1,0 +1,117 @@
+"""Which front shows an image, and the mount that the kernel then serves alone.
+
+    with chosen_tree("auto", image, layout) as tree:  # None: `clipfs.mount.server` is to serve
+        mount_tree(tree, image, layout, mountpoint)
+
+`auto` is `erofs` where every layer is complete on this disk and the kernel can, else `fuse`;
+why is logged. Nothing stays behind but the mount and its record under `run/`.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from clipfs import errors
+from clipfs.image.digest import cache_key
+from clipfs.layer.layout import Layout
+from clipfs.mount import records, syscalls
+from clipfs.mount.front import erofs
+from clipfs.mount.prepare import Prepared
+
+log = structlog.get_logger()
+
+Wanted = Literal["auto", "erofs", "fuse"]
+
+MAX_AUTO_COPY_BYTES = 64 << 20
+"""What `auto` copies of layers whose length the kernel cannot take: a second or so of writing."""
+
+
+def check_kernel(layout: Layout) -> None:
+    """NodeFault, for `--front erofs`, if the kernel cannot show images that lie in this root."""
+    try:
+        erofs.probe(layout.run)
+    except errors.NodeFault as fault:
+        raise _refused(layout, fault) from fault
+
+
+@contextmanager
+def chosen_tree(
+    wanted: Wanted, image: Prepared, layout: Layout, *, context: str | None = None
+) -> Iterator[int | None]:
+    """The image as a kernel mount that is nowhere yet; None if fuse is to show it.
+
+    context  SELinux's, of all files
+    Raises  NodeFault if erofs is wanted and cannot be
+    """
+    with ExitStack() as stack:
+        tree: int | None = None
+        reason = _reason_for_fuse(wanted, image, layout)
+        if reason is None:
+            try:
+                if wanted == "auto":
+                    erofs.probe(layout.run)
+                tree = stack.enter_context(_tree(image, layout, context))
+                reason = "asked for" if wanted == "erofs" else "all layers are on this disk"
+            except errors.NodeFault as fault:
+                if wanted == "erofs":
+                    raise _refused(layout, fault) from fault
+                reason = str(fault)
+        log.info("front chosen", front="fuse" if tree is None else "erofs", reason=reason)
+        yield tree
+
+
+def mount_tree(tree: int, image: Prepared, layout: Layout, mountpoint: Path) -> None:
+    """Show the tree at mountpoint, its record written before."""
+    device = erofs.device_of(tree)
+    record = records.new_mount(
+        image=str(image.image.reference),
+        digest=image.image.digest,
+        mountpoint=mountpoint,
+        layers=tuple(one.cache_key for one in image.layers),
+        index_key=cache_key(image.image.digest),
+        front="erofs",
+        device=device,
+    )
+    records.forget_dead(layout, device)
+    store = records.mounts(layout)
+    store.write(record.id, record)
+    try:
+        syscalls.attach(tree, mountpoint)
+    except BaseException:
+        store.remove(record.id)
+        raise
+
+
+def _tree(image: Prepared, layout: Layout, context: str | None) -> AbstractContextManager[int]:
+    return erofs.image_tree(
+        image.index_path, _payloads(image, layout), scratch=layout.run, context=context
+    )
+
+
+def _payloads(image: Prepared, layout: Layout) -> list[erofs.PayloadFile]:
+    return [
+        erofs.PayloadFile(path=layout.payload(one.cache_key), payload_bytes=one.index.payload_bytes)
+        for one in image.layers
+    ]
+
+
+def _reason_for_fuse(wanted: Wanted, image: Prepared, layout: Layout) -> str | None:
+    if wanted != "auto":
+        return "asked for" if wanted == "fuse" else None
+    payloads = _payloads(image, layout)
+    absent = sum(not one.path.exists() for one in payloads)
+    if absent:
+        return f"{absent} of {len(payloads)} layers are not whole on this disk"
+    if sum(one.payload_bytes for one in payloads if one.needs_copy) > MAX_AUTO_COPY_BYTES:
+        return "a layer is no multiple of 512 bytes long, and too long to be copied"
+    return None
+
+
+def _refused(layout: Layout, fault: errors.NodeFault) -> errors.NodeFault:
+    return errors.NodeFault(
+        f"--front erofs: not with this kernel and the disk of --root {layout.root} ({fault}); "
+        "say --front fuse or auto"
+    )
