@@ -14,6 +14,7 @@ from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.cli.report import described, totals
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
+from clipfs.layer.use import InUse
 from clipfs.mount.daemon import leave_behind
 from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_mountpoint
 from clipfs.mount.prepare import Prepared, prepared
@@ -58,14 +59,11 @@ def mount(
     settings = options.tier_settings(**given, launched=log_to == "stderr")
     where = real_mountpoint(mountpoint)
     check_mountpoint(where)
+    wanted = options.chosen_platform(platform)
+    # to the command's end: by then the mount's record is written
+    in_use = click.get_current_context().with_resource(InUse(settings.layout))
     with progress.shown() as on_progress:
-        found, to_store = trio.run(
-            _prepared,
-            settings,
-            reference,
-            options.chosen_platform(platform),
-            on_progress,
-        )
+        found, to_store = trio.run(_prepared, settings, reference, wanted, on_progress, in_use)
     mount_begin = time.perf_counter()
 
     def say(pid: int) -> None:
@@ -95,11 +93,17 @@ async def _prepared(
     reference: Reference,
     platform: Platform,
     on_progress: progress.OnProgress,
+    in_use: InUse,
 ) -> tuple[Prepared, list[IndexedLayer]]:
     """The indexed image, and the layers that its server is to store in the content cache."""
     filled: list[IndexedLayer] = []
     async with prepared(
-        settings, reference, platform, on_progress=on_progress, on_filled=filled.append
+        settings,
+        reference,
+        platform,
+        on_progress=on_progress,
+        on_filled=filled.append,
+        in_use=in_use,
     ) as (image, _):
         pass
     if settings.content_cache_url is None:

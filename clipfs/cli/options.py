@@ -101,6 +101,16 @@ def front_option(command: F) -> F:
     )(command)
 
 
+def index_key_option(command: F) -> F:
+    return click.option(
+        "--index-key-file",
+        type=_FILE,
+        metavar="F",
+        help="Keys that sign layer indexes, one a line: the first signs, all verify. "
+        "Absent: the node's own key, and no index is shared.",
+    )(command)
+
+
 def image_options(command: F) -> F:
     """Tiers, registry and platform: for every command that takes an image."""
     return _all(
@@ -117,13 +127,7 @@ def image_options(command: F) -> F:
             metavar="F",
             help="Its first line is the content cache's token.",
         ),
-        click.option(
-            "--index-key-file",
-            type=_FILE,
-            metavar="F",
-            help="Keys that sign layer indexes, one a line: the first signs, all verify. "
-            "Absent: the node's own key, and no index is shared.",
-        ),
+        index_key_option,
         click.option(
             "--platform",
             metavar="OS/ARCH[/VARIANT]",

@@ -24,6 +24,7 @@ from typing import Self
 from clipfs.layer.durable import sync_folder, write_all
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import Layout
+from clipfs.layer.locks import alone, same_file
 from clipfs.processes import boot_id
 
 MAP_HEADER_BYTES = 64
@@ -104,9 +105,9 @@ class Partial:
         self.sync()
         with _locked(self.payload_fd):
             here = self._layout.partial_payload(self.key)
-            if _same_file(here, self.payload_fd):
+            if same_file(here, self.payload_fd):
                 _move_to_cache(self._layout, self.key, here)
-            if _same_file(self._layout.chunk_map(self.key), self.map_fd):
+            if same_file(self._layout.chunk_map(self.key), self.map_fd):
                 self._layout.chunk_map(self.key).unlink(missing_ok=True)
         sync_folder(self._layout.partial)
 
@@ -147,28 +148,9 @@ def _move_to_cache(layout: Layout, key: str, file: Path) -> None:
 
 @contextmanager
 def fill_lock(layout: Layout, key: str) -> Iterator[bool]:
-    """Try to become the one filler of a layer on this node: True while held, False if taken.
-
-    The lock is on the folder's entry `run/<key>.fill`, so that the payload may be replaced
-    under it, and ends with its holder, however that dies.
-    """
-    path = layout.run / f"{key}.fill"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        if not _same_file(path, fd):  # its last holder removed it between our two calls
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            path.unlink(missing_ok=True)
-    finally:
-        os.close(fd)
+    """Try to become the one filler of a layer on this node: True while held, False if taken."""
+    with alone(layout.run / f"{key}.fill") as mine:
+        yield mine
 
 
 @contextmanager
@@ -179,10 +161,3 @@ def _locked(fd: int) -> Iterator[None]:
         yield
     finally:
         fcntl.flock(fd, fcntl.LOCK_UN)
-
-
-def _same_file(path: Path, fd: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(fd))
-    except FileNotFoundError:
-        return False

@@ -18,6 +18,8 @@ from clipfs.mount.mountinfo import Mount, read_mounts
 from clipfs.processes import boot_id, is_alive, start_time
 
 FSTYPE = "fuse.clip"
+FSTYPES = frozenset({FSTYPE, "erofs"})
+"""Of all fronts."""
 
 
 class MountRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +111,35 @@ def living(layout: Layout) -> list[MountRecord]:
         for record in mounts(layout).all().values()
         if record.device in devices and is_served(record)
     ]
+
+
+def in_use(layout: Layout) -> list[MountRecord]:
+    """Records whose layers nobody may remove: the mount is shown somewhere, or its server lives.
+
+    A dead server's mount counts until it is unmounted, and a server that was unmounted counts
+    until it ends: somebody may still read an open file.
+    """
+    mounted = read_mounts()
+    return [
+        record
+        for record in mounts(layout).all().values()
+        if is_served(record) or any(_is_shown(record, mount) for mount in mounted)
+    ]
+
+
+def forget_ended(layout: Layout) -> None:
+    """Remove the records of mounts that are no more and whose servers have ended."""
+    store, used = mounts(layout), {record.id for record in in_use(layout)}
+    for record_id, record in store.all().items():
+        if record_id not in used and not is_served(record):
+            store.remove(record_id)
+
+
+def _is_shown(record: MountRecord, mount: Mount) -> bool:
+    """Whether mount is the record's, wherever it is bound; device numbers are used again."""
+    return record.boot_id == boot_id() and (
+        (mount.device == record.device and mount.fstype in FSTYPES) or is_mount_of(record, mount)
+    )
 
 
 def is_served(record: MountRecord) -> bool:
