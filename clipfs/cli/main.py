@@ -78,7 +78,8 @@ def ended(command: Callable[[], object], words: Sequence[str], *, program: str) 
         return 1
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_REFUSES:
-            return _failed(errors.NodeFault.code, str(errors.node_fault(error)), words, program)
+            named = errors.node_fault(error)
+            return _failed(named.code, str(named), words, program)
         log.exception("this is a bug")
         return _failed(errors.ClipError.code, f"internal error: {error!r}", words, program)
     return outcome if isinstance(outcome, int) else 0  # click makes Exit(1) of a command a 1

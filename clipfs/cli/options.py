@@ -167,6 +167,9 @@ def tier_settings(
     try:
         layout.make()
     except OSError as error:
+        named = errors.node_fault(error)
+        if isinstance(named, errors.DiskFull):
+            raise named from error
         raise errors.InvalidInput(f"--root {root}: {error.strerror}") from error
     if not content_cache and not launched:
         log.warning("ContentCache not configured")

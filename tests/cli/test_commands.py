@@ -321,8 +321,11 @@ def test_a_node_without_fuse_is_named_and_keeps_nothing_of_the_mount(
     assert list((node.root / "run").glob("mounts/*")) == []
 
 
-REFUSES = {"full": ("rw", "No space left on device"), "read-only": ("ro", "Read-only file system")}
-"""How a disk is mounted that is full -> what the system says of it."""
+REFUSES = {
+    "full": ("rw", "disk_full", "No space left on device"),
+    "read-only": ("ro", "node_fault", "Read-only file system"),
+}
+"""How a disk is mounted that is full -> the error's code, and what the system says of it."""
 
 
 @needs_fuse
@@ -330,7 +333,7 @@ REFUSES = {"full": ("rw", "No space left on device"), "read-only": ("ro", "Read-
 def test_a_disk_that_refuses_is_the_node_s_fault_and_no_bug(
     how: str, node: Node, small: Small, tmp_path: Path
 ) -> None:
-    option, reason = REFUSES[how]
+    option, code, reason = REFUSES[how]
     node.json("index", small.image)
     node.root.rename(tmp_path / "before")
     node.root.mkdir()
@@ -342,7 +345,7 @@ def test_a_disk_that_refuses_is_the_node_s_fault_and_no_bug(
         done = run(node, "ls", small.image, "--root", str(node.root), *node.options, "--json")
     finally:
         subprocess.run(["umount", "--lazy", node.root], check=True)
-    assert json.loads(done.stdout)["error"]["code"] == "node_fault"
+    assert json.loads(done.stdout)["error"]["code"] == code
     assert reason in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 
