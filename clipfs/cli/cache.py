@@ -18,6 +18,7 @@ from clipfs.cli.limits import limit_options, limits_of
 from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
+from clipfs.mount.root import ready_root
 
 
 @click.group()
@@ -83,7 +84,9 @@ def collect(root: Path, max_bytes: int | None, min_free: Limits | None, as_json:
 
     Without a limit: only what can be of no use any more.
     """
-    found = collected(_existing(root), limits_of(max_bytes, min_free))
+    layout = _existing(root)
+    ready_root(layout)
+    found = collected(layout, limits_of(max_bytes, min_free))
     if as_json:
         print_json(
             {

@@ -19,6 +19,7 @@ from clipfs.image.credentials import RegistryConfig, load_registry_config
 from clipfs.image.platform import Platform, host_platform, parse_platform
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
+from clipfs.mount.root import ready_root
 from clipfs.tiers.stack import TierSettings
 
 log = structlog.get_logger()
@@ -165,7 +166,7 @@ def tier_settings(
     """
     layout = Layout(root.absolute())
     try:
-        layout.make()
+        ready_root(layout)
     except OSError as error:
         named = errors.node_fault(error)
         if isinstance(named, errors.DiskFull):

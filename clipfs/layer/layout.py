@@ -11,6 +11,7 @@ run/                                state; may go when nothing is mounted:
     images/  volumes/  driver.lock  of the CSI driver
     storing/  <layer>.fill          layers on their way to the content cache, or to this disk
     <layer>.use  <manifest>.use     locks of those who prepare a mount
+    boot                            the boot that all of it speaks of
 """
 
 from dataclasses import dataclass

@@ -38,6 +38,12 @@ def unmark(layout: Layout, key: str) -> None:
         _mark(layout, key).unlink(missing_ok=True)
 
 
+def forget_processes(layout: Layout) -> None:
+    """Say that nobody stores any layer: the processes that marks name were of an earlier boot."""
+    for mark in _marks(layout):
+        mark_failed(layout, mark.name)
+
+
 def storing_now(layout: Layout) -> list[str]:
     """Cache keys of the layers that a living process has on their way."""
     return sorted(path.name for path in _marks(layout) if _is_alive(path))
