@@ -24,6 +24,7 @@ from clipfs.layer.layout import Layout
 from clipfs.mount import records
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.unmount import unmount
+from csi.collector import Collector
 
 log = structlog.get_logger()
 
@@ -56,9 +57,10 @@ class _Outcome(msgspec.Struct):
 class ClipMounter:
     """Mounts below `run/images/`; options are those of `clipfs mount` that the driver was given."""
 
-    def __init__(self, layout: Layout, options: Sequence[str]) -> None:
+    def __init__(self, layout: Layout, options: Sequence[str], collector: Collector) -> None:
         self._layout = layout
         self._options = options
+        self._collector = collector
         self._folder = layout.run / "images"
 
     def mount(self, image: Image, *, front: str, credentials: RegistryConfig) -> Path:
@@ -66,6 +68,7 @@ class ClipMounter:
         if self._is_alive(place):
             return place
         unmount(self._layout, place, wait_s=0)  # a mount whose server died serves nobody
+        self._collector.make_room()
         reference = image.reference.with_digest(image.digest)
         fd = os.memfd_create("registry-config", 0)
         try:
@@ -86,6 +89,7 @@ class ClipMounter:
             )
         finally:
             os.close(fd)
+            self._collector.soon()
         _raise_if_failed(done, str(image.reference))
         return place
 
@@ -94,6 +98,7 @@ class ClipMounter:
         unmount(self._layout, place, wait_s=SERVER_END_S)
         with suppress(OSError):
             place.rmdir()
+        self._collector.soon()
 
     def mounted(self) -> list[Digest]:
         if not self._folder.exists():
