@@ -61,19 +61,26 @@ class UnsupportedImage(ClipError):
     code = "unsupported_image"
 
 
+class DiskFull(ClipError):
+    """The disk of --root, or its quota, has no room. Free space; a retry then succeeds."""
+
+    code = "disk_full"
+    transient = True
+
+
 class NodeFault(ClipError):
     """The node refuses: mount(2), a missing /dev/fuse, a dead process. Look at the node."""
 
     code = "node_fault"
 
 
-def node_fault(error: OSError) -> NodeFault:
+def node_fault(error: OSError) -> NodeFault | DiskFull:
     """What the node's own system refuses: which file, if it says so, why, and the way out."""
     said = error.strerror or str(error)
     if error.filename is not None:
         said = f"{error.filename}: {said}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        said += "; free space on the disk of --root"
+        return DiskFull(f"{said}; free space on the disk of --root")
     return NodeFault(said)
 
 

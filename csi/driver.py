@@ -11,9 +11,11 @@ import structlog
 import trio
 
 from clipfs import errors
+from clipfs.cache.plan import Limits
 from clipfs.image.model import Image
 from clipfs.layer.layout import Layout
 from clipfs.tiers.stack import TierSettings
+from csi.collector import Collector
 from csi.identity import Identity
 from csi.mounter import ClipMounter
 from csi.node import Node
@@ -41,12 +43,14 @@ def drive(
     version: str,
     settings: TierSettings,
     mount_options: Sequence[str],
+    limits: Limits,
 ) -> None:
     """Adopt what there is, serve until SIGTERM, leave volumes as they are."""
     told = told_to_end()
+    collector = Collector(settings.layout, limits)
     publisher = Publisher(
         settings.layout,
-        ClipMounter(settings.layout, mount_options),
+        ClipMounter(settings.layout, mount_options, collector),
         lambda volume, credentials: _resolved(
             volume, replace(settings, registry_config=credentials)
         ),
@@ -63,6 +67,7 @@ def drive(
 
     with _only_driver(settings.layout), contextlib.ExitStack() as stack:
         publisher.adopt()
+        stack.enter_context(collector.running())
         endpoints = [Endpoint(endpoint, add_services, threads=THREADS)]
         stack.callback(endpoints[0].close)
         if registration_dir is not None:

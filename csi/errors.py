@@ -37,6 +37,7 @@ GRPC_CODE: dict[type[errors.ClipError], StatusCode] = {
     errors.RegistryUnavailable: StatusCode.UNAVAILABLE,
     errors.CorruptImage: StatusCode.DATA_LOSS,
     errors.UnsupportedImage: StatusCode.FAILED_PRECONDITION,
+    errors.DiskFull: StatusCode.RESOURCE_EXHAUSTED,
     errors.NodeFault: StatusCode.INTERNAL,
     VolumeConflict: StatusCode.ALREADY_EXISTS,
     VolumeNotFound: StatusCode.NOT_FOUND,

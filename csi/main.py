@@ -16,6 +16,7 @@ import click
 
 from clipfs import errors
 from clipfs.cli import logs, options
+from clipfs.cli.limits import limit_options, limits_of
 from clipfs.cli.main import ended
 from clipfs.mount.syscalls import check_context
 from csi.init import supervise
@@ -57,6 +58,7 @@ def clip_csi() -> None:
 @options.root_option
 @options.image_options
 @options.front_option
+@limit_options
 @options.log_options
 @click.pass_context
 def node(context: click.Context, /, **given: Any) -> None:
@@ -82,6 +84,7 @@ def node(context: click.Context, /, **given: Any) -> None:
         version=version("clip-csi"),
         settings=options.tier_settings(**given),
         mount_options=_mount_options(context, given),
+        limits=limits_of(given["max_bytes"], given["min_free"]),
     )
 
 

@@ -25,6 +25,7 @@ from clipfs.mount import records
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.records import Front
 from clipfs.mount.unmount import unmount
+from csi.collector import Collector
 
 log = structlog.get_logger()
 
@@ -61,9 +62,10 @@ class ClipMounter:
     gets it at `<cache key>.<front>`.
     """
 
-    def __init__(self, layout: Layout, options: Sequence[str]) -> None:
+    def __init__(self, layout: Layout, options: Sequence[str], collector: Collector) -> None:
         self._layout = layout
         self._options = options
+        self._collector = collector
         self._folder = layout.run / "images"
 
     def mount(self, image: Image, *, front: str, credentials: RegistryConfig) -> Path:
@@ -75,6 +77,7 @@ class ClipMounter:
         if shown is not None:
             return place
         unmount(self._layout, place, wait_s=0)  # a mount whose server died serves nobody
+        self._collector.make_room()
         reference = image.reference.with_digest(image.digest)
         fd = os.memfd_create("registry-config", 0)
         try:
@@ -95,6 +98,7 @@ class ClipMounter:
             )
         finally:
             os.close(fd)
+            self._collector.soon()
         _raise_if_failed(done, str(image.reference))
         return place
 
@@ -104,6 +108,7 @@ class ClipMounter:
                 unmount(self._layout, place, wait_s=SERVER_END_S)
                 with suppress(OSError):
                     place.rmdir()
+        self._collector.soon()
 
     def mounted(self) -> list[Digest]:
         return list(dict.fromkeys(_digest_at(place) for place in self._places()))

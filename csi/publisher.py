@@ -227,7 +227,7 @@ def _detach_all(target: Path) -> None:
 
 @contextmanager
 def _os_errors_named() -> Iterator[None]:
-    """The node's own refusals, a read-only or a full disk among them, as NodeFault."""
+    """The node's own refusals, a read-only or a full disk among them, as NodeFault or DiskFull."""
     try:
         yield
     except OSError as error:

@@ -29,6 +29,7 @@ COMMANDS = {  # name -> (module, attribute); a mount must not pay for the others
     "index": ("clipfs.cli.index", "index"),
     "ls": ("clipfs.cli.ls", "ls"),
     "stats": ("clipfs.cli.stats", "stats"),
+    "cache": ("clipfs.cli.cache", "cache"),
     "content-cache": ("clipfs.cli.content_cache", "content_cache"),
 }
 
@@ -63,7 +64,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 def ended(command: Callable[[], object], words: Sequence[str], *, program: str) -> int:
     """Call command and say how it ended: the exit code, the one line, the JSON object."""
     try:
-        command()
+        outcome = command()
     except click.exceptions.Exit as exit_:
         return exit_.exit_code
     except click.ClickException as error:
@@ -77,10 +78,11 @@ def ended(command: Callable[[], object], words: Sequence[str], *, program: str) 
         return 1
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_REFUSES:
-            return _failed(errors.NodeFault.code, str(errors.node_fault(error)), words, program)
+            named = errors.node_fault(error)
+            return _failed(named.code, str(named), words, program)
         log.exception("this is a bug")
         return _failed(errors.ClipError.code, f"internal error: {error!r}", words, program)
-    return 0
+    return outcome if isinstance(outcome, int) else 0  # click makes Exit(1) of a command a 1
 
 
 def _failed(code: str, message: str, words: Sequence[str], program: str) -> int:

@@ -15,6 +15,7 @@ from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.cli.report import described, totals
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
+from clipfs.layer.use import InUse
 from clipfs.mount.daemon import leave_behind
 from clipfs.mount.kernel import Wanted, check_kernel, chosen_tree, mount_tree
 from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_mountpoint
@@ -69,14 +70,12 @@ def mount(
     check_mountpoint(where)
     if front == "erofs":
         check_kernel(settings.layout)
+    on_platform = options.chosen_platform(platform)
+    # to the command's end: by then the mount's record is written
+    in_use = click.get_current_context().with_resource(InUse(settings.layout))
     with progress.shown() as on_progress:
         found, to_store = trio.run(
-            _prepared,
-            settings,
-            reference,
-            options.chosen_platform(platform),
-            on_progress,
-            front == "erofs",
+            _prepared, settings, reference, on_platform, on_progress, in_use, front == "erofs"
         )
     mount_begin = time.perf_counter()
 
@@ -146,6 +145,7 @@ async def _prepared(
     reference: Reference,
     platform: Platform,
     on_progress: progress.OnProgress,
+    in_use: InUse,
     complete: bool,
 ) -> tuple[Prepared, list[IndexedLayer]]:
     """The indexed image, and the layers that a process left behind is to store in tier 2.
@@ -154,7 +154,12 @@ async def _prepared(
     """
     filled: list[IndexedLayer] = []
     async with prepared(
-        settings, reference, platform, on_progress=on_progress, on_filled=filled.append
+        settings,
+        reference,
+        platform,
+        on_progress=on_progress,
+        on_filled=filled.append,
+        in_use=in_use,
     ) as (image, tiers):
         if complete:
             distinct = {layer.cache_key: layer for layer in image.layers}

@@ -21,6 +21,7 @@ from clipfs.image.platform import Platform, host_platform, parse_platform
 from clipfs.image.tls import load_ca_file
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
+from clipfs.mount.root import ready_root
 from clipfs.tiers.stack import TierSettings
 
 log = structlog.get_logger()
@@ -113,6 +114,16 @@ def front_option(command: F) -> F:
     )(command)
 
 
+def index_key_option(command: F) -> F:
+    return click.option(
+        "--index-key-file",
+        type=_FILE,
+        metavar="F",
+        help="Keys that sign layer indexes, one a line: the first signs, all verify. "
+        "Absent: the node's own key, and no index is shared.",
+    )(command)
+
+
 def image_options(command: F) -> F:
     """Tiers, registry and platform: for every command that takes an image."""
     return _all(
@@ -129,13 +140,7 @@ def image_options(command: F) -> F:
             metavar="F",
             help="Its first line is the content cache's token.",
         ),
-        click.option(
-            "--index-key-file",
-            type=_FILE,
-            metavar="F",
-            help="Keys that sign layer indexes, one a line: the first signs, all verify. "
-            "Absent: the node's own key, and no index is shared.",
-        ),
+        index_key_option,
         click.option(
             "--platform",
             metavar="OS/ARCH[/VARIANT]",
@@ -187,8 +192,11 @@ def tier_settings(
     """
     layout = Layout(root.absolute())
     try:
-        layout.make()
+        ready_root(layout)
     except OSError as error:
+        named = errors.node_fault(error)
+        if isinstance(named, errors.DiskFull):
+            raise named from error
         raise errors.InvalidInput(f"--root {root}: {error.strerror}") from error
     if not content_cache and not launched:
         log.warning("ContentCache not configured")

@@ -33,7 +33,8 @@ def worker_main(work: Callable[[bytes], bytes | bytearray]) -> None:
     except MemoryError:
         _say_error(errors.CorruptImage.code, f"needs more memory than {memory_bytes} bytes")
     except OSError as error:
-        _say_error(errors.NodeFault.code, str(errors.node_fault(error)))
+        named = errors.node_fault(error)
+        _say_error(named.code, str(named))
     out.flush()
     os._exit(0)  # threads of the pipeline may still wait for input that never comes
 

@@ -13,7 +13,7 @@ from clipfs import errors
 from clipfs.layer.durable import write_all
 from clipfs.layer.index import CHUNK_BYTES, CHUNK_DIGEST_BYTES
 from clipfs.layer.job import Job
-from clipfs.layer.partial import mark_written
+from clipfs.layer.partial import mark_written, sync_chunks
 
 REPORT_BYTES = 4 << 20
 FILL_REPORT_BYTES = CHUNK_BYTES
@@ -57,7 +57,8 @@ class ChunkWriter:
         if expected is not None and expected != self.digests:
             raise errors.CorruptImage("the payload is not as long as its index says")
         os.ftruncate(self._job.payload_fd, self.written)
-        os.fdatasync(self._job.payload_fd)
+        chunks = range(len(self.digests) // CHUNK_DIGEST_BYTES)
+        sync_chunks(self._job.payload_fd, self._job.map_fd, [chunks])
         self._on_written(self.written)
 
     def _store(self, chunks: memoryview) -> None:

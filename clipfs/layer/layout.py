@@ -10,6 +10,8 @@ run/                                state; may go when nothing is mounted:
     mounts/  log/  counters/        of the servers of images
     images/  volumes/  driver.lock  of the CSI driver
     storing/  <layer>.fill          layers on their way to the content cache, or to this disk
+    <layer>.use  <manifest>.use     locks of those who prepare a mount
+    boot                            the boot that all of it speaks of
 """
 
 from dataclasses import dataclass
@@ -57,6 +59,9 @@ class Layout:
 
     def image_index(self, key: str) -> Path:
         return self.index / f"{key}.v1.erofs"
+
+    def use_lock(self, key: str) -> Path:
+        return self.run / f"{key}.use"
 
     def make(self) -> None:
         """Create the folders that are missing, private to root: payloads may be secrets."""

@@ -16,14 +16,15 @@ import enum
 import fcntl
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
 from clipfs.layer.durable import sync_folder, write_all
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import Layout
+from clipfs.layer.locks import alone, same_file
 from clipfs.processes import boot_id
 
 MAP_HEADER_BYTES = 64
@@ -40,7 +41,21 @@ class ChunkState(enum.IntEnum):
 
 def mark_written(map_fd: int, chunks: range) -> None:
     """Say that the data of chunks is in the payload file; call it after the data's pwrite."""
-    os.pwrite(map_fd, bytes([ChunkState.WRITTEN]) * len(chunks), MAP_HEADER_BYTES + chunks.start)
+    _mark(map_fd, chunks, ChunkState.WRITTEN)
+
+
+def sync_chunks(payload_fd: int, map_fd: int | None, written: Iterable[range]) -> None:
+    """Make the payload file's data durable; where the disk cannot, chunks are absent again.
+
+    Which of them reached the disk nobody knows then, and the next fsync would not say so.
+    """
+    try:
+        os.fdatasync(payload_fd)
+    except OSError:
+        if map_fd is not None:
+            for chunks in written:
+                _mark(map_fd, chunks, ChunkState.ABSENT)
+        raise
 
 
 class Partial:
@@ -52,11 +67,13 @@ class Partial:
         self.payload_bytes = payload_bytes
         self.chunk_count = -(-payload_bytes // CHUNK_BYTES)
         self._layout = layout
-        self.payload_fd = os.open(layout.partial_payload(key), os.O_RDWR | os.O_CREAT, 0o600)
-        self.map_fd = os.open(layout.chunk_map(key), os.O_RDWR | os.O_CREAT, 0o600)
         self._complete = False
-        with _locked(self.payload_fd):
-            self._open_map()
+        with ExitStack() as opened:
+            self.payload_fd = _opened(layout.partial_payload(key), opened)
+            self.map_fd = _opened(layout.chunk_map(key), opened)
+            with _locked(self.payload_fd):
+                self._open_map()
+            opened.pop_all()
 
     def __enter__(self) -> Self:
         return self
@@ -88,13 +105,16 @@ class Partial:
     def sync(self) -> None:
         """Make durable what is written; the data reaches the disk before the map says so."""
         states = os.pread(self.map_fd, self.chunk_count, MAP_HEADER_BYTES)
-        written = list(_WRITTEN_RUN.finditer(states))
+        written = [range(*run.span()) for run in _WRITTEN_RUN.finditer(states)]
         if not written:
             return
-        os.fdatasync(self.payload_fd)
-        for run in written:
-            durable = bytes([ChunkState.DURABLE]) * len(run[0])
-            os.pwrite(self.map_fd, durable, MAP_HEADER_BYTES + run.start())
+        try:
+            sync_chunks(self.payload_fd, self.map_fd, written)
+        except OSError:
+            self._complete = False
+            raise
+        for chunks in written:
+            _mark(self.map_fd, chunks, ChunkState.DURABLE)
         os.fdatasync(self.map_fd)
 
     def promote(self) -> None:
@@ -104,9 +124,9 @@ class Partial:
         self.sync()
         with _locked(self.payload_fd):
             here = self._layout.partial_payload(self.key)
-            if _same_file(here, self.payload_fd):
+            if same_file(here, self.payload_fd):
                 _move_to_cache(self._layout, self.key, here)
-            if _same_file(self._layout.chunk_map(self.key), self.map_fd):
+            if same_file(self._layout.chunk_map(self.key), self.map_fd):
                 self._layout.chunk_map(self.key).unlink(missing_ok=True)
         sync_folder(self._layout.partial)
 
@@ -147,28 +167,20 @@ def _move_to_cache(layout: Layout, key: str, file: Path) -> None:
 
 @contextmanager
 def fill_lock(layout: Layout, key: str) -> Iterator[bool]:
-    """Try to become the one filler of a layer on this node: True while held, False if taken.
+    """Try to become the one filler of a layer on this node: True while held, False if taken."""
+    with alone(layout.run / f"{key}.fill") as mine:
+        yield mine
 
-    The lock is on the folder's entry `run/<key>.fill`, so that the payload may be replaced
-    under it, and ends with its holder, however that dies.
-    """
-    path = layout.run / f"{key}.fill"
-    fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        if not _same_file(path, fd):  # its last holder removed it between our two calls
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            path.unlink(missing_ok=True)
-    finally:
-        os.close(fd)
+
+def _mark(map_fd: int, chunks: range, state: ChunkState) -> None:
+    os.pwrite(map_fd, bytes([state]) * len(chunks), MAP_HEADER_BYTES + chunks.start)
+
+
+def _opened(path: Path, stack: ExitStack) -> int:
+    """The file, made if absent; the stack closes it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, fd)
+    return fd
 
 
 @contextmanager
@@ -179,10 +191,3 @@ def _locked(fd: int) -> Iterator[None]:
         yield
     finally:
         fcntl.flock(fd, fcntl.LOCK_UN)
-
-
-def _same_file(path: Path, fd: int) -> bool:
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(fd))
-    except FileNotFoundError:
-        return False

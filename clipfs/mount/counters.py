@@ -65,6 +65,14 @@ def open_own(layout: Layout) -> Iterator[Counters]:
             _fold(path, ended)
 
 
+def fold_all(layout: Layout) -> None:
+    """Count every process as ended: they were of an earlier boot."""
+    folder = _folder(layout)
+    with _locked(folder) as ended:
+        for path in _files(folder):
+            _fold(path, ended)
+
+
 def sum_all(layout: Layout) -> Figures:
     """The sum over all processes since run/ was made, ended ones included."""
     folder = _folder(layout)

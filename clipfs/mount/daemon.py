@@ -100,7 +100,7 @@ def _detach(keep: int, log_folder: Path | None) -> None:
     os.dup2(null, 1)
     if log_folder is not None:
         log_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _prune(log_folder)
+        forget_old_logs(log_folder)
         path = log_folder / f"{os.getpid()}.log"
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), 2)
     os.closerange(3, keep)
@@ -108,7 +108,7 @@ def _detach(keep: int, log_folder: Path | None) -> None:
     os.chdir("/")
 
 
-def _prune(log_folder: Path) -> None:
+def forget_old_logs(log_folder: Path) -> None:
     """Forget the oldest logs of servers that have ended, but for the last KEPT_LOGS."""
     ended = [path for path in log_folder.glob("*.log") if start_time(int(path.stem)) is None]
     ended.sort(key=lambda path: path.stat().st_mtime_ns)

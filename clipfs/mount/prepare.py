@@ -8,7 +8,7 @@ already costs one small read. Nothing is mounted here.
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from clipfs.image.model import Image, Layer
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference
 from clipfs.layer.job import PassProgress
+from clipfs.layer.use import InUse, touch
 from clipfs.mount import counters
 from clipfs.mount.groups import lone_error_unwrapped
 from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
@@ -51,13 +52,20 @@ async def prepared(
     *,
     on_progress: Callable[[Layer, PassProgress], None],
     on_filled: Callable[[IndexedLayer], None] | None = None,
+    in_use: InUse | None = None,
 ) -> AsyncIterator[tuple[Prepared, Tiers]]:
     """The image that reference names now, indexed; its tiers stay open for the block.
 
     on_filled  gets the layers that the content cache lacks; None: they are stored at once
+    in_use     what holds the image's layers against eviction; None: this block does
     Raises     any ClipError that says why there is no such image here
     """
-    with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
+    with (
+        lone_error_unwrapped(),
+        counters.open_own(settings.layout) as own,
+        ExitStack() as stack,
+    ):
+        held = in_use or stack.enter_context(InUse(settings.layout))
         hooks = TierHooks(
             on_read=own.count_read,
             on_download=own.count_download,
@@ -68,12 +76,16 @@ async def prepared(
             begin = time.perf_counter()
             image = await registry.resolve(reference, platform)
             resolved = time.perf_counter()
+            image_key = cache_key(image.digest)
+            keys = [layer.cache_key for layer in image.layers]
+            await trio.to_thread.run_sync(held.hold, [*keys, image_key])
             async with open_tiers(settings, registry, image.reference, hooks=hooks) as tiers:
                 layers = await _indexed(image, tiers)
-                index_path = settings.layout.image_index(cache_key(image.digest))
+                index_path = settings.layout.image_index(image_key)
                 if not _is_usable(index_path, [one.layer.digest for one in layers]):
                     rows = [(one.layer, one.index) for one in layers]
                     await build_image_index(rows, index_path)
+                touch(settings.layout, layers=keys, image=image_key)
                 ready = Prepared(
                     image=image,
                     layers=layers,

@@ -124,6 +124,36 @@ def living(layout: Layout) -> list[MountRecord]:
     ]
 
 
+def in_use(layout: Layout) -> list[MountRecord]:
+    """Records whose layers nobody may remove: the mount is shown somewhere, or its server lives.
+
+    A dead server's mount counts until it is unmounted, and a server that was unmounted counts
+    until it ends: somebody may still read an open file.
+    """
+    mounted = read_mounts()
+    return [
+        record
+        for record in mounts(layout).all().values()
+        if is_served(record)
+        or is_shown(record, mounted)
+        or any(is_mount_of(record, mount) for mount in mounted)
+    ]
+
+
+def forget_ended(layout: Layout) -> None:
+    """Remove the records of mounts that are no more and whose servers have ended."""
+    store, used = mounts(layout), {record.id for record in in_use(layout)}
+    for record_id, record in store.all().items():
+        if record_id not in used and not _is_being_made(record):
+            store.remove(record_id)
+
+
+def _is_being_made(record: MountRecord) -> bool:
+    """A record comes before its mount is shown; its id begins with the pid that makes it."""
+    maker = record.id.partition("-")[0]
+    return record.boot_id == boot_id() and maker.isdecimal() and start_time(int(maker)) is not None
+
+
 def is_served(record: MountRecord) -> bool:
     """Whether its server is alive; where the kernel serves alone there is none."""
     return record.boot_id == boot_id() and is_alive(record.pid, record.started)

@@ -18,6 +18,7 @@ import trio
 
 from clipfs.image.digest import cache_key
 from clipfs.layer.layout import Layout
+from clipfs.layer.use import touch
 from clipfs.mount import counters, device, records, syscalls
 from clipfs.mount.front.fuse import serve_front
 from clipfs.mount.groups import lone_error_unwrapped
@@ -70,6 +71,11 @@ async def serve(
         ):
             payloads = ChainPayloads(tiers.chain, prepared.layers)
             await _serve_mount(prepared, settings.layout, mountpoint, payloads, on_ready, context)
+            touch(
+                settings.layout,
+                layers=[one.cache_key for one in prepared.layers],
+                image=cache_key(prepared.image.digest),
+            )
             if tiers.storer is not None:
                 with trio.move_on_after(STORE_GRACE_S):
                     await tiers.storer.drain()

@@ -1,12 +1,15 @@
 """The tiers in a row, nearest first: the only way from a front to a layer's bytes.
 
-What a far tier delivers is stored on the node's disk before it is returned. Each chunk is
-fetched once however many readers want it. A tier that misses hands over to the next; the
-last one raises.
+What a far tier delivers is stored on the node's disk before it is returned; where the disk
+refuses, the verified bytes go to the readers who wait for them, and are fetched anew for the
+next. Each chunk is fetched once however many readers want it. A tier that misses hands over to
+the next; the last one raises.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
+import structlog
 import trio
 
 from clipfs import errors
@@ -15,8 +18,21 @@ from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload, Tier
 
+log = structlog.get_logger()
+
 _COMPLETE_CHUNKS = (8 << 20) // CHUNK_BYTES
 """How much is asked for at a time where all is wanted: what the content cache keeps together."""
+
+Unstored = dict[int, Payload]
+"""Verified chunks that are in memory alone, since the disk has refused them."""
+
+
+@dataclass(slots=True, eq=False)
+class _Coming:
+    """Chunks that one reader fetches; the others wait, and get those that were not stored."""
+
+    arrived: trio.Event = field(default_factory=trio.Event)
+    unstored: Unstored = field(default_factory=dict)
 
 
 class TierChain:
@@ -25,7 +41,8 @@ class TierChain:
     def __init__(self, disk: DiskTier, far: Sequence[Tier]) -> None:
         self._disk = disk
         self._far = far
-        self._coming: dict[tuple[str, int], trio.Event] = {}  # (cache key, chunk) -> arrived
+        self._coming: dict[tuple[str, int], _Coming] = {}  # by cache key and chunk
+        self._disk_refuses = False
 
     async def load_index(self, layer: Layer) -> LayerIndex:
         """The layer's index from the nearest tier that has it, kept on disk from now on."""
@@ -42,53 +59,112 @@ class TierChain:
     async def read(self, layer: IndexedLayer, extent: Extent) -> Payload:
         """Exactly extent.length verified bytes; ClipError if no tier can deliver them."""
         data = await self._disk.read(layer, extent)
+        unstored: Unstored = {}
         while data is None:
-            await self._bring(layer, extent.chunks())
-            data = await self._disk.peek(layer, extent)
+            await self._bring(layer, extent.chunks(), unstored)
+            if unstored:
+                data = await self._gathered(layer, extent, unstored)
+            else:
+                data = await self._disk.peek(layer, extent)
         return data
 
     async def complete(self, layer: IndexedLayer) -> None:
-        """Return when the whole payload is in `cache/`, its chunks from the nearest tiers."""
+        """Return when the whole payload is in `cache/`, its chunks from the nearest tiers.
+
+        Raises  DiskFull, NodeFault if the disk refuses a chunk
+        """
         if self._disk.has_payload(layer):
             return
         for start in range(0, layer.index.chunk_count, _COMPLETE_CHUNKS):
             stop = min(start + _COMPLETE_CHUNKS, layer.index.chunk_count)
-            await self._bring(layer, range(start, stop))
+            unstored: Unstored = {}
+            await self._bring(layer, range(start, stop), unstored)
+            if unstored:
+                raise errors.DiskFull(f"layer {layer.layer.digest} cannot be stored on this node")
         await self._disk.promote(layer)
 
-    async def _bring(self, layer: IndexedLayer, chunks: range) -> None:
-        """Return when chunks are on disk: fetch those that nobody fetches, await the others."""
+    async def _bring(self, layer: IndexedLayer, chunks: range, unstored: Unstored) -> None:
+        """Return when chunks are on disk or in unstored: fetch those that nobody fetches."""
         key = layer.cache_key
-        while missing := self._disk.missing(layer, chunks):
-            free = _runs(c for run in missing for c in run if (key, c) not in self._coming)
+        awaited: set[_Coming] = set()
+        while missing := [
+            c for run in self._disk.missing(layer, chunks) for c in run if c not in unstored
+        ]:
+            free = _runs(c for c in missing if (key, c) not in self._coming)
+            awaited.update(self._coming[key, c] for c in missing if (key, c) in self._coming)
             if not free:
-                await self._coming[key, missing[0].start].wait()
-                continue
-            ours, arrived = free[0], trio.Event()
-            self._coming.update({(key, chunk): arrived for chunk in ours})
-            try:
-                await self._fetch(layer, ours)
-            finally:  # a reader that fails or goes away wakes the others: one of them takes over
-                for chunk in ours:
-                    del self._coming[key, chunk]
-                arrived.set()
+                await self._coming[key, missing[0]].arrived.wait()
+            else:
+                awaited.add(await self._fetched(layer, free[0]))
+            for one in awaited:
+                unstored.update(one.unstored)
 
-    async def _fetch(self, layer: IndexedLayer, chunks: range) -> None:
+    async def _fetched(self, layer: IndexedLayer, chunks: range) -> _Coming:
+        """Fetch chunks that nobody else fetches, for all who come to wait for them."""
+        coming, keys = _Coming(), [(layer.cache_key, chunk) for chunk in chunks]
+        self._coming.update(dict.fromkeys(keys, coming))
+        try:
+            coming.unstored = await self._fetch(layer, chunks)
+        finally:  # a reader that fails or goes away wakes the others: one of them takes over
+            for key in keys:
+                del self._coming[key]
+            coming.arrived.set()
+        return coming
+
+    async def _fetch(self, layer: IndexedLayer, chunks: range) -> Unstored:
+        """Bring chunks to the disk; those that it refuses."""
         extent = extent_of(chunks, payload_bytes=layer.index.payload_bytes)
         for tier in self._far:
             data = await tier.read(layer, extent)
             if data is None:
                 continue
-            if not tier.fills_disk:
-                self._disk.write(layer, chunks, data)
-            return
+            if not tier.fills_disk and not self._stored(layer, chunks, data):
+                return _by_chunk(chunks, data)
+            return {}
         raise errors.RegistryUnavailable(f"layer {layer.layer.digest}: no tier has its bytes")
+
+    def _stored(self, layer: IndexedLayer, chunks: range, data: Payload) -> bool:
+        """Whether the disk took the chunks; what it refuses is no reader's loss."""
+        try:
+            self._disk.write(layer, chunks, data)
+        except (errors.DiskFull, errors.NodeFault) as error:
+            if not self._disk_refuses:
+                log.warning("the disk refuses, reads go on without it", error=str(error))
+            self._disk_refuses = True
+            return False
+        if self._disk_refuses:
+            log.info("the disk takes bytes again")
+        self._disk_refuses = False
+        return True
+
+    async def _gathered(
+        self, layer: IndexedLayer, extent: Extent, unstored: Unstored
+    ) -> Payload | None:
+        """The extent chunk by chunk, from memory and from disk; None if one has gone again."""
+        data = bytearray()
+        for chunk in extent.chunks():
+            start = chunk * CHUNK_BYTES
+            begin, end = max(extent.offset, start), min(extent.end, start + CHUNK_BYTES)
+            piece: Payload | None
+            if chunk in unstored:
+                piece = unstored[chunk][begin - start : end - start]
+            else:
+                piece = await self._disk.peek(layer, Extent(begin, end - begin))
+            if piece is None:
+                return None
+            data += piece
+        return data
 
 
 def extent_of(chunks: range, *, payload_bytes: int) -> Extent:
     """The bytes of whole chunks, the payload's last one short."""
     start = chunks.start * CHUNK_BYTES
     return Extent(start, min(chunks.stop * CHUNK_BYTES, payload_bytes) - start)
+
+
+def _by_chunk(chunks: range, data: Payload) -> Unstored:
+    pieces = (data[at : at + CHUNK_BYTES] for at in range(0, len(data), CHUNK_BYTES))
+    return dict(zip(chunks, pieces, strict=True))
 
 
 def _runs(chunks: Iterable[int]) -> list[range]:

@@ -4,14 +4,16 @@ The only tier that is written to: what a farther tier delivers is stored here, v
 read back from here. Reads that the page cache can answer cost one system call on the trio
 thread; the others go to a thread, since a disk may block.
 
-Not here: eviction; the full pass (`clipfs.layer`).
+What the disk refuses, for want of space above all, is DiskFull or NodeFault from here on.
+
+Not here: eviction (`clipfs.cache`); the full pass (`clipfs.layer`).
 """
 
 import errno
 import os
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -66,7 +68,10 @@ class DiskTier:
         for fd in self._complete.values():
             os.close(fd)
         for partial in self._partial.values():
-            partial.sync()
+            try:
+                partial.sync()
+            except OSError as error:
+                log.warning("chunks are lost", cache_key=partial.key, error=str(error))
             partial.close()
 
     async def load_index(self, layer: Layer) -> LayerIndex | None:
@@ -87,7 +92,8 @@ class DiskTier:
     def save_index(self, layer: Layer, index: LayerIndex) -> bytes:
         """Seal and store a layer index; the sealed bytes, for the content cache."""
         sealed = seal_index(index, layer, self._keys)
-        write_atomically(self.layout.layer_index(layer.cache_key), sealed)
+        with _refusals_named():
+            write_atomically(self.layout.layer_index(layer.cache_key), sealed)
         return sealed
 
     def has_payload(self, layer: IndexedLayer) -> bool:
@@ -95,17 +101,21 @@ class DiskTier:
         return self._open_complete(layer) is not None
 
     def missing(self, layer: IndexedLayer, chunks: range) -> list[range]:
-        """The runs of chunks that neither `cache/` nor `partial/` holds."""
+        """The runs of chunks that neither `cache/` nor `partial/` holds; a full disk lacks all."""
         if self._open_complete(layer) is not None:
             return []
-        return self.partial(layer).missing(chunks)
+        try:
+            return self.partial(layer).missing(chunks)
+        except (errors.DiskFull, errors.NodeFault):
+            return [chunks]
 
     def partial(self, layer: IndexedLayer) -> Partial:
         """The layer's partial payload, made if absent; this tier closes it."""
         known = self._partial.get(layer.cache_key)
         if known is None:
             payload_bytes = layer.index.payload_bytes
-            known = Partial(self.layout, layer.cache_key, payload_bytes=payload_bytes)
+            with _refusals_named():
+                known = Partial(self.layout, layer.cache_key, payload_bytes=payload_bytes)
             self._partial[layer.cache_key] = known
             if known.is_complete():  # by a process that died before it could say so
                 self._nursery.start_soon(self._promote_behind_readers, layer)
@@ -114,7 +124,8 @@ class DiskTier:
     def write(self, layer: IndexedLayer, chunks: range, data: Payload) -> None:
         """Store verified chunks; the last missing one turns the partial into the payload."""
         partial = self.partial(layer)
-        partial.write(chunks, data)
+        with _refusals_named():
+            partial.write(chunks, data)
         if partial.is_complete():
             self._nursery.start_soon(self._promote_behind_readers, layer)
 
@@ -122,13 +133,14 @@ class DiskTier:
         """Return when the complete partial payload is in `cache/`, whoever put it there."""
         async with self._promoting.setdefault(layer.cache_key, trio.Lock()):
             if not self.has_payload(layer):
-                await trio.to_thread.run_sync(self.partial(layer).promote)
+                with _refusals_named():
+                    await trio.to_thread.run_sync(self.partial(layer).promote)
 
     async def _promote_behind_readers(self, layer: IndexedLayer) -> None:
         """A disk that refuses costs the next mount a look, no reader anything."""
         try:
             await self.promote(layer)
-        except OSError as error:
+        except (errors.DiskFull, errors.NodeFault) as error:
             key = layer.cache_key
             log.warning("payload was not made complete", cache_key=key, error=str(error))
 
@@ -156,7 +168,8 @@ class DiskTier:
             if self.missing(layer, extent.chunks()):
                 return None
             fd = self.partial(layer).payload_fd
-        data = await _read_exactly(fd, extent)
+        with _refusals_named():
+            data = await _read_exactly(fd, extent)
         if data is None:
             raise errors.NodeFault(f"payload {layer.cache_key} is shorter than it was")
         return data
@@ -176,6 +189,14 @@ class DiskTier:
             return None
         self._complete[layer.cache_key] = fd
         return fd
+
+
+@contextmanager
+def _refusals_named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise errors.node_fault(error) from error
 
 
 async def _read_exactly(fd: int, extent: Extent) -> Payload | None:

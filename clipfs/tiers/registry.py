@@ -155,6 +155,9 @@ class RegistryTier:
         except errors.ClipError as error:
             log.warning("fill of a layer failed", cache_key=layer.cache_key, error=str(error))
             fill.error = error
+        except OSError as error:
+            log.warning("fill of a layer failed", cache_key=layer.cache_key, error=str(error))
+            fill.error = errors.node_fault(error)
         except Exception as error:  # the readers get it; the nursery, and so the mount, lives on
             log.exception("fill of a layer failed", cache_key=layer.cache_key)
             fill.error = error

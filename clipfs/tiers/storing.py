@@ -7,13 +7,18 @@ or `clipfs index`, takes it up.
 Not here: the storing itself (`clipfs.tiers.storer`).
 """
 
+import contextlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
+import structlog
+
 from clipfs.layer.layout import Layout
 from clipfs.processes import is_running, name_of
 from clipfs.tiers.tier import IndexedLayer
+
+log = structlog.get_logger()
 
 NOBODY = "nobody"
 
@@ -29,7 +34,14 @@ def mark_failed(layout: Layout, key: str) -> None:
 
 
 def unmark(layout: Layout, key: str) -> None:
-    _mark(layout, key).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        _mark(layout, key).unlink(missing_ok=True)
+
+
+def forget_processes(layout: Layout) -> None:
+    """Say that nobody stores any layer: the processes that marks name were of an earlier boot."""
+    for mark in _marks(layout):
+        mark_failed(layout, mark.name)
 
 
 def storing_now(layout: Layout) -> list[str]:
@@ -48,9 +60,13 @@ def left_behind(layout: Layout, layers: Iterable[IndexedLayer]) -> list[IndexedL
 
 
 def _write(layout: Layout, key: str, who: str) -> None:
+    """A disk that refuses loses the mark: no reader and no store waits for that."""
     mark = _mark(layout, key)
-    mark.parent.mkdir(mode=0o700, exist_ok=True)
-    mark.write_text(who + "\n")
+    try:
+        mark.parent.mkdir(mode=0o700, exist_ok=True)
+        mark.write_text(who + "\n")
+    except OSError as error:
+        log.warning("layer is stored without a mark", cache_key=key, error=str(error))
 
 
 def _mark(layout: Layout, key: str) -> Path:

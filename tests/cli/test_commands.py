@@ -15,7 +15,8 @@ from tests.support.machine import CLIPFS, needs_fuse
 from tests.support.node import Node, alive
 from tests.support.wait import wait_for
 
-COMMANDS = ["mount", "unmount", "index", "ls", "stats", "content-cache", "content-cache serve"]
+COMMANDS = ["mount", "unmount", "index", "ls", "stats", "cache", "cache list", "cache verify",
+            "cache collect",             "content-cache", "content-cache serve"]  # fmt: skip
 
 
 def run(node: Node, *words: str) -> subprocess.CompletedProcess[str]:
@@ -39,7 +40,7 @@ def test_every_command_explains_itself(command: str, node: Node) -> None:
         pytest.param(["stats", "extra"], id="extra-argument"),
         pytest.param(["stats", "--root", ""], id="empty-root"),
         pytest.param(["unmount", ""], id="empty-path"),
-        pytest.param(["cache", "list"], id="command-of-a-later-version"),
+        pytest.param(["keeper"], id="command-of-a-later-version"),
         pytest.param(["unmount"], id="nothing-to-unmount"),
     ],
 )
@@ -324,8 +325,11 @@ def test_a_node_without_fuse_is_named_and_keeps_nothing_of_the_mount(
     assert list((node.root / "run").glob("mounts/*")) == []
 
 
-REFUSES = {"full": ("rw", "No space left on device"), "read-only": ("ro", "Read-only file system")}
-"""How a disk is mounted that is full -> what the system says of it."""
+REFUSES = {
+    "full": ("rw", "disk_full", "No space left on device"),
+    "read-only": ("ro", "node_fault", "Read-only file system"),
+}
+"""How a disk is mounted that is full -> the error's code, and what the system says of it."""
 
 
 @needs_fuse
@@ -333,7 +337,7 @@ REFUSES = {"full": ("rw", "No space left on device"), "read-only": ("ro", "Read-
 def test_a_disk_that_refuses_is_the_node_s_fault_and_no_bug(
     how: str, node: Node, small: Small, tmp_path: Path
 ) -> None:
-    option, reason = REFUSES[how]
+    option, code, reason = REFUSES[how]
     node.json("index", small.image)
     node.root.rename(tmp_path / "before")
     node.root.mkdir()
@@ -345,7 +349,7 @@ def test_a_disk_that_refuses_is_the_node_s_fault_and_no_bug(
         done = run(node, "ls", small.image, "--root", str(node.root), *node.options, "--json")
     finally:
         subprocess.run(["umount", "--lazy", node.root], check=True)
-    assert json.loads(done.stdout)["error"]["code"] == "node_fault"
+    assert json.loads(done.stdout)["error"]["code"] == code
     assert reason in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
 

@@ -152,6 +152,13 @@ def test_a_required_option_that_is_missing_is_a_usage_error(missing: str) -> Non
     assert (done.returncode, f"Missing option '{missing}'" in done.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("option", ["--max-bytes", "--min-free"])
+def test_a_limit_that_is_none_is_a_usage_error(option: str, tmp_path: Path) -> None:
+    done = node(*GOOD, "--root", str(tmp_path / "root"), option, "plenty")
+    assert (done.returncode, "'plenty' is no number of bytes" in done.stderr) == (2, True)
+    assert not (tmp_path / "root").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

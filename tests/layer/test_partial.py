@@ -1,5 +1,7 @@
 """Partial payloads: which chunks are there, and how a whole one becomes the payload."""
 
+import errno
+import os
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -7,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import Layout
-from clipfs.layer.partial import MAP_HEADER_BYTES, publish_first_pass
+from clipfs.layer.partial import MAP_HEADER_BYTES, Partial, publish_first_pass
 from tests.layer.partials import CHUNKS, KEY, PAYLOAD, opened, present, write
 
 
@@ -153,3 +156,26 @@ def test_a_finished_first_pass_replaces_the_partial_and_its_readers_keep_theirs(
         reader.promote()
     assert layout.payload(KEY).read_bytes() == PAYLOAD
     assert list(layout.partial.iterdir()) == []
+
+
+def test_data_that_the_disk_has_lost_is_absent_however_well_the_next_fsync_goes(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel tells of a failed write-back once; after that the pages count as clean."""
+
+    def fails(_: int) -> None:
+        raise OSError(errno.EIO, "planted")
+
+    with Partial(layout, KEY, payload_bytes=2 * CHUNK_BYTES) as partial:
+        partial.write(range(1), b"a" * CHUNK_BYTES)
+        partial.sync()
+        partial.write(range(1, 2), b"b" * CHUNK_BYTES)
+        assert partial.is_complete()
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fails)
+            with pytest.raises(OSError, match="planted"):
+                partial.promote()
+        assert partial.missing(range(2)) == [range(1, 2)]
+        with pytest.raises(ValueError, match="not complete"):
+            partial.promote()
+    assert not layout.payload(KEY).exists()

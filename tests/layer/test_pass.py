@@ -233,8 +233,8 @@ async def test_a_registry_that_cannot_be_reached_is_unavailable(url: str, tmp_pa
         await first_pass(layer_of(GOOD, PAYLOAD), url, tmp_path / "payload")
 
 
-async def test_a_disk_that_refuses_is_the_node_s_fault() -> None:
-    with serving(GOOD) as server, pytest.raises(errors.NodeFault, match="No space left"):
+async def test_a_full_disk_is_told_as_such() -> None:
+    with serving(GOOD) as server, pytest.raises(errors.DiskFull, match="No space left"):
         await first_pass(layer_of(GOOD, PAYLOAD), server.url, Path("/dev/full"))
 
 

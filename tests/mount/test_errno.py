@@ -20,6 +20,7 @@ def test_the_table_is_complete() -> None:
     [
         pytest.param(errors.AccessDenied("no"), errno.EACCES, id="access"),
         pytest.param(errors.CorruptImage("no"), errno.EIO, id="corrupt"),
+        pytest.param(errors.DiskFull("no"), errno.ENOSPC, id="disk-full"),
         pytest.param(errors.ClipError("no"), errno.EIO, id="unlisted"),
         pytest.param(ValueError("no"), errno.EIO, id="bug"),
         pytest.param(PermissionError(errno.EPERM, "no"), errno.EIO, id="os-error"),

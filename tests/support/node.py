@@ -36,7 +36,9 @@ class Node:
         mine = ["--root", str(self.root)]
         if command in ("mount", "index", "ls"):
             mine += self.options
-        found: dict[str, Any] = json.loads(self.run(command, *words, *mine, "--json").stdout)
+        found: dict[str, Any] = json.loads(
+            self.run(*command.split(), *words, *mine, "--json").stdout
+        )
         return found
 
     def mount(self, image: str, mountpoint: Path, *words: str) -> dict[str, Any]:

@@ -1,14 +1,20 @@
-"""The chain: nearest first, each chunk fetched once, nothing served that is not on disk."""
+"""The chain: nearest first, each chunk fetched once, on disk before it is served."""
 
+import errno
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 import trio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from structlog.testing import capture_logs
 from trio.testing import wait_all_tasks_blocked
 
 from clipfs import errors
 from clipfs.layer.index import CHUNK_BYTES
+from clipfs.layer.partial import Partial
 from clipfs.tiers.chain import TierChain, extent_of
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.tier import Extent, Payload
@@ -201,15 +207,110 @@ async def test_a_chunk_is_in_the_partial_file_before_it_is_served(
     assert on_disk[3 * CHUNK_BYTES : 4 * CHUNK_BYTES] == small.bytes_of(chunk(3))
 
 
-async def test_what_the_disk_does_not_keep_is_not_served(
+class Refusing:
+    """A disk that refuses to write whole chunks while `number` is set, as the kernel would."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.number: int | None = errno.ENOSPC
+        write = Partial.write
+
+        def refuse(partial: Partial, chunks: range, data: Payload) -> None:
+            if self.number is not None:
+                raise OSError(self.number, "planted")
+            write(partial, chunks, data)
+
+        monkeypatch.setattr(Partial, "write", refuse)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS])
+async def test_what_the_disk_refuses_is_served_from_memory_and_stored_once_it_takes_it(
+    number: int, disk: DiskTier, small: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusing = Refusing(monkeypatch)
+    refusing.number = number
+    far = MemoryTier(samples=[small])
+    chain = TierChain(disk, [far])
+    with capture_logs() as lines:
+        for extent in (chunk(3), Extent(3 * CHUNK_BYTES + 100, CHUNK_BYTES), chunk(3)):
+            assert await chain.read(small.indexed, extent) == small.bytes_of(extent)
+        assert disk.missing(small.indexed, range(9)) == [range(9)]
+        refusing.number = None
+        assert await chain.read(small.indexed, chunk(3)) == small.bytes_of(chunk(3))
+    assert disk.missing(small.indexed, range(9)) == [range(3), range(4, 9)]
+    assert [line["event"] for line in lines if line["log_level"] != "debug"] == [
+        "the disk refuses, reads go on without it",
+        "the disk takes bytes again",
+    ]
+    assert far.asked == [chunk(3), chunk(3, 2), chunk(3), chunk(3)]
+
+
+async def test_what_the_disk_refuses_is_fetched_once_for_all_who_wait_for_it(
+    disk: DiskTier, small: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Refusing(monkeypatch)
+    gate = trio.Event()
+    far = MemoryTier(samples=[small], gate=gate)
+
+    async def meanwhile() -> None:
+        gate.set()
+
+    wanted = [chunk(1), chunk(0, 3), chunk(2), Extent(5, 9), Extent(0, len(small.payload))]
+    found = await read_all(TierChain(disk, [far]), small, wanted, meanwhile)
+    assert found == [small.bytes_of(extent) for extent in wanted]
+    fetched = [number for extent in far.asked for number in extent.chunks()]
+    assert sorted(fetched) == list(range(9))
+
+
+@given(
+    stored=st.sets(st.integers(0, 8)),
+    offset=st.integers(0, (1 << 20) + 5),
+    length=st.integers(1, 1 << 20),
+)
+@settings(deadline=None)
+def test_bytes_from_disk_and_from_memory_make_one_read_however_they_lie(
+    small: Sample,
+    tmp_path_factory: pytest.TempPathFactory,
+    stored: set[int],
+    offset: int,
+    length: int,
+) -> None:
+    async def read() -> None:
+        layout = made_layout(tmp_path_factory.mktemp("root"))
+        async with DiskTier.open(layout, KEYS) as disk:
+            chain = TierChain(disk, [MemoryTier(samples=[small])])
+            for number in stored - {8}:
+                await chain.read(small.indexed, chunk(number))
+            with pytest.MonkeyPatch.context() as patch:
+                Refusing(patch)
+                extent = Extent(offset, min(length, len(small.payload) - offset))
+                assert await chain.read(small.indexed, extent) == small.bytes_of(extent)
+
+    trio.run(read)
+
+
+async def test_a_disk_without_room_for_a_chunk_map_fails_no_read(
+    disk: DiskTier, small: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "planted")
+
+    monkeypatch.setattr(Partial, "_open_map", refuses)
+    open_before = len(os.listdir("/proc/self/fd"))
+    chain = TierChain(disk, [MemoryTier(samples=[small])])
+    assert await chain.read(small.indexed, chunk(3)) == small.bytes_of(chunk(3))
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+async def test_an_index_that_a_full_disk_cannot_keep_is_an_error_that_says_so(
     disk: DiskTier, small: Sample, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuses(*_: object) -> None:
-        raise OSError("planted: the disk does not write")
+        raise OSError(errno.ENOSPC, "planted")
 
-    monkeypatch.setattr(disk, "write", refuses)
-    with pytest.raises(OSError, match="planted"):
-        await TierChain(disk, [MemoryTier(samples=[small])]).read(small.indexed, chunk(3))
+    monkeypatch.setattr(os, "fsync", refuses)
+    with pytest.raises(errors.DiskFull, match="planted; free space"):
+        await TierChain(disk, [MemoryTier(samples=[small])]).load_index(small.layer)
+    assert os.listdir(disk.layout.index) == []
 
 
 async def test_the_last_missing_chunk_makes_the_payload_complete(

@@ -12,6 +12,7 @@ ERRNO: dict[type[errors.ClipError], int] = {
     errors.RegistryUnavailable: errno.EIO,
     errors.CorruptImage: errno.EIO,
     errors.UnsupportedImage: errno.EIO,
+    errors.DiskFull: errno.ENOSPC,
     errors.NodeFault: errno.EIO,
 }
 

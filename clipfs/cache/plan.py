@@ -1,0 +1,70 @@
+"""Which items go: decided here, from values alone; done in `clipfs.cache.collect`.
+
+What is in use never goes. Image indexes that nobody can mount go always: unreadable ones, and
+those that name a layer which is not here. Then the least recently used go first, layers and
+image indexes alike, until all limits hold; an image index goes with any of its layers.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clipfs.cache.inventory import Item, plain_key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What must hold after a collection; None: no such limit.
+
+    max_bytes         that all items may take together
+    min_free_bytes    that must be free on the root's file system
+    min_free_percent  the same, as a part of that file system's size
+    """
+
+    max_bytes: int | None = None
+    min_free_bytes: int | None = None
+    min_free_percent: float | None = None
+
+    def __bool__(self) -> bool:
+        return self != Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Space:
+    """The root's file system: how big, and what of it is free."""
+
+    size_bytes: int
+    free_bytes: int
+
+
+def excess_bytes(items: Sequence[Item], limits: Limits, space: Space) -> int:
+    """How many bytes must go for all limits to hold; 0 if they do."""
+    total = sum(item.bytes for item in items)
+    excess = [0]
+    if limits.max_bytes is not None:
+        excess.append(total - limits.max_bytes)
+    if limits.min_free_bytes is not None:
+        excess.append(limits.min_free_bytes - space.free_bytes)
+    if limits.min_free_percent is not None:
+        wanted = math.ceil(space.size_bytes * limits.min_free_percent / 100)
+        excess.append(wanted - space.free_bytes)
+    return max(excess)
+
+
+def to_remove(items: Sequence[Item], limits: Limits, space: Space) -> list[Item]:
+    """The items that go, in the order in which they should."""
+    here = {plain_key(item.key) for item in items if item.kind == "layer"}
+    idle = sorted((i for i in items if not i.users), key=lambda i: (i.last_use_ns, i.kind, i.key))
+    images = [item for item in idle if item.kind == "image"]
+    going = dict.fromkeys(one for one in images if one.needs is None or not one.needs <= here)
+    excess = excess_bytes(items, limits, space) - sum(item.bytes for item in going)
+    for item in idle:
+        if excess <= 0:
+            break
+        gone = plain_key(item.key) if item.kind == "layer" else None
+        named_by = [one for one in images if one.needs and gone in one.needs]
+        for one in (*named_by, item):
+            if one not in going:
+                going[one] = None
+                excess -= one.bytes
+    return list(going)

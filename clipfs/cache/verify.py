@@ -1,0 +1,98 @@
+"""Are the payloads in `cache/` still what their indexes say? A disk may fail in silence.
+
+Each is read once, against the chunk digests and the diff_id of its layer index. A wrong one is
+removed: the next mount fetches it again. A server that has it open already reads on from it
+until its mount is made anew.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from clipfs.cache.inventory import Item, inventory
+from clipfs.layer import index as layer_index
+from clipfs.layer.index import CHUNK_BYTES, LayerIndex
+from clipfs.layer.layout import Layout
+from clipfs.layer.locks import same_file
+from clipfs.layer.seal import KeyRing
+from clipfs.layer.sealed_index import KIND
+from clipfs.tiers.verify import first_wrong_chunk
+
+_PIECE_CHUNKS = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What became of one payload.
+
+    right   its bytes are the layer's
+    wrong   they are not: it was removed
+    unknown there is no index that one of our keys has signed: nobody can say, and it stays
+    """
+
+    item: Item
+    is_: Literal["right", "wrong", "unknown"]
+    why: str = ""
+
+
+def verify(layout: Layout, keys: KeyRing) -> Iterator[Verdict]:
+    """A verdict on each complete payload, as it comes."""
+    for item in inventory(layout):
+        if item.kind != "layer" or item.state != "complete":
+            continue
+        index = _index(layout, keys, item.key)
+        if index is None:
+            why = "no index of it is signed with a key that we have"
+            yield Verdict(item=item, is_="unknown", why=why)
+            continue
+        path = layout.payload(item.key)
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:  # collected since we looked
+            continue
+        try:
+            wrong = _what_is_wrong(fd, index)
+            if wrong is not None:
+                _remove(path, fd)
+        finally:
+            os.close(fd)
+        yield Verdict(item=item, is_="wrong" if wrong else "right", why=wrong or "")
+
+
+def _index(layout: Layout, keys: KeyRing, key: str) -> LayerIndex | None:
+    try:
+        sealed = layout.layer_index(key).read_bytes()
+    except FileNotFoundError:
+        return None
+    opened = keys.open(sealed, kind=KIND, version=layer_index.VERSION, name=key)
+    return layer_index.decode(opened.content) if opened else None
+
+
+def _what_is_wrong(fd: int, index: LayerIndex) -> str | None:
+    """What tells the file from the payload of index; None if nothing does."""
+    size = os.fstat(fd).st_size
+    if size != index.payload_bytes:
+        return f"it has {size} bytes, not {index.payload_bytes}"
+    whole = hashlib.sha256()
+    for first in range(0, index.chunk_count, _PIECE_CHUNKS):
+        chunks = range(first, min(first + _PIECE_CHUNKS, index.chunk_count))
+        try:
+            data = os.pread(fd, len(chunks) * CHUNK_BYTES, first * CHUNK_BYTES)
+        except OSError as error:
+            return f"it cannot be read from chunk {first} on: {error.strerror}"
+        wrong = first_wrong_chunk(index, chunks, data)
+        if wrong is not None:
+            return f"chunk {wrong} differs from the layer's index"
+        whole.update(data)
+    if f"sha256:{whole.hexdigest()}" != index.diff_id:
+        return f"its digest is not {index.diff_id}"
+    return None
+
+
+def _remove(path: Path, fd: int) -> None:
+    """Unless it was replaced while it was read."""
+    if same_file(path, fd):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+"""Keeps what the node has cached within the administrator's limits, beside the calls.
+
+Room is made before an image's mount is launched, soon after one has come or gone, and now and
+then. A collection that fails is a warning: it never fails a publish.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from clipfs import errors
+from clipfs.cache.collect import collect
+from clipfs.cache.plan import Limits
+from clipfs.layer.layout import Layout
+
+log = structlog.get_logger()
+
+EVERY_S = 60
+"""Reads fill layers without a call; this is how soon the limits hold again after them."""
+
+
+class Collector:
+    """Collects for one driver; other processes may collect on the same root meanwhile."""
+
+    def __init__(self, layout: Layout, limits: Limits) -> None:
+        self._layout = layout
+        self._limits = limits
+        self._one = threading.Lock()
+        self._wake = threading.Event()
+        self._ending = False
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Collect in a thread of its own while the block runs."""
+        thread = threading.Thread(target=self._run, name="collector", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ending = True
+            self._wake.set()
+            thread.join()
+
+    def make_room(self) -> None:
+        """Collect now, if there is a limit; returns when that is done. Never fails."""
+        if self._limits:
+            self._collect()
+
+    def soon(self) -> None:
+        """Have the thread collect, and go on."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        while not self._ending:
+            self._collect()
+            self._wake.wait(EVERY_S)
+            self._wake.clear()
+
+    def _collect(self) -> None:
+        try:
+            with self._one:
+                found = collect(self._layout, self._limits)
+        except (errors.ClipError, OSError) as error:
+            log.warning("collecting failed", error=str(error))
+        except Exception:  # a bug here costs room, not volumes
+            log.exception("collecting failed, this is a bug")
+        else:
+            if found.excess_bytes:
+                log.warning("over the limit, but all is in use", bytes=found.excess_bytes)

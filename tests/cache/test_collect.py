@@ -1,0 +1,168 @@
+"""Collecting beside those who mount, fill and collect too: locks, records and second looks."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from clipfs.cache.collect import collect
+from clipfs.cache.inventory import Item, inventory
+from clipfs.cache.plan import Limits
+from clipfs.layer.layout import Layout
+from clipfs.layer.locks import alone
+from clipfs.layer.partial import Partial, fill_lock
+from clipfs.layer.use import InUse, touch
+from clipfs.mount import records
+from clipfs.tiers.storing import mark_storing
+from tests.support.wait import wait_for
+
+A, B, C = (f"sha256_{letter * 64}" for letter in "abc")
+NOTHING = Limits(max_bytes=0)
+
+
+def add(layout: Layout, key: str, *, used_s: int) -> None:
+    """A complete layer of 64 KiB, and its index."""
+    layout.payload(key).write_bytes(bytes(65_536))
+    layout.layer_index(key).write_bytes(b"index")
+    for path in (layout.payload(key), layout.layer_index(key)):
+        os.utime(path, (used_s, used_s))
+
+
+def keys(layout: Layout) -> list[str]:
+    return [item.key for item in inventory(layout)]
+
+
+@pytest.fixture
+def three(layout: Layout) -> Layout:
+    """Layers A, B, C; B was used last, C first."""
+    for key, used_s in ((A, 20), (B, 30), (C, 10)):
+        add(layout, key, used_s=used_s)
+    return layout
+
+
+def test_the_least_recently_used_go_first_and_whole(three: Layout) -> None:
+    found = collect(three, Limits(max_bytes=100_000))
+    assert [item.key for item in found.removed] == [C, A]
+    assert keys(three) == [B]
+    assert sorted(os.listdir(three.cache) + os.listdir(three.index)) == [B, f"{B}.v1.toc"]
+    assert (found.kept_bytes <= 100_000, found.excess_bytes) == (True, 0)
+
+
+def test_a_touch_saves_a_layer_from_being_the_next(three: Layout) -> None:
+    touch(three, layers=[C], image=A)
+    assert [item.key for item in collect(three, Limits(max_bytes=100_000)).removed] == [A, B]
+
+
+def test_without_limits_layers_stay(three: Layout) -> None:
+    assert collect(three, Limits()).removed == []
+    assert keys(three) == [A, B, C]
+
+
+def test_partial_payloads_go_with_their_maps(layout: Layout) -> None:
+    with Partial(layout, A, payload_bytes=1 << 20) as partial:
+        partial.write(range(1), b"x" * 131_072)
+        assert [item.state for item in collect(layout, NOTHING).removed] == ["partial"]
+    assert os.listdir(layout.partial) == []
+
+
+def test_what_another_process_prepares_to_mount_stays_until_that_ends(three: Layout) -> None:
+    script = (
+        "import sys; from pathlib import Path; from clipfs.layer.layout import Layout\n"
+        "from clipfs.layer.use import InUse\n"
+        "with InUse(Layout(Path(sys.argv[1]))) as use:\n"
+        "    use.hold(sys.argv[2:]); print('held', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(three.root), A, C]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        found = collect(three, NOTHING)
+        assert [item.key for item in found.removed] == [B]
+        assert found.excess_bytes == found.kept_bytes > 0
+        holder.kill()
+    assert [item.key for item in collect(three, NOTHING).removed] == [C, A]
+    assert list(three.run.glob("*.use")) == []
+
+
+def test_one_who_wants_a_layer_that_is_being_removed_waits(layout: Layout) -> None:
+    script = (
+        "import sys; from pathlib import Path; from clipfs.layer.layout import Layout\n"
+        "from clipfs.layer.use import InUse\n"
+        "with InUse(Layout(Path(sys.argv[1]))) as use:\n"
+        "    print('wants', flush=True); use.hold([sys.argv[2]]); print('held', flush=True)\n"
+    )
+    with alone(layout.use_lock(A)) as mine:
+        assert mine
+        command = [sys.executable, "-c", script, str(layout.root), A]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"wants\n"
+        waits = f"/proc/{process.pid}/wchan"
+        wait_for(lambda: "lock" in Path(waits).read_text())
+    assert process.communicate()[0] == b"held\n"
+    assert list(layout.run.glob("*.use")) == []
+
+
+def test_what_a_record_names_stays_whether_its_mount_is_shown_yet_or_not(three: Layout) -> None:
+    record = records.new_mount(  # of this process, which lives
+        image="r/i:1",
+        digest="sha256:0",
+        mountpoint=Path("/nowhere"),
+        layers=(A, C),
+        index_key="sha256_0",
+    )
+    records.mounts(three).write(record.id, record)
+    assert [item.key for item in collect(three, NOTHING).removed] == [B]
+
+
+def test_what_is_being_filled_or_stored_stays(three: Layout) -> None:
+    mark_storing(three, B)
+    with fill_lock(three, C) as mine:
+        assert mine
+        assert [item.key for item in collect(three, NOTHING).removed] == [A]
+
+
+def test_what_is_taken_up_between_the_look_and_the_removal_stays(
+    three: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def used_meanwhile(layout: Layout) -> list[Item]:
+        found = inventory(layout)
+        touch(layout, layers=[C], image=A)
+        return found
+
+    monkeypatch.setattr("clipfs.cache.collect.inventory", used_meanwhile)
+    collect(three, Limits(max_bytes=100_000))
+    assert C in keys(three)
+
+
+def test_an_image_index_goes_with_a_layer_that_it_names_and_not_while_it_is_held(
+    layout: Layout,
+) -> None:
+    layout.image_index(A).write_bytes(b"unreadable")
+    with InUse(layout) as use:
+        use.hold([A])
+        assert collect(layout, Limits()).removed == []
+    assert [item.kind for item in collect(layout, Limits()).removed] == ["image"]
+
+
+def test_what_dead_processes_left_is_swept_and_what_living_ones_do_is_not(layout: Layout) -> None:
+    layout.first_pass(A).write_bytes(b"of a killed one")
+    layout.first_pass(B).write_bytes(b"of a living one")
+    old, fresh = layout.index / f"{A}.v1.toc.1.a.tmp", layout.index / f"{A}.v1.toc.2.b.tmp"
+    for path in (old, fresh):
+        path.write_bytes(b"")
+    os.utime(old, (0, 0))
+    record = records.new_mount(
+        image="r/i:1", digest="sha256:0", mountpoint=Path("/m"), layers=(), index_key=""
+    )
+    for record_id, started in (("dead", record.started + 1), ("alive", record.started)):
+        mine = replace(record, id=record_id, started=started, device="0:9999")
+        records.mounts(layout).write(record_id, mine)
+    with fill_lock(layout, B):
+        collect(layout, Limits())
+    assert os.listdir(layout.partial) == [f"{B}.first"]
+    assert os.listdir(layout.index) == [fresh.name]
+    assert list(records.mounts(layout).all()) == ["alive"]

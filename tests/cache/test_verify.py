@@ -1,0 +1,71 @@
+"""Payloads against their indexes: the wrong one goes, the right and the unknown ones stay."""
+
+import os
+
+import msgspec
+import pytest
+
+from clipfs.cache.verify import Verdict, verify
+from clipfs.layer.layout import Layout
+from clipfs.layer.seal import KeyRing
+from clipfs.layer.sealed_index import seal_index
+from tests.support.samples import Sample
+from tests.support.tier_stack import KEYS
+
+
+def only(layout: Layout, keys: KeyRing = KEYS) -> Verdict:
+    (verdict,) = verify(layout, keys)
+    return verdict
+
+
+def test_a_payload_as_its_index_says_is_right(cached: Layout, sample: Sample) -> None:
+    assert only(cached).is_ == "right"
+    assert cached.payload(sample.key).read_bytes() == sample.payload
+
+
+@pytest.mark.parametrize("offset", [0, 131_071, 131_072, -1])
+def test_one_wrong_bit_is_found_wherever_it_is_and_the_payload_goes(
+    offset: int, cached: Layout, sample: Sample
+) -> None:
+    spoilt = bytearray(sample.payload)
+    spoilt[offset] ^= 1
+    cached.payload(sample.key).write_bytes(spoilt)
+    verdict = only(cached)
+    chunk = range(len(spoilt))[offset] // 131_072
+    assert (verdict.is_, f"chunk {chunk} differs" in verdict.why) == ("wrong", True)
+    assert not cached.payload(sample.key).exists()
+    assert cached.layer_index(sample.key).exists()
+
+
+@pytest.mark.parametrize("change", [-1, 1, -131_072])
+def test_a_payload_of_another_length_is_wrong(change: int, cached: Layout, sample: Sample) -> None:
+    os.truncate(cached.payload(sample.key), len(sample.payload) + change)
+    assert only(cached).is_ == "wrong"
+
+
+def test_a_payload_whose_chunks_agree_but_not_its_diff_id_is_wrong(
+    cached: Layout, sample: Sample
+) -> None:
+    index = msgspec.structs.replace(sample.indexed.index, diff_id="sha256:" + "0" * 64)
+    cached.layer_index(sample.key).write_bytes(seal_index(index, sample.layer, KEYS))
+    verdict = only(cached)
+    assert (verdict.is_, "digest" in verdict.why) == ("wrong", True)
+
+
+@pytest.mark.parametrize("keys", [KeyRing((b"another key",)), KeyRing(())])
+def test_without_a_key_that_signed_its_index_a_payload_is_unknown_and_stays(
+    keys: KeyRing, cached: Layout, sample: Sample
+) -> None:
+    cached.payload(sample.key).write_bytes(b"wrong")
+    assert only(cached, keys).is_ == "unknown"
+    assert cached.payload(sample.key).exists()
+
+
+def test_a_payload_without_an_index_is_unknown(cached: Layout, sample: Sample) -> None:
+    cached.layer_index(sample.key).unlink()
+    assert only(cached).is_ == "unknown"
+
+
+def test_a_layer_that_is_not_complete_is_not_judged(cached: Layout, sample: Sample) -> None:
+    cached.payload(sample.key).unlink()
+    assert list(verify(cached, KEYS)) == []
