@@ -5,6 +5,7 @@ Each decorator adds its options to a click command; `tier_settings` takes those 
 opens an option.
 """
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -194,9 +195,8 @@ def tier_settings(
     try:
         ready_root(layout)
     except OSError as error:
-        named = errors.node_fault(error)
-        if isinstance(named, errors.DiskFull):
-            raise named from error
+        if error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise errors.node_fault(error) from error
         raise errors.InvalidInput(f"--root {root}: {error.strerror}") from error
     if not content_cache and not launched:
         log.warning("ContentCache not configured")

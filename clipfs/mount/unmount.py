@@ -10,6 +10,7 @@ import structlog
 
 from clipfs import errors
 from clipfs.layer.layout import Layout
+from clipfs.layer.use import touch
 from clipfs.mount import records
 from clipfs.mount.mountinfo import mounts_at, read_mounts
 from clipfs.mount.mountpoint import real_mountpoint
@@ -42,6 +43,8 @@ def unmount(layout: Layout, mountpoint: Path, *, wait_s: float) -> None:
             ended = wait_for_end(record.pid, record.started, within_s=wait_s)
             if not ended:
                 log.info("the server goes on for open files, or to store layers", pid=record.pid)
+        if record.device in went:
+            touch(layout, layers=record.layers, image=record.index_key)
         if not (is_shown if record.front == "erofs" else records.is_served(record)):
             records.mounts(layout).remove(record.id)
 

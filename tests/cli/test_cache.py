@@ -89,7 +89,7 @@ def test_collect_takes_nothing_from_a_mount_and_all_once_it_is_gone(
 def test_a_mount_whose_server_was_killed_keeps_its_layers_until_it_is_unmounted(
     node: Node, small: Small, tmp_path: Path
 ) -> None:
-    kill(node.mount(small.image, tmp_path / "m")["pid"])
+    kill(node.mount(small.image, tmp_path / "m", "--front", "fuse")["pid"])
     assert node.json("cache collect", "--min-free", "99%")["removed"] == []
     node.unmount(tmp_path / "m")
     assert len(node.json("cache collect", "--min-free", "99%")["removed"]) == 2
