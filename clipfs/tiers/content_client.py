@@ -6,7 +6,7 @@ a `Breaker` keeps one that is down from delaying every read.
 
 Not here: keys and what they hold (`clipfs.tiers.content_cache`); reading an answer
 (`clipfs.tiers.content_answer`).
-Source: RFC 9110 and 9112; measured against obstore and httpx (docs/architecture.md).
+Source: RFC 9110 and 9112.
 """
 
 import base64

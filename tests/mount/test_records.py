@@ -102,3 +102,21 @@ def test_a_process_is_told_from_a_later_one_and_from_a_zombie() -> None:
         os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert start_time(process.pid) is None  # a zombie, which Popen has not reaped yet
     assert wait_for_end(process.pid, started, within_s=0)
+
+
+@pytest.mark.parametrize(
+    ("maker", "stays"),
+    [
+        pytest.param(os.getpid(), True, id="its-mount-is-not-shown-yet"),
+        pytest.param(4194304, False, id="its-maker-has-ended"),  # above the kernel's highest pid
+    ],
+)
+def test_a_kernel_mounts_record_is_kept_while_its_mount_is_made(
+    maker: int, stays: bool, layout: Layout
+) -> None:
+    record = msgspec.structs.replace(
+        new(), id=f"{maker}-0", front="erofs", pid=0, started=0, device="0:999999"
+    )
+    records.mounts(layout).write(record.id, record)
+    records.forget_ended(layout)
+    assert (records.mounts(layout).read(record.id) is not None) == stays
