@@ -1,8 +1,8 @@
 """Are the payloads in `cache/` still what their indexes say? A disk may fail in silence.
 
-Each is read once, against the chunk digests and the diff_id of its layer index. A wrong one is
-removed: the next mount fetches it again. A server that has it open already reads on from it
-until its mount is made anew.
+Each is read once, against the chunk digests and the diff_id of its layer index; the sparse files
+that were rebuilt of it, against the payload. A wrong one is removed: the next mount fetches it, or
+rebuilds it, again. Who has it open already reads on from it until its mount is made anew.
 """
 
 import hashlib
@@ -19,17 +19,19 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.locks import same_file
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import KIND
+from clipfs.mount.rebuilt import first_wrong_byte
 from clipfs.tiers.verify import first_wrong_chunk
+from clipfs.tree.sparse import SparseLayout, layout_of
 
 _PIECE_CHUNKS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """What became of one payload.
+    """What became of one payload, and of the sparse files that were rebuilt of it.
 
     right   its bytes are the layer's
-    wrong   they are not: it was removed
+    wrong   they are not: it was removed, or the sparse files alone if only they are
     unknown there is no index that one of our keys has signed: nobody can say, and it stays
     """
 
@@ -57,6 +59,9 @@ def verify(layout: Layout, keys: KeyRing) -> Iterator[Verdict]:
             wrong = _what_is_wrong(fd, index)
             if wrong is not None:
                 _remove(path, fd)
+                layout.sparse_file(item.key).unlink(missing_ok=True)
+            else:
+                wrong = _what_is_wrong_of_sparse(layout.sparse_file(item.key), fd, index)
         finally:
             os.close(fd)
         yield Verdict(item=item, is_="wrong" if wrong else "right", why=wrong or "")
@@ -90,6 +95,31 @@ def _what_is_wrong(fd: int, index: LayerIndex) -> str | None:
     if f"sha256:{whole.hexdigest()}" != index.diff_id:
         return f"its digest is not {index.diff_id}"
     return None
+
+
+def _what_is_wrong_of_sparse(path: Path, payload_fd: int, index: LayerIndex) -> str | None:
+    """What tells the rebuilt sparse files from the payload's; a wrong file is removed."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        why = _what_differs(fd, payload_fd, layout_of(index.sparse))
+        if why is not None:
+            _remove(path, fd)
+    finally:
+        os.close(fd)
+    return f"the sparse files rebuilt of it {why}" if why else None
+
+
+def _what_differs(fd: int, payload_fd: int, sparse: SparseLayout | None) -> str | None:
+    if sparse is None:
+        return "are of another layer"
+    try:
+        at = first_wrong_byte(fd, payload_fd, sparse)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return None if at is None else f"differ from it from byte {at} on"
 
 
 def _remove(path: Path, fd: int) -> None:

@@ -55,7 +55,10 @@ def list_(root: Path, as_json: bool) -> None:
 @options.json_option
 @options.log_options
 def verify(root: Path, index_key_file: Path | None, as_json: bool) -> None:
-    """Read every complete payload against its index; a wrong one is removed, and exit code 1."""
+    """Read every complete payload against its index; a wrong one is removed, and exit code 1.
+
+    So is what was rebuilt of it for the kernel, against the payload.
+    """
     layout = _existing(root)
     keys = KeyRing.from_file(index_key_file) if index_key_file else _own_keys(layout)
     verdicts: list[Verdict] = []
@@ -64,7 +67,10 @@ def verify(root: Path, index_key_file: Path | None, as_json: bool) -> None:
         if not as_json and verdict.is_ != "right":
             _say(verdict)
     wrong = [one for one in verdicts if one.is_ == "wrong"]
-    message = f"{len(wrong)} of {len(verdicts)} payloads are wrong, and were removed"
+    message = (
+        f"{len(wrong)} of {len(verdicts)} payloads, or what was rebuilt of them, are wrong, "
+        "and were removed"
+    )
     if as_json:
         print_json({"layers": [_verdict_row(one) for one in verdicts], **_error(wrong, message)})
     elif not wrong:

@@ -6,6 +6,7 @@ Source: fsync(2), rename(2), "Notes": a new name is durable once its folder was 
 
 import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -28,7 +29,12 @@ def sync_folder(folder: Path) -> None:
 
 def write_atomically(path: Path, data: bytes | bytearray) -> None:
     """Replace path by data, whole or not at all, durable on return."""
-    fresh = _fresh(path, data)
+    make_atomically(path, lambda fd: write_all(fd, data, 0))
+
+
+def make_atomically(path: Path, write: Callable[[int], object]) -> None:
+    """As `write_atomically`, of what write puts into the descriptor that it is given."""
+    fresh = _fresh(path, write)
     try:
         os.rename(fresh, path)
     except BaseException:
@@ -39,7 +45,7 @@ def write_atomically(path: Path, data: bytes | bytearray) -> None:
 
 def create_atomically(path: Path, data: bytes) -> None:
     """As `write_atomically`, but a path that exists is left as it is: the first one wins."""
-    fresh = _fresh(path, data)
+    fresh = _fresh(path, lambda fd: write_all(fd, data, 0))
     try:
         with contextlib.suppress(FileExistsError):
             os.link(fresh, path)
@@ -48,12 +54,12 @@ def create_atomically(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def _fresh(path: Path, data: bytes | bytearray) -> Path:
-    """A file beside path that holds data durably; no other process or thread has its name."""
+def _fresh(path: Path, write: Callable[[int], object]) -> Path:
+    """A file beside path that holds what write puts into it, durably; nobody else has its name."""
     fresh = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        write_all(fd, data, 0)
+        write(fd)
         os.fsync(fd)
     except BaseException:
         fresh.unlink(missing_ok=True)

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 
 import msgspec
 
+from clipfs.layer.sparse import SparseMap
+
 CHUNK_BYTES = 128 * 1024
 """Bytes of payload that are fetched, verified and marked present together."""
 
@@ -20,7 +22,12 @@ VERSION = 1
 
 
 class EntryKind(enum.IntEnum):
-    """What a tar member is; values are part of the format."""
+    """What a tar member is; values are part of the format.
+
+    SPARSE is a file with holes: the `SparseMap` with the entry's payload_offset says where they
+    are; one with payload_offset 0 is a hole from end to end. A kind of its own, so that a release
+    that does not know it refuses the index, rather than show other bytes.
+    """
 
     FILE = 1
     DIRECTORY = 2
@@ -29,6 +36,7 @@ class EntryKind(enum.IntEnum):
     CHARACTER = 5
     BLOCK = 6
     FIFO = 7
+    SPARSE = 8
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
@@ -37,7 +45,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False
     path            raw bytes, "/"-separated, relative, without "." or ".."; b"" is the root
     mode            permission bits, 07777
     mtime_s         seconds since the epoch, may be negative; mtime_ns in [0, 1e9)
-    size            bytes of a file's content; 0 for what is not a file
+    size            bytes of a file's content, holes included; 0 for what is not a file
     payload_offset  where that content starts in the payload; a multiple of 512
     target          a symlink's target as it stands; a hard link's path, normalised like path
     xattrs          (full name, value) sorted by name
@@ -63,6 +71,8 @@ class LayerIndex(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
     chunk_digests  BLAKE3 of each chunk, 32 bytes each, the last chunk may be short
     raw_entries    encoded entries; `entries()` decodes them, a reader of bytes never needs to
+    sparse         maps of the sparse members that hold any data, in archive order; apart from the
+                   entries, since a reader of bytes does need them
     """
 
     version: int
@@ -70,6 +80,7 @@ class LayerIndex(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     diff_id: str
     chunk_digests: bytes
     raw_entries: msgspec.Raw
+    sparse: tuple[SparseMap, ...] = ()
 
     @property
     def chunk_count(self) -> int:
@@ -84,7 +95,12 @@ class LayerIndex(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
 
 
 def make_index(
-    *, payload_bytes: int, diff_id: str, chunk_digests: bytes, entries: Iterable[Entry]
+    *,
+    payload_bytes: int,
+    diff_id: str,
+    chunk_digests: bytes,
+    entries: Iterable[Entry],
+    sparse: Iterable[SparseMap] = (),
 ) -> LayerIndex:
     """An index of this version; entries in archive order."""
     return LayerIndex(
@@ -93,12 +109,17 @@ def make_index(
         diff_id=diff_id,
         chunk_digests=chunk_digests,
         raw_entries=msgspec.Raw(msgspec.msgpack.encode(list(entries))),
+        sparse=tuple(sparse),
     )
 
 
 def encode(index: LayerIndex) -> bytes:
-    """The content of a layer index, unsealed; the same bytes for the same index."""
-    return msgspec.msgpack.encode(index)
+    """The content of a layer index, unsealed; the same bytes for the same index.
+
+    Without sparse members it is as it was before there were any.
+    """
+    fields = msgspec.structs.astuple(index)
+    return msgspec.msgpack.encode(fields if index.sparse else fields[:-1])
 
 
 def decode(content: bytes) -> LayerIndex | None:

@@ -4,6 +4,7 @@ cache/sha256_<layer>                complete, verified payload, and nothing else
 partial/sha256_<layer>[.chunks]     a payload on its way, and which chunks of it are there
 partial/sha256_<layer>.first        one that a first pass writes: unverified until it is whole
 index/sha256_<layer>.v1.toc         layer index
+index/sha256_<layer>.v1.sparse      its sparse files, rebuilt for the kernel
 index/sha256_<manifest>.v1.erofs    image index
 index/key                           the node's own signing key, where none was given
 run/                                state; may go when nothing is mounted:
@@ -56,6 +57,9 @@ class Layout:
 
     def layer_index(self, key: str) -> Path:
         return self.index / layer_index_name(key)
+
+    def sparse_file(self, key: str) -> Path:
+        return self.index / f"{key}.v{VERSION}.sparse"
 
     def image_index(self, key: str) -> Path:
         return self.index / f"{key}.v1.erofs"

@@ -36,3 +36,12 @@ MAX_XATTR_BYTES = 65536
 
 MAX_ZSTD_WINDOW_BYTES = 128 << 20
 """What `zstd --ultra --long=27` makes; a larger window wants more memory than a pass has."""
+
+MAX_SPARSE_BYTES = 1 << 44
+"""One sparse file with its holes: what ext4 can hold. Only its bytes cost a node anything."""
+
+MAX_EXTENTS = 1 << 19
+"""Runs of data of one sparse member: 2 GiB in single blocks of 4 KiB, 16 bytes of index each."""
+
+MAX_LAYER_EXTENTS = 1 << 20
+"""Those of all sparse members of a layer together."""

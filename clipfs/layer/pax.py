@@ -1,7 +1,7 @@
 """PAX extended headers: a body of records in, what they say of one member out.
 
 Source: POSIX.1-2017 pax, "pax Extended Header"; SCHILY.xattr from star; LIBARCHIVE.xattr
-(URL-encoded name, base64 value) from libarchive; GNU.sparse from GNU tar.
+(URL-encoded name, base64 value) from libarchive.
 """
 
 import base64
@@ -21,9 +21,15 @@ _NS = 1_000_000_000
 _MAX_DIGITS = 20  # of a number that fits 64 bits
 
 
-def records(body: bytes) -> dict[bytes, bytes]:
-    """key -> value, the last of a key wins; CorruptImage if a record's length is a lie."""
-    found: dict[bytes, bytes] = {}
+Record = tuple[bytes, bytes]
+
+
+def records(body: bytes) -> list[Record]:
+    """Key and value of each, in their order; CorruptImage if a record's length is a lie.
+
+    Of a key that comes again the last value holds, but for sparse maps (`clipfs.layer.sparse`).
+    """
+    found: list[Record] = []
     at = 0
     while at < len(body):
         space = body.find(b" ", at, at + 20)
@@ -33,7 +39,7 @@ def records(body: bytes) -> dict[bytes, bytes]:
         equals = body.find(b"=", space, end)
         if end > len(body) or equals < 0 or body[end - 1 : end] != b"\n":
             raise errors.CorruptImage("tar: a PAX record is not as long as it says")
-        found[body[space + 1 : equals]] = body[equals + 1 : end - 1]
+        found.append((body[space + 1 : equals], body[equals + 1 : end - 1]))
         at = end
     return found
 

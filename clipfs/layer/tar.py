@@ -2,42 +2,37 @@
 
 Feed the payload to `TarParser.feed` in pieces of any size. Bodies are passed over, never
 kept, so memory does not grow with the layer; bytes after the end mark belong to the payload
-and are passed over too. An unknown member type is a regular file, as in GNU tar.
+and are passed over too.
 
-Not here: what entries mean together (`clipfs.tree.merge`); sparse members, refused for now.
+Not here: what a member's fields say (`clipfs.layer.member`), how the map of a sparse one is written
+(`clipfs.layer.sparse_formats`), what entries mean together (`clipfs.tree.merge`).
 Source: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual for long names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
+import msgspec
+
 from clipfs import errors
-from clipfs.layer import header, pax
+from clipfs.layer import header, pax, sparse_formats
 from clipfs.layer.header import BLOCK, Header
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.layer.limits import (
     MAX_ENTRIES,
     MAX_GLOBAL_HEADER_BYTES,
     MAX_HEADER_BYTES,
-    MAX_PATH_BYTES,
+    MAX_LAYER_EXTENTS,
     MAX_PAYLOAD_BYTES,
 )
-from clipfs.layer.names import normalised, shown
+from clipfs.layer.member import Attributes, entry_of, first_of, kind_of
+from clipfs.layer.names import shown
+from clipfs.layer.sparse import SparseMap
+from clipfs.layer.sparse_formats import SparseReader
 
 _ZERO_BLOCK = bytes(BLOCK)
-_KINDS = {
-    b"1": EntryKind.HARDLINK,
-    b"2": EntryKind.SYMLINK,
-    b"3": EntryKind.CHARACTER,
-    b"4": EntryKind.BLOCK,
-    b"5": EntryKind.DIRECTORY,
-    b"6": EntryKind.FIFO,
-}
 _RECORDS = frozenset((b"x", b"g", b"L", b"K", b"X"))
-_DUMPS = frozenset((b"D", b"M", b"N", b"V"))
-
-Attributes = Mapping[bytes, bytes]
-"""PAX records that hold for one member."""
 
 
 class _Record(NamedTuple):
@@ -47,19 +42,31 @@ class _Record(NamedTuple):
     body_bytes: int
 
 
+class _Sparse(NamedTuple):
+    """A sparse member whose map is being read; body_bytes of its body follow the header."""
+
+    entry: Entry
+    reader: SparseReader
+    body_bytes: int
+    body_offset: int
+
+
 class TarParser:
-    """One payload's parser. `entries` grows in archive order."""
+    """One payload's parser. `entries`, and `sparse`, their maps, grow in archive order."""
 
     def __init__(self) -> None:
         self.entries: list[Entry] = []
+        self.sparse: list[SparseMap] = []
         self._offset = 0  # payload bytes fed before the piece in hand
         self._skip = 0  # bytes of body and padding still to pass over
         self._padding = 0  # bytes of padding among them
         self._held = bytearray()  # of a block or a record that is not whole yet
         self._record: _Record | None = None
+        self._sparse: _Sparse | None = None
+        self._extents = 0  # of all sparse members
         self._record_bytes = 0  # of all records of the next member
         self._global_bytes = 0
-        self._pax: dict[bytes, bytes] = {}
+        self._pax: list[pax.Record] = []
         self._global: dict[bytes, bytes] = {}
         self._long_name: bytes | None = None
         self._long_link: bytes | None = None
@@ -86,6 +93,8 @@ class TarParser:
                 self._held.clear()
             if self._record:
                 self._take_record(self._record.kind, part)
+            elif self._sparse:
+                self._take_map(self._sparse, part, self._offset + at)
             else:
                 self._take_header(part, self._offset + at)
         self._offset += size
@@ -96,8 +105,8 @@ class TarParser:
         The end mark, and the last body's padding, may be missing: `umoci insert` leaves both
         out, and Go's reader, which is what most tools use, does not ask for them.
         """
-        inside = self._held or self._record or self._record_bytes or self._skip > self._padding
-        if inside and not self._ended:
+        is_begun = self._held or self._record or self._record_bytes or self._sparse
+        if (is_begun or self._skip > self._padding) and not self._ended:
             raise errors.CorruptImage(f"tar: the stream ends early, at byte {self._offset}")
 
     def _take_header(self, block: bytes, body_offset: int) -> None:
@@ -110,13 +119,29 @@ class TarParser:
         size = header.number(head.size, "size")
         if head.typeflag in _RECORDS:
             return self._expect_record(head.typeflag, size)
-        attributes = pax.merged(self._global, self._pax)
-        self._pax, self._record_bytes = {}, 0
+        own, self._pax, self._record_bytes = self._pax, [], 0
+        attributes = pax.merged(self._global, dict(own))
         if b"size" in attributes:
             size = pax.number_of(b"size", attributes[b"size"])
         if not 0 <= size <= MAX_PAYLOAD_BYTES:
             raise errors.CorruptImage(f"tar: a member of {size} bytes at byte {body_offset}")
-        self._take_member(head, attributes, size, body_offset)
+        name = first_of(
+            attributes.get(sparse_formats.NAME, attributes.get(b"path")),
+            self._long_name,
+            head.full_name(),
+        )
+        link = first_of(attributes.get(b"linkpath"), self._long_link, header.text(head.linkname))
+        self._long_name = self._long_link = None
+        reader = None
+        if attributes or head.typeflag == b"S":
+            with _naming(name):
+                repeated = [one for one in own if sparse_formats.is_repeated(one)]
+                reader = sparse_formats.reader_of(head, block, attributes, repeated)
+        entry = self._entry_of(head, attributes, name, link, size, body_offset)
+        if reader is not None:
+            self._begin_sparse(entry, reader, size, body_offset)
+        elif entry is not None:
+            self.entries.append(entry)
 
     def _expect_record(self, kind: bytes, size: int) -> None:
         if size < 0:
@@ -144,93 +169,87 @@ class TarParser:
             self._long_link = header.text(body)
         elif kind == b"g":
             self._global.update(pax.records(body))
+            if any(key.startswith(sparse_formats.PREFIX) for key in self._global):
+                raise errors.UnsupportedImage("tar: a sparse map for all members")
         else:
-            self._pax.update(pax.records(body))
+            self._pax += pax.records(body)
 
-    def _take_member(self, head: Header, attributes: Attributes, size: int, offset: int) -> None:
-        name = _first(attributes.get(b"path"), self._long_name, head.full_name())
-        link = _first(attributes.get(b"linkpath"), self._long_link, header.text(head.linkname))
-        self._long_name = self._long_link = None
-        kind = _kind(head.typeflag, name, attributes)
+    def _entry_of(
+        self,
+        head: Header,
+        attributes: Attributes,
+        name: bytes,
+        link: bytes,
+        size: int,
+        offset: int,
+    ) -> Entry | None:
+        """The member, whose body is passed over from now on; None if it means nothing here."""
+        kind = kind_of(head.typeflag, name)
         body_bytes = size if kind == EntryKind.FILE else 0  # a link may state a size, without data
         self._padding = -body_bytes % BLOCK
         self._skip = body_bytes + self._padding
         if kind == EntryKind.CHARACTER and head.device() == (0, 0):
-            return  # overlayfs' whiteout, which means nothing here
+            return None  # overlayfs' whiteout
         if len(self.entries) >= MAX_ENTRIES:
             raise errors.CorruptImage(f"tar: more than {MAX_ENTRIES} members")
         if not name:
             raise errors.CorruptImage(f"tar: a member without a name at byte {offset - BLOCK}")
-        self.entries.append(_entry(head, attributes, kind, name, link, body_bytes, offset))
+        return entry_of(head, attributes, kind, name, link, body_bytes, offset)
 
+    def _begin_sparse(
+        self, entry: Entry | None, reader: SparseReader, size: int, offset: int
+    ) -> None:
+        if entry is None or entry.kind != EntryKind.FILE:
+            raise errors.CorruptImage(f"tar: a sparse map of what is no file at byte {offset}")
+        self._skip = self._padding = 0
+        self._sparse = _Sparse(entry, reader, size, offset)
+        if reader.is_whole:
+            self._end_sparse(self._sparse, offset)
 
-def _first(pax_name: bytes | None, long_name: bytes | None, short_name: bytes) -> bytes:
-    if pax_name is not None:
-        return pax_name
-    return short_name if long_name is None else long_name
+    def _take_map(self, sparse: _Sparse, block: bytes, offset: int) -> None:
+        """The next block of a map, which ends at offset."""
+        with _naming(sparse.entry.path):
+            if sparse.reader.in_data and offset - sparse.body_offset > sparse.body_bytes:
+                raise errors.CorruptImage("a sparse map that is longer than its member")
+            sparse.reader.take(block)
+        if sparse.reader.is_whole:
+            self._end_sparse(sparse, offset)
 
-
-def _kind(typeflag: bytes, name: bytes, attributes: Attributes) -> EntryKind:
-    if typeflag == b"S" or any(key.startswith(b"GNU.sparse.") for key in attributes):
-        raise errors.UnsupportedImage(
-            f"tar: {shown(name)} is a sparse member, which this version does not read; "
-            "build the layer without --sparse"
+    def _end_sparse(self, sparse: _Sparse, offset: int) -> None:
+        """The map is whole, the data begins at offset."""
+        self._sparse = None
+        runs, packed_bytes = sparse.reader.runs, sparse.body_bytes
+        if sparse.reader.in_data:
+            packed_bytes -= offset - sparse.body_offset
+        with _naming(sparse.entry.path):
+            if packed_bytes != runs.data_bytes:
+                raise errors.CorruptImage(
+                    f"a sparse map of {runs.data_bytes} bytes for {packed_bytes} bytes of data"
+                )
+        self._padding = -packed_bytes % BLOCK
+        self._skip = packed_bytes + self._padding
+        found = None if runs.is_whole else runs.map(offset)
+        if found is not None:
+            self._extents += found.run_count
+            if self._extents > MAX_LAYER_EXTENTS:
+                raise errors.CorruptImage(
+                    f"tar: sparse members of more than {MAX_LAYER_EXTENTS} runs together"
+                )
+            self.sparse.append(found)
+        self.entries.append(
+            msgspec.structs.replace(
+                sparse.entry,
+                size=runs.size,
+                payload_offset=offset if packed_bytes else 0,
+                kind=EntryKind.FILE if runs.is_whole else EntryKind.SPARSE,
+            )
         )
-    if typeflag in _DUMPS:
-        raise errors.UnsupportedImage(
-            f"tar: {shown(name)} is of kind {typeflag.decode()}, which GNU tar makes of "
-            "incremental, labelled or multi-volume dumps; make the layer anew, without those"
-        )
-    kind = _KINDS.get(typeflag, EntryKind.FILE)
-    if kind == EntryKind.FILE and typeflag in (b"0", b"\0") and name.endswith(b"/"):
-        return EntryKind.DIRECTORY  # as archives older than POSIX say it
-    return kind
 
 
-def _entry(
-    head: Header,
-    attributes: Attributes,
-    kind: EntryKind,
-    name: bytes,
-    link: bytes,
-    body_bytes: int,
-    offset: int,
-) -> Entry:
-    is_device = kind in (EntryKind.CHARACTER, EntryKind.BLOCK)
-    major, minor = head.device() if is_device else (0, 0)
-    seconds, ns = header.number(head.mtime, "mtime"), 0
-    if b"mtime" in attributes:
-        seconds, ns = pax.time_of(attributes[b"mtime"])
-    return Entry(
-        path=normalised(name),
-        kind=kind,
-        mode=header.number(head.mode, "mode") & 0o7777,
-        uid=_owner(b"uid", head.uid, attributes),
-        gid=_owner(b"gid", head.gid, attributes),
-        mtime_s=seconds,
-        mtime_ns=ns,
-        size=body_bytes,
-        payload_offset=offset if body_bytes else 0,
-        target=_target(kind, name, link),
-        rdev_major=major,
-        rdev_minor=minor,
-        xattrs=pax.xattrs_of(attributes) if attributes else (),
-    )
-
-
-def _target(kind: EntryKind, name: bytes, link: bytes) -> bytes:
-    if kind == EntryKind.HARDLINK:
-        return normalised(link)
-    if kind != EntryKind.SYMLINK:
-        return b""
-    if not link or len(link) > MAX_PATH_BYTES or b"\0" in link:
-        raise errors.CorruptImage(f"tar: {shown(name)}: not a symlink's target: {shown(link)}")
-    return link
-
-
-def _owner(key: bytes, field: bytes, attributes: Attributes) -> int:
-    stated = attributes.get(key)
-    value = header.number(field, "owner") if stated is None else pax.number_of(key, stated)
-    if not 0 <= value < 1 << 32:
-        raise errors.CorruptImage(f"tar: {key.decode()} {value} is not a 32-bit id")
-    return value
+@contextmanager
+def _naming(name: bytes) -> Iterator[None]:
+    """Errors say which member they mean."""
+    try:
+        yield
+    except (errors.CorruptImage, errors.UnsupportedImage) as error:
+        raise type(error)(f"tar: {shown(name)}: {error}") from error

@@ -68,6 +68,7 @@ def _passed(job: Job) -> bytes:
             diff_id=diff_id,
             chunk_digests=bytes(writer.digests),
             entries=parser.entries if parser is not None else (),
+            sparse=parser.sparse if parser is not None else (),
         )
     )
 

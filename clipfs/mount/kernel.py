@@ -19,14 +19,17 @@ from clipfs.image.digest import cache_key
 from clipfs.layer.layout import Layout
 from clipfs.mount import records, syscalls
 from clipfs.mount.front import erofs
+from clipfs.mount.payloads import sparse_layouts
 from clipfs.mount.prepare import Prepared
+from clipfs.mount.rebuilt import is_rebuilt, rebuilt
 
 log = structlog.get_logger()
 
 Wanted = Literal["auto", "erofs", "fuse"]
 
 MAX_AUTO_COPY_BYTES = 64 << 20
-"""What `auto` copies of layers whose length the kernel cannot take: a second or so of writing."""
+"""What `auto` copies of layers whose length the kernel cannot take, and of sparse files that it
+cannot read where they lie: a second or so of writing."""
 
 
 def check_kernel(layout: Layout) -> None:
@@ -59,6 +62,10 @@ def chosen_tree(
                 if wanted == "erofs":
                     raise _refused(layout, fault) from fault
                 reason = str(fault)
+            except errors.DiskFull as full:
+                if wanted == "erofs":
+                    raise
+                reason = str(full)
         log.info("front chosen", front="fuse" if tree is None else "erofs", reason=reason)
         yield tree
 
@@ -86,9 +93,8 @@ def mount_tree(tree: int, image: Prepared, layout: Layout, mountpoint: Path) -> 
 
 
 def _tree(image: Prepared, layout: Layout, context: str | None) -> AbstractContextManager[int]:
-    return erofs.image_tree(
-        image.index_path, _payloads(image, layout), scratch=layout.run, context=context
-    )
+    devices = [*_payloads(image, layout), *_sparse_files(image, layout)]
+    return erofs.image_tree(image.index_path, devices, scratch=layout.run, context=context)
 
 
 def _payloads(image: Prepared, layout: Layout) -> list[erofs.PayloadFile]:
@@ -98,6 +104,24 @@ def _payloads(image: Prepared, layout: Layout) -> list[erofs.PayloadFile]:
     ]
 
 
+def _sparse_files(image: Prepared, layout: Layout) -> list[erofs.PayloadFile]:
+    return [
+        erofs.PayloadFile(path=rebuilt(layout, layer, sparse), payload_bytes=sparse.size_bytes)
+        for layer, sparse in sparse_layouts(image.layers)
+    ]
+
+
+def _copied_bytes(image: Prepared, layout: Layout) -> int:
+    """What the kernel's mount has to write first."""
+    padded = sum(one.payload_bytes for one in _payloads(image, layout) if one.needs_copy)
+    missing = {
+        layer.cache_key: sparse.data_bytes
+        for layer, sparse in sparse_layouts(image.layers)
+        if not is_rebuilt(layout.sparse_file(layer.cache_key), sparse)
+    }
+    return padded + sum(missing.values())
+
+
 def _reason_for_fuse(wanted: Wanted, image: Prepared, layout: Layout) -> str | None:
     if wanted != "auto":
         return "asked for" if wanted == "fuse" else None
@@ -105,8 +129,11 @@ def _reason_for_fuse(wanted: Wanted, image: Prepared, layout: Layout) -> str | N
     absent = sum(not one.path.exists() for one in payloads)
     if absent:
         return f"{absent} of {len(payloads)} layers are not whole on this disk"
-    if sum(one.payload_bytes for one in payloads if one.needs_copy) > MAX_AUTO_COPY_BYTES:
-        return "a layer is no multiple of 512 bytes long, and too long to be copied"
+    if _copied_bytes(image, layout) > MAX_AUTO_COPY_BYTES:
+        return (
+            "layers of no multiple of 512 bytes, or sparse files, are too long to be copied; "
+            "--front erofs does it"
+        )
     return None
 
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 import trio
 
 from clipfs import errors
-from clipfs.image.digest import Digest, cache_key
+from clipfs.image.digest import cache_key
 from clipfs.image.model import Image, Layer
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference
@@ -82,7 +82,7 @@ async def prepared(
             async with open_tiers(settings, registry, image.reference, hooks=hooks) as tiers:
                 layers = await _indexed(image, tiers)
                 index_path = settings.layout.image_index(image_key)
-                if not _is_usable(index_path, [one.layer.digest for one in layers]):
+                if not _is_usable(index_path, layers):
                     rows = [(one.layer, one.index) for one in layers]
                     await build_image_index(rows, index_path)
                 touch(settings.layout, layers=keys, image=image_key)
@@ -118,10 +118,12 @@ async def side_by_side(function: Callable[[T], Awaitable[R]], items: Sequence[T]
     return [results[position] for position in range(len(items))]
 
 
-def _is_usable(path: Path, digests: Sequence[Digest]) -> bool:
+def _is_usable(path: Path, layers: Sequence[IndexedLayer]) -> bool:
     """Whether path holds the index of an image of these layers, as far as can be told."""
+    digests = tuple(one.layer.digest for one in layers)
+    sparse = tuple(number for number, one in enumerate(layers) if one.index.sparse)
     try:
         with ImageIndex.open(path) as index:
-            return index.layer_digests == tuple(digests)
+            return (index.layer_digests, index.sparse_layers) == (digests, sparse)
     except (FileNotFoundError, errors.CorruptImage):
         return False

@@ -9,7 +9,6 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -23,27 +22,16 @@ from clipfs.mount import counters, device, records, syscalls
 from clipfs.mount.front.fuse import serve_front
 from clipfs.mount.groups import lone_error_unwrapped
 from clipfs.mount.mountinfo import mounts_at
+from clipfs.mount.payloads import ChainPayloads
 from clipfs.mount.prepare import Prepared
-from clipfs.tiers.chain import TierChain
 from clipfs.tiers.stack import TierHooks, TierSettings, open_tiers
-from clipfs.tiers.tier import Extent, IndexedLayer, Payload
+from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.reader import ImageIndex
 
 log = structlog.get_logger()
 
 STORE_GRACE_S = 300
 """How long a server whose mount is gone goes on storing in the content cache."""
-
-
-@dataclass(frozen=True, slots=True)
-class ChainPayloads:
-    """The front's view of the bytes: layers by their place in the image."""
-
-    chain: TierChain
-    layers: Sequence[IndexedLayer]
-
-    async def read(self, layer: int, offset: int, length: int) -> Payload:
-        return await self.chain.read(self.layers[layer], Extent(offset, length))
 
 
 async def serve(
@@ -69,7 +57,7 @@ async def serve(
                 settings, registry, prepared.image.reference, hooks=hooks, to_store=to_store
             ) as tiers,
         ):
-            payloads = ChainPayloads(tiers.chain, prepared.layers)
+            payloads = ChainPayloads.of(tiers.chain, prepared.layers)
             await _serve_mount(prepared, settings.layout, mountpoint, payloads, on_ready, context)
             touch(
                 settings.layout,

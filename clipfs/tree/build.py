@@ -21,6 +21,7 @@ from clipfs.layer.index import Entry, EntryKind, LayerIndex
 from clipfs.layer.names import normalised
 from clipfs.layer.process import run_worker
 from clipfs.tree.merge import WHITEOUT, merge
+from clipfs.tree.sparse import layout_of
 from clipfs.tree.writer import Device, write_image
 
 WORKER_MEMORY_BYTES = 4 << 30
@@ -68,7 +69,11 @@ def _build(line: bytes) -> bytearray:
         for layer, index in zip(layers, indexes, strict=True)
     )
     devices = [
-        Device(digest=Digest(layer.digest), payload_bytes=index.payload_bytes)
+        Device(
+            digest=Digest(layer.digest),
+            payload_bytes=index.payload_bytes,
+            sparse=layout_of(index.sparse),
+        )
         for layer, index in zip(layers, indexes, strict=True)
     ]
     return write_image(root, devices)

@@ -1,7 +1,8 @@
 """The on-disk format: what writer and reader share. One EROFS image that holds metadata only.
 
 512-byte blocks, extended inodes, one chunk index a file that points into device N, the
-payload of layer N. Little endian throughout.
+payload of layer N; of a sparse file one for each of its chunks, which point into a device of its
+own (`clipfs.tree.sparse`). Little endian throughout.
 
 Source: Linux Documentation/filesystems/erofs.rst, fs/erofs/erofs_fs.h.
 """
@@ -31,18 +32,27 @@ TOTALS = struct.Struct("<QQ")
 without the root; bytes of regular files, each inode once."""
 
 DEVICE_SLOT = struct.Struct("<64sII56x")
-"""tag (the layer digest's hex digits), blocks, mapped_blkaddr"""
+"""tag (the layer digest's hex digits; SPARSE_TAG and the number, from 0, of the layer whose sparse
+files it holds), blocks, mapped_blkaddr"""
+
+SPARSE_TAG = b"sparse:"
+MAX_BLOCKS = (1 << 32) - 1
+"""Of a device: a block's number has 32 bits."""
 
 INODE = struct.Struct("<HHHHQIIIIQII16x")
 """i_format, xattr_icount, mode, reserved, size, i_u, ino, uid, gid, mtime, mtime_nsec, nlink"""
 
 LAYOUT_PLAIN, LAYOUT_INLINE, LAYOUT_CHUNK = 0, 2, 4
 EXTENDED = 1
+CHUNK_BITS_MASK = 0x1F
 CHUNK_INDEXES = 0x20
 """In i_u of a chunk-based inode: 8-byte indexes rather than 4-byte block addresses."""
 
 CHUNK_INDEX = struct.Struct("<HHI")
 """advise (0), device id from 1, block"""
+
+HOLE = CHUNK_INDEX.pack(0, 0, 0xFFFF_FFFF)
+"""The index of a chunk that is zeros, and nowhere."""
 
 DIRENT = struct.Struct("<QHBB")
 """nid, nameoff, file type, reserved"""

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NewType, Self
+from typing import NamedTuple, NewType, Self
 
 from clipfs import errors
 from clipfs.image.digest import Digest
@@ -39,10 +39,12 @@ _SIGN = 1 << 63
 class Inode:
     """What stat(2) tells, and of a file with content where its bytes are.
 
-    mode            with the file type
-    rdev            as `os.makedev` makes it
-    layer           number of the layer that holds the content; None if there is none
-    payload_offset  where it begins in that layer's payload
+    mode           with the file type
+    rdev           as `os.makedev` makes it
+    device         where the content is: the number of a layer or, behind those, of a layer's sparse
+                   files; None if there is no content, or if it is in `chunks`
+    device_offset  where it begins there: of a layer, in its payload
+    chunks         of content in several pieces
     """
 
     nid: Nid
@@ -53,8 +55,24 @@ class Inode:
     mtime_ns: int
     nlink: int
     rdev: int
-    layer: int | None
-    payload_offset: int
+    device: int | None
+    device_offset: int
+    chunks: "Chunks | None" = None
+
+
+class Chunks(NamedTuple):
+    """A file's chunk table in the image: log2 of a chunk's bytes, and where the table begins."""
+
+    bits: int
+    table: int
+
+
+class Piece(NamedTuple):
+    """length bytes of a file, on a device from offset on; device None: they are zeros."""
+
+    device: int | None
+    offset: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +94,8 @@ class ImageIndex:
         self.root = Nid(head.root_nid)
         self._meta_start = head.meta_block * erofs.BLOCK
         self.entry_count, self.total_bytes = erofs.TOTALS.unpack(head.volume_name)
-        self.layer_digests, self._layer_bytes = self._read_devices(head)
+        self._device_bytes: tuple[int, ...] = ()
+        self.layer_digests, self.sparse_layers = self._read_devices(head)
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -101,11 +120,15 @@ class ImageIndex:
 
     def inode(self, nid: Nid) -> Inode:
         raw, tail = self._raw(nid)
-        kind, layer, payload_offset, rdev = stat.S_IFMT(raw.mode), None, 0, 0
+        kind, rdev = stat.S_IFMT(raw.mode), 0
+        device, device_offset, chunks = None, 0, None
         if kind not in erofs.FILE_TYPES or raw.mtime_ns >= _NS:
             raise errors.CorruptImage(f"image index: inode {nid} is malformed")
         if kind == stat.S_IFREG and raw.size:
-            layer, payload_offset = self._content(raw, tail)
+            chunks = self._chunks(raw, tail)
+            if raw.size <= 1 << chunks.bits:
+                device, device_offset, _ = self._chunk(chunks, 0, raw.size)
+                chunks = None if device is not None else chunks
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):
             rdev = _device(raw.u)
         seconds = raw.mtime_s - ((raw.mtime_s & _SIGN) << 1)
@@ -118,9 +141,32 @@ class ImageIndex:
             seconds * _NS + raw.mtime_ns,
             raw.nlink,
             rdev,
-            layer,
-            payload_offset,
+            device,
+            device_offset,
+            chunks,
         )
+
+    def pieces(self, inode: Inode, offset: int, length: int) -> list[Piece]:
+        """Where length bytes of a file from offset on are; they end within it."""
+        if inode.device is not None:
+            return [Piece(inode.device, inode.device_offset + offset, length)]
+        found: list[Piece] = []
+        if inode.chunks is None:
+            return found
+        end = offset + length
+        while offset < end:
+            number = offset >> inode.chunks.bits
+            start = number << inode.chunks.bits
+            size = min(inode.size - start, 1 << inode.chunks.bits)
+            device, at, _ = self._chunk(inode.chunks, number, size)
+            step = min(start + size, end) - offset
+            piece = Piece(device, 0 if device is None else at + offset - start, step)
+            if found and _follows(found[-1], piece):
+                found[-1] = found[-1]._replace(length=found[-1].length + step)
+            else:
+                found.append(piece)
+            offset += step
+        return found
 
     def lookup(self, folder: Nid, name: bytes) -> Nid | None:
         """The inode of name in folder; None if there is no such name."""
@@ -203,12 +249,18 @@ class ImageIndex:
         return head
 
     def _read_devices(self, head: erofs.Superblock) -> tuple[tuple[Digest, ...], tuple[int, ...]]:
-        """Of each layer the digest, and the bytes of its payload, rounded up to a block."""
+        """The layers' digests, and the numbers of those that have sparse files, in their order."""
         size = erofs.DEVICE_SLOT.size
         raw = self._bytes(head.device_slot * size, head.devices * size)
         table = tuple(erofs.DEVICE_SLOT.iter_unpack(raw))
-        digests = tuple(Digest("sha256:" + tag.decode("ascii", "replace")) for tag, _, _ in table)
-        return digests, tuple(blocks * erofs.BLOCK for _, blocks, _ in table)
+        tags = [tag.rstrip(b"\0") for tag, _, _ in table]
+        self._device_bytes = tuple(blocks * erofs.BLOCK for _, blocks, _ in table)
+        layers = [tag for tag in tags if not tag.startswith(erofs.SPARSE_TAG)]
+        sparse = [tag.removeprefix(erofs.SPARSE_TAG) for tag in tags[len(layers) :]]
+        if not all(one.isdigit() and int(one) < len(layers) for one in sparse):
+            raise errors.CorruptImage("image index: the device table is malformed")
+        digests = tuple(Digest("sha256:" + tag.decode("ascii", "replace")) for tag in layers)
+        return digests, tuple(map(int, sparse))
 
     def _raw(self, nid: Nid) -> tuple[erofs.RawInode, int]:
         """The inode's fields, and the offset of what follows it and its xattrs."""
@@ -221,18 +273,31 @@ class ImageIndex:
             raise errors.CorruptImage(f"image index: inode {nid} is malformed")
         return raw, at + erofs.INODE.size + erofs.xattr_area_bytes(raw.xattr_count)
 
-    def _content(self, raw: erofs.RawInode, tail: int) -> tuple[int, int]:
-        """Layer and payload offset of a file's bytes."""
+    def _chunks(self, raw: erofs.RawInode, tail: int) -> Chunks:
+        """A file's chunk table, which lies within the image."""
         if raw.format >> 1 != erofs.LAYOUT_CHUNK:
             raise errors.CorruptImage("image index: a file without a chunk index")
-        at = erofs.round_up(tail, erofs.CHUNK_INDEX.size)
-        _, device, block = erofs.CHUNK_INDEX.unpack(self._bytes(at, erofs.CHUNK_INDEX.size))
+        chunks = Chunks(
+            erofs.BLOCK_BITS + (raw.u & erofs.CHUNK_BITS_MASK),
+            erofs.round_up(tail, erofs.CHUNK_INDEX.size),
+        )
+        if chunks.table + (-(-raw.size >> chunks.bits)) * erofs.CHUNK_INDEX.size > self._size:
+            raise errors.CorruptImage("image index: a chunk table is out of bounds")
+        return chunks
+
+    def _chunk(self, chunks: Chunks, number: int, size: int) -> Piece:
+        """Where the first size bytes of a chunk are."""
+        at = chunks.table + number * erofs.CHUNK_INDEX.size
+        raw = self._data[at : at + erofs.CHUNK_INDEX.size]
+        if raw == erofs.HOLE:
+            return Piece(None, 0, size)
+        _, device, block = erofs.CHUNK_INDEX.unpack(raw)
         offset = block * erofs.BLOCK
-        if not 0 < device <= len(self._layer_bytes):
+        if not 0 < device <= len(self._device_bytes):
             raise errors.CorruptImage(f"image index: there is no device {device}")
-        if offset + raw.size > self._layer_bytes[device - 1]:
+        if offset + size > self._device_bytes[device - 1]:
             raise errors.CorruptImage("image index: a file reaches beyond its layer")
-        return device - 1, offset
+        return Piece(device - 1, offset, size)
 
     def _folder(self, nid: Nid) -> tuple[erofs.RawInode, int]:
         raw, _ = self._raw(nid)
@@ -251,6 +316,12 @@ class ImageIndex:
         if at + size > self._size:
             raise errors.CorruptImage("image index: an offset is out of bounds")
         return self._data[at : at + size]
+
+
+def _follows(piece: Piece, other: Piece) -> bool:
+    return other.device == piece.device and (
+        other.device is None or other.offset == piece.offset + piece.length
+    )
 
 
 def _device(encoded: int) -> int:

@@ -7,7 +7,7 @@ Not here: the format's numbers (`clipfs.tree.erofs`); where the file goes (`clip
 """
 
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipfs import errors
@@ -16,10 +16,12 @@ from clipfs.layer.index import Entry, EntryKind
 from clipfs.tree import erofs, folder
 from clipfs.tree.folder import Record
 from clipfs.tree.node import Node, walk
+from clipfs.tree.sparse import Placed, SparseLayout, chunk_bits, chunk_blocks
 
 MAX_DEVICES = 0xFFFF
 _TYPES = {
     EntryKind.FILE: stat.S_IFREG,
+    EntryKind.SPARSE: stat.S_IFREG,
     EntryKind.DIRECTORY: stat.S_IFDIR,
     EntryKind.SYMLINK: stat.S_IFLNK,
     EntryKind.CHARACTER: stat.S_IFCHR,
@@ -31,27 +33,34 @@ _U64 = (1 << 64) - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """One layer as the kernel sees it: its digest names it, its payload is the data."""
+    """One layer as the kernel sees it: its digest names it, its payload is the data.
+
+    sparse  of a layer that has sparse files: the device that holds them
+    """
 
     digest: Digest
     payload_bytes: int
+    sparse: SparseLayout | None = None
 
 
 def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
     """The image of the tree under root; devices[n] is the payload of layer n.
 
+    The kernel's devices are those payloads, then the sparse files of the layers that have some.
+
     Raises  UnsupportedImage if there are more layers than the format can number
     """
-    if len(devices) > MAX_DEVICES:
+    table = _table(devices)
+    if len(table) > MAX_DEVICES:
         raise errors.UnsupportedImage(f"an image of {len(devices)} layers, over {MAX_DEVICES}")
     nodes = list(walk(root))
-    meta_start = _meta_start(len(devices))
-    data_start = erofs.round_up(_place(nodes, meta_start), erofs.BLOCK)
-    writer = _Writer(meta_start, data_start)
+    meta_start = _meta_start(len(table))
+    writer = _Writer(meta_start, devices)
+    writer.place(nodes)
     for number, node in enumerate(nodes, start=1):
         writer.write(node, number)
     image = writer.image
-    head = _head(nodes, devices, len(image) // erofs.BLOCK)
+    head = _head(nodes, table, len(image) // erofs.BLOCK)
     image[: len(head)] = head
     return image
 
@@ -61,28 +70,17 @@ def _meta_start(devices: int) -> int:
     return erofs.round_up(table + devices * erofs.DEVICE_SLOT.size, erofs.BLOCK)
 
 
-def _place(nodes: Iterable[Node], meta_start: int) -> int:
-    """Give every node its nid, the root's first; the offset where the inodes end."""
-    at = meta_start + erofs.ROOT_NID * erofs.SLOT
-    for node in nodes:
-        at = erofs.round_up(at, erofs.SLOT)
-        before = erofs.INODE.size + _xattr_bytes(node.entry)
-        if _is_inline(node.entry):
-            tail, size = (at + before) % erofs.BLOCK, len(node.entry.target)
-            if tail + size > erofs.BLOCK:  # a target must not cross a block
-                at += erofs.round_up(erofs.BLOCK - tail, erofs.SLOT)
-            end = at + before + size
-        elif _is_chunked(node.entry):
-            end = erofs.round_up(at + before, 8) + erofs.CHUNK_INDEX.size
-        else:
-            end = at + before
-        node.nid = (at - meta_start) // erofs.SLOT
-        at = end
-    return at
+def _table(devices: Sequence[Device]) -> list[tuple[bytes, int]]:
+    """Tag and bytes of every device, in the kernel's order."""
+    table = [(one.digest.partition(":")[2].encode(), one.payload_bytes) for one in devices]
+    for number, one in enumerate(devices):
+        if one.sparse is not None:
+            table.append((erofs.SPARSE_TAG + b"%d" % number, one.sparse.size_bytes))
+    return table
 
 
 def _is_chunked(entry: Entry) -> bool:
-    return entry.kind == EntryKind.FILE and entry.size > 0
+    return entry.kind in (EntryKind.FILE, EntryKind.SPARSE) and entry.size > 0
 
 
 def _is_inline(entry: Entry) -> bool:
@@ -107,11 +105,34 @@ def _prefix(name: bytes) -> bytes:
 
 
 class _Writer:
-    """Fills the image: inodes at the places that `_place` gave them, blocks appended."""
+    """Places the inodes, then fills the image: inodes at their places, blocks appended."""
 
-    def __init__(self, meta_start: int, data_start: int) -> None:
+    def __init__(self, meta_start: int, devices: Sequence[Device]) -> None:
         self._meta_start = meta_start
-        self.image = bytearray(data_start)
+        self._devices = devices
+        numbers = [number for number, one in enumerate(devices) if one.sparse is not None]
+        self._sparse_ids = {n: len(devices) + 1 + at for at, n in enumerate(numbers)}
+        self.image = bytearray()
+
+    def place(self, nodes: Sequence[Node]) -> None:
+        """Give every node its nid, the root's first, and make room for all inodes."""
+        at = self._meta_start + erofs.ROOT_NID * erofs.SLOT
+        for node in nodes:
+            at = erofs.round_up(at, erofs.SLOT)
+            before = erofs.INODE.size + _xattr_bytes(node.entry)
+            if _is_inline(node.entry):
+                tail, size = (at + before) % erofs.BLOCK, len(node.entry.target)
+                if tail + size > erofs.BLOCK:  # a target must not cross a block
+                    at += erofs.round_up(erofs.BLOCK - tail, erofs.SLOT)
+                end = at + before + size
+            elif _is_chunked(node.entry):
+                chunks = -(-node.entry.size >> self._chunk_bits(node))
+                end = erofs.round_up(at + before, 8) + chunks * erofs.CHUNK_INDEX.size
+            else:
+                end = at + before
+            node.nid = (at - self._meta_start) // erofs.SLOT
+            at = end
+        self.image = bytearray(erofs.round_up(at, erofs.BLOCK))
 
     def write(self, node: Node, number: int) -> None:
         """Write node's inode, the number-th, and its blocks."""
@@ -124,11 +145,10 @@ class _Writer:
             union, size = self._append_folder(node)
         elif _is_chunked(entry):
             layout = erofs.LAYOUT_CHUNK
-            union = (erofs.chunk_bits(size) - erofs.BLOCK_BITS) | erofs.CHUNK_INDEXES
-            block = entry.payload_offset // erofs.BLOCK
-            erofs.CHUNK_INDEX.pack_into(
-                self.image, erofs.round_up(tail, 8), 0, node.layer + 1, block
-            )
+            union = (self._chunk_bits(node) - erofs.BLOCK_BITS) | erofs.CHUNK_INDEXES
+            table = self._chunk_table(node)
+            start = erofs.round_up(tail, 8)
+            self.image[start : start + len(table)] = table
         elif entry.kind == EntryKind.SYMLINK:
             size = len(entry.target)
             if _is_inline(entry):
@@ -153,6 +173,28 @@ class _Writer:
             entry.mtime_s & _U64,
             entry.mtime_ns,
             node.links,
+        )
+
+    def _placed(self, node: Node) -> Placed | None:
+        """Where the chunks of a sparse file stand; None if it is a hole from end to end."""
+        sparse, start = self._devices[node.layer].sparse, node.entry.payload_offset
+        return sparse.placed[start] if sparse is not None and start else None
+
+    def _chunk_bits(self, node: Node) -> int:
+        if node.entry.kind == EntryKind.FILE:
+            return erofs.chunk_bits(node.entry.size)
+        placed = self._placed(node)
+        return placed.chunk_bits if placed else chunk_bits(node.entry.size, 0)
+
+    def _chunk_table(self, node: Node) -> bytes:
+        entry = node.entry
+        if entry.kind == EntryKind.FILE:
+            block = entry.payload_offset // erofs.BLOCK
+            return erofs.CHUNK_INDEX.pack(0, node.layer + 1, block)
+        placed, device = self._placed(node), self._sparse_ids.get(node.layer, 0)
+        return b"".join(
+            erofs.HOLE if block is None else erofs.CHUNK_INDEX.pack(0, device, block)
+            for block in chunk_blocks(entry.size, placed)
         )
 
     def _append(self, data: bytes | bytearray) -> int:
@@ -199,9 +241,9 @@ def _xattrs(entry: Entry) -> bytes:
     return bytes(area)
 
 
-def _head(nodes: Sequence[Node], devices: Sequence[Device], blocks: int) -> bytearray:
+def _head(nodes: Sequence[Node], devices: Sequence[tuple[bytes, int]], blocks: int) -> bytearray:
     names = sum(len(node.children) for node in nodes if node.children is not None)
-    total = sum(node.entry.size for node in nodes)
+    total = min(sum(node.entry.size for node in nodes), _U64)  # sparse files may say more
     head = bytearray(_meta_start(len(devices)))
     superblock = erofs.Superblock(
         inodes=len(nodes),
@@ -214,9 +256,8 @@ def _head(nodes: Sequence[Node], devices: Sequence[Device], blocks: int) -> byte
     )
     erofs.SUPERBLOCK.pack_into(head, erofs.SUPERBLOCK_OFFSET, *superblock)
     at = erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size
-    for device in devices:
-        tag = device.digest.partition(":")[2].encode()
-        device_blocks = -(-device.payload_bytes // erofs.BLOCK)
+    for tag, size in devices:
+        device_blocks = -(-size // erofs.BLOCK)
         erofs.DEVICE_SLOT.pack_into(head, at, tag, device_blocks, 0)
         at += erofs.DEVICE_SLOT.size
     return head

@@ -1,6 +1,9 @@
 """Payloads against their indexes: the wrong one goes, the right and the unknown ones stay."""
 
+import dataclasses
 import os
+import struct
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,6 +12,9 @@ from clipfs.cache.verify import Verdict, verify
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import seal_index
+from clipfs.layer.sparse import SparseMap
+from clipfs.mount.rebuilt import rebuilt
+from clipfs.tree.sparse import layout_of
 from tests.support.samples import Sample
 from tests.support.tier_stack import KEYS
 
@@ -64,6 +70,60 @@ def test_without_a_key_that_signed_its_index_a_payload_is_unknown_and_stays(
 def test_a_payload_without_an_index_is_unknown(cached: Layout, sample: Sample) -> None:
     cached.layer_index(sample.key).unlink()
     assert only(cached).is_ == "unknown"
+
+
+SPARSE_MAP = SparseMap(1 << 30, 512, struct.pack("<QQQQ", 5000, 100, 1 << 29, 60_000))
+
+
+@pytest.fixture
+def rebuilt_file(cached: Layout, sample: Sample) -> Path:
+    """Sparse files of the sample, as if its payload held such a member."""
+    index = msgspec.structs.replace(sample.indexed.index, sparse=(SPARSE_MAP,))
+    cached.layer_index(sample.key).write_bytes(seal_index(index, sample.layer, KEYS))
+    sparse = layout_of(index.sparse)
+    assert sparse is not None
+    path = rebuilt(cached, dataclasses.replace(sample.indexed, index=index), sparse)
+    path.chmod(0o600)
+    return path
+
+
+def test_sparse_files_as_the_payload_makes_them_are_right(
+    cached: Layout, rebuilt_file: Path
+) -> None:
+    assert only(cached).is_ == "right"
+    assert rebuilt_file.exists()
+
+
+@pytest.mark.parametrize("offset", [0, 512 + 5000, -1, -30_000])
+def test_one_wrong_bit_in_sparse_files_is_found_and_they_alone_go(
+    offset: int, cached: Layout, sample: Sample, rebuilt_file: Path
+) -> None:
+    with rebuilt_file.open("r+b") as file:
+        place = range(rebuilt_file.stat().st_size)[offset]
+        (right,) = os.pread(file.fileno(), 1, place)
+        os.pwrite(file.fileno(), bytes([right ^ 1]), place)
+    verdict = only(cached)
+    assert (verdict.is_, "sparse files rebuilt of it differ" in verdict.why) == ("wrong", True)
+    assert not rebuilt_file.exists()
+    assert cached.payload(sample.key).exists()
+    assert only(cached).is_ == "right"
+
+
+def test_sparse_files_go_with_a_wrong_payload_and_with_an_index_that_knows_none(
+    cached: Layout, sample: Sample, rebuilt_file: Path
+) -> None:
+    rebuilt_file.rename(kept := rebuilt_file.with_name("kept"))
+    os.link(kept, rebuilt_file)
+    payload = cached.payload(sample.key).read_bytes()
+    cached.payload(sample.key).write_bytes(payload[:-1])
+    assert only(cached).is_ == "wrong"
+    assert not rebuilt_file.exists()
+    cached.payload(sample.key).write_bytes(payload)
+    os.link(kept, rebuilt_file)
+    sealed = seal_index(sample.indexed.index, sample.layer, KEYS)
+    cached.layer_index(sample.key).write_bytes(sealed)
+    assert "of another layer" in only(cached).why
+    assert not rebuilt_file.exists()
 
 
 def test_a_layer_that_is_not_complete_is_not_judged(cached: Layout, sample: Sample) -> None:

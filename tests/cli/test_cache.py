@@ -56,7 +56,9 @@ def test_a_wrong_payload_is_said_and_removed(as_json: bool, node: Node, small: S
     words = ["cache", "verify", "--root", str(node.root), *(["--json"] if as_json else [])]
     done = node.run(*words, check=False)
     assert done.returncode == 1
-    assert done.stderr == "clipfs: 1 of 1 payloads are wrong, and were removed\n"
+    assert done.stderr == (
+        "clipfs: 1 of 1 payloads, or what was rebuilt of them, are wrong, and were removed\n"
+    )
     if as_json:
         found = json.loads(done.stdout)
         assert found["error"]["code"] == "corrupt_image"

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import struct
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ import pytest
 
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import CHUNK_BYTES, VERSION, Entry, EntryKind, LayerIndex, make_index
+from clipfs.layer.sparse import SparseMap
 from tests.layer.tars import END, entries_of, member, records
 
 PAYLOAD = (
@@ -48,6 +50,18 @@ def test_the_bytes_of_this_version_never_change() -> None:
     assert VERSION == 1
     found = hashlib.sha256(layer_index.encode(an_index())).hexdigest()
     assert found == "93ec54aac5f35e0c61d96ee7dfc1ab77abe9822739b3f37a76da443bd70ee9ac"
+
+
+def test_maps_of_sparse_members_are_read_back_and_cost_an_index_without_them_no_byte() -> None:
+    made = an_index()
+    maps = (SparseMap(1 << 40, 512, struct.pack("<QQ", 1 << 39, 1)),)
+    found = layer_index.decode(layer_index.encode(msgspec.structs.replace(made, sparse=maps)))
+    assert found is not None
+    assert found.sparse == maps
+    assert [tuple(run) for run in found.sparse[0].extents()] == [(1 << 39, 1, 512)]
+    fields = msgspec.msgpack.decode(layer_index.encode(made))
+    assert len(fields) == 5
+    assert layer_index.decode(layer_index.encode(made)) == made
 
 
 def test_the_bytes_are_the_same_in_every_process() -> None:
@@ -118,5 +132,6 @@ def test_kinds_have_fixed_numbers() -> None:
         ("CHARACTER", 5),
         ("BLOCK", 6),
         ("FIFO", 7),
+        ("SPARSE", 8),
     ]
     assert Entry(path=b"", kind=EntryKind.FILE, mode=0).xattrs == ()

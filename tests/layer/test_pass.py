@@ -151,7 +151,11 @@ BOMB = zstd_frame(bytes(70 << 20))
             layer_of(BOMB, bytes(70 << 20)), BOMB, errors.CorruptImage, "over 67108864", id="bomb"
         ),
         pytest.param(
-            layer_of(SPARSE, SPARSE), SPARSE, errors.UnsupportedImage, "sparse", id="sparse-member"
+            layer_of(SPARSE, SPARSE),
+            SPARSE,
+            errors.UnsupportedImage,
+            "sparse",
+            id="sparse-not-gnu",
         ),
     ],
 )

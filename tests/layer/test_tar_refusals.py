@@ -99,8 +99,6 @@ def test_a_malformed_member_is_corrupt(payload: bytes, words: str) -> None:
 @pytest.mark.parametrize(
     "payload",
     [
-        pytest.param(member(b"s", typeflag=b"S"), id="gnu-sparse"),
-        pytest.param(records({b"GNU.sparse.major": b"1"}) + member(b"s"), id="pax-sparse"),
         pytest.param(member(b"s", typeflag=b"V"), id="gnu-volume-label"),
         pytest.param(member(b"s", typeflag=b"M"), id="gnu-continued-file"),
         pytest.param(member(b"s", typeflag=b"D"), id="gnu-incremental-folder"),

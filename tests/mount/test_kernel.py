@@ -1,7 +1,9 @@
 """Which front is chosen and why; what is written down of a mount that the kernel serves alone."""
 
+import errno
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -21,6 +23,7 @@ from clipfs.mount.unmount import unmount
 from clipfs.tiers.tier import IndexedLayer
 from tests.support.entries import file
 from tests.support.machine import needs_fuse
+from tests.support.sparse_layers import SparseLayer, sparse_image
 from tests.support.tier_stack import made_layout
 from tests.tree.torture import image_over
 
@@ -97,6 +100,52 @@ def test_auto_does_not_copy_a_long_layer_to_make_whole_blocks_of_it(
     assert is_kernels("erofs", odd, layout)
     assert is_kernels("auto", made_image(layout, size=(1 << 20) - 1), layout)
     assert is_kernels("auto", made_image(layout, size=1 << 21), layout)
+
+
+def made_sparse_image(layout: Layout, made: SparseLayer) -> Prepared:
+    """An image of one layer with sparse files, whole on the disk of layout."""
+    image = made_image(layout)
+    image.index_path.write_bytes(sparse_image([made]))
+    (one,) = image.layers
+    index = make_index(
+        payload_bytes=len(made.payload), diff_id=one.layer.digest, chunk_digests=b"",
+        entries=made.entries, sparse=made.maps,
+    )  # fmt: skip
+    layout.payload(one.cache_key).write_bytes(made.payload)
+    return replace(image, layers=(IndexedLayer(layer=one.layer, index=index),))
+
+
+def test_auto_rebuilds_no_long_sparse_files_and_takes_those_that_are_there(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kernel, "MAX_AUTO_COPY_BYTES", 1 << 20)
+    layer = SparseLayer()
+    entry = layer.add(b"x", 1 << 30, [(1 << 29, (1 << 20) + 1)])
+    image = made_sparse_image(layout, layer)
+    path = layout.sparse_file(image.layers[0].cache_key)
+    assert not is_kernels("auto", image, layout)
+    assert not path.exists()
+    assert is_kernels("erofs", image, layout)
+    assert path.exists()
+    assert is_kernels("auto", image, layout)
+    assert path.stat().st_size < entry.size
+
+
+def test_a_disk_without_room_for_sparse_files_is_served_by_fuse_and_told_to_erofs(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = SparseLayer()
+    layer.add(b"x", 1 << 30, [(1 << 29, 5)])
+    image = made_sparse_image(layout, layer)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "copy_file_range", full)
+    assert not is_kernels("auto", image, layout)
+    with pytest.raises(errors.DiskFull, match="free space"):
+        is_kernels("erofs", image, layout)
+    assert [path for path in layout.index.iterdir() if "sparse" in path.name] == []
 
 
 def test_a_record_lives_as_long_as_its_mount_is_mounted_and_needs_no_process(

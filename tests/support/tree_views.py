@@ -14,6 +14,7 @@ from clipfs.tree.reader import ImageIndex, Nid
 
 TYPES = {
     EntryKind.FILE: stat.S_IFREG,
+    EntryKind.SPARSE: stat.S_IFREG,
     EntryKind.DIRECTORY: stat.S_IFDIR,
     EntryKind.SYMLINK: stat.S_IFLNK,
     EntryKind.CHARACTER: stat.S_IFCHR,
@@ -96,7 +97,7 @@ def view_of_index(index: ImageIndex) -> View:
             rdev=inode.rdev,
             target=index.target(nid) if stat.S_ISLNK(inode.mode) else b"",
             xattrs=index.xattrs(nid),
-            where=None if inode.layer is None else (inode.layer, inode.payload_offset),
+            where=None if inode.device is None else (inode.device, inode.device_offset),
             group=groups.setdefault(nid, path),
         )
         if is_folder:

@@ -92,18 +92,24 @@ def torture() -> Torture:
 
 
 @contextmanager
-def erofs_mounted(image: bytes, payloads: Sequence[bytes], home: Path) -> Iterator[Path]:
+def erofs_mounted(image: bytes, payloads: Sequence[bytes | Path], home: Path) -> Iterator[Path]:
     """image as the kernel's own EROFS shows it: the judge that shares no code with us.
 
     It reads whole blocks, and gives EIO for one that its device does not have to the end.
+
+    payloads  their bytes, or files that hold them
     """
     home.mkdir()
     index, place = home / "index", home / "mount"
     index.write_bytes(image)
     place.mkdir()
-    files = [home / f"payload-{number}" for number in range(len(payloads))]
+    files = [
+        home / f"payload-{number}" if isinstance(payload, bytes) else payload
+        for number, payload in enumerate(payloads)
+    ]
     for path, payload in zip(files, payloads, strict=True):
-        path.write_bytes(payload + bytes(-len(payload) % 512))
+        if isinstance(payload, bytes):
+            path.write_bytes(payload + bytes(-len(payload) % 512))
     options = ",".join(f"device={path}" for path in files)
     syscalls.mount(str(index), place, "erofs", syscalls.MS_RDONLY, options)
     try:

@@ -12,7 +12,7 @@ import functools
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
@@ -23,7 +23,7 @@ from clipfs import errors
 from clipfs.layer.limits import MAX_DEPTH
 from clipfs.mount import device
 from clipfs.mount.front.errno import errno_of
-from clipfs.tree.reader import ImageIndex, Inode, Nid
+from clipfs.tree.reader import ImageIndex, Inode, Nid, Piece
 
 log = structlog.get_logger()
 
@@ -38,10 +38,10 @@ R = TypeVar("R")
 
 
 class Payloads(Protocol):
-    """The bytes of an image's layers."""
+    """The bytes of an image: its devices, as the image index numbers them from 0."""
 
-    async def read(self, layer: int, offset: int, length: int) -> bytes | bytearray:
-        """Exactly length payload bytes of the image's layer-th layer, verified."""
+    async def read(self, device: int, offset: int, length: int) -> bytes | bytearray:
+        """Exactly length bytes of one file, which are on device from offset on, verified."""
 
 
 def _guarded(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
@@ -114,9 +114,9 @@ class FuseFront(pyfuse3.Operations):
         if log.is_enabled_for(logging.DEBUG):
             log.debug("Read called", path=self._path(inode.nid), offset=off, length=size)
         length = min(size, inode.size - off)
-        if length <= 0 or inode.layer is None:
+        if length <= 0:
             return b""
-        return await self._payloads.read(inode.layer, inode.payload_offset + off, length)
+        return await self._content(self._index.pieces(inode, off, length))
 
     @_guarded
     async def opendir(
@@ -168,6 +168,16 @@ class FuseFront(pyfuse3.Operations):
 
     async def forget(self, inode_list: object) -> None:
         pass
+
+    async def _content(self, pieces: Sequence[Piece]) -> bytes | bytearray:
+        """Their bytes together, holes as zeros."""
+        parts = [await self._piece(piece) for piece in pieces]
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def _piece(self, piece: Piece) -> bytes | bytearray:
+        if piece.device is None:
+            return bytes(piece.length)
+        return await self._payloads.read(piece.device, piece.offset, piece.length)
 
     def _attributes(self, number: int) -> pyfuse3.EntryAttributes:
         return _entry(self._index.inode(Nid(number)))

@@ -1,0 +1,47 @@
+"""What a front reads through: the devices of an image index, by the tiers of its layers.
+
+A device is a layer's payload or, behind those, a layer's sparse files (`clipfs.tree.sparse`). No
+file of those is needed to read them: what would stand there is looked up in the payload, so that
+a read moves the chunks of the payload that hold its bytes, and holes move none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clipfs.tiers.chain import TierChain
+from clipfs.tiers.tier import Extent, IndexedLayer, Payload
+from clipfs.tree.sparse import SparseLayout, layout_of
+
+
+@dataclass(frozen=True, slots=True)
+class ChainPayloads:
+    """The devices of one image: its layers, then `sparse`, in their order."""
+
+    chain: TierChain
+    layers: Sequence[IndexedLayer]
+    sparse: Sequence[tuple[IndexedLayer, SparseLayout]]
+
+    @classmethod
+    def of(cls, chain: TierChain, layers: Sequence[IndexedLayer]) -> "ChainPayloads":
+        return cls(chain, layers, sparse_layouts(layers))
+
+    async def read(self, device: int, offset: int, length: int) -> Payload:
+        """Exactly length bytes, verified, within one file; ClipError if no tier has them."""
+        if device < len(self.layers):
+            return await self.chain.read(self.layers[device], Extent(offset, length))
+        layer, layout = self.sparse[device - len(self.layers)]
+        data = bytearray(length)
+        if runs := layout.within(offset, length):
+            start = runs[0].payload_offset  # those of one file lie one directly after another
+            packed = sum(run.length for run in runs)
+            found = memoryview(await self.chain.read(layer, Extent(start, packed)))
+            for run in runs:
+                at, source = run.offset - offset, run.payload_offset - start
+                data[at : at + run.length] = found[source : source + run.length]
+        return data
+
+
+def sparse_layouts(layers: Sequence[IndexedLayer]) -> list[tuple[IndexedLayer, SparseLayout]]:
+    """The layers that have sparse files, as the image index numbers their devices."""
+    found = [(layer, layout_of(layer.index.sparse)) for layer in layers]
+    return [(layer, layout) for layer, layout in found if layout is not None]
