@@ -252,4 +252,5 @@ def _naming(name: bytes) -> Iterator[None]:
     try:
         yield
     except (errors.CorruptImage, errors.UnsupportedImage) as error:
-        raise type(error)(f"tar: {shown(name)}: {error}") from error
+        said = str(error).removeprefix("tar: ")
+        raise type(error)(f"tar: {shown(name)}: {said}") from error

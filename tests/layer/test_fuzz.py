@@ -4,6 +4,7 @@ Most inputs are made of valid parts with odd fields under a right checksum, so t
 behind the first check: `--hypothesis-show-statistics` says which check stopped how many.
 """
 
+import contextlib
 import re
 
 from hypothesis import event, given, settings
@@ -12,10 +13,14 @@ from hypothesis import strategies as st
 from clipfs import errors
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import EntryKind
-from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_XATTR_BYTES
+from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_SPARSE_BYTES, MAX_XATTR_BYTES
 from clipfs.layer.seal import MAGIC, KeyRing
+from clipfs.layer.sparse import Extent
+from clipfs.layer.tar import TarParser
+from clipfs.tree.sparse import layout_of
 from tests.layer.blobs import gzip_member, payload_of, skippable_frame, zstd_frame
-from tests.layer.tars import BLOCK, END, base256, entries_of, long_name, member, record
+from tests.layer.sparse_tars import MAKERS, Maker, Runs, parsed
+from tests.layer.tars import BLOCK, END, base256, long_name, member, record
 
 WIDE = st.integers(-(1 << 70), 1 << 70)
 TIMES = st.integers(0, 1 << 33) | st.builds(base256, WIDE, st.just(12)) | st.binary(max_size=12)
@@ -32,18 +37,49 @@ KEYS = st.sampled_from(
         b"SCHILY.xattr.user.a",
         b"LIBARCHIVE.xattr.user.b",
         b"comment",
+        b"GNU.sparse.name",
+        b"GNU.sparse.size",
+        b"GNU.sparse.realsize",
+        b"GNU.sparse.numblocks",
+        b"GNU.sparse.map",
+        b"GNU.sparse.major",
+        b"GNU.sparse.minor",
     ]
 )
 VALUES = st.one_of(
-    st.sampled_from([b"", b"7", b"12.5", b"-0.1", b"QUJD", b"9" * 5000]),
+    st.sampled_from([b"", b"0", b"1", b"7", b"12.5", b"-0.1", b"QUJD", b"0,3,5,2", b"9" * 5000]),
     st.from_regex(rb"-?[0-9]{0,30}\.?[0-9]{0,12}", fullmatch=True),
     st.binary(max_size=40),
+)
+RUNS = st.lists(st.tuples(st.integers(0, 700), st.integers(0, 300)), max_size=30)
+SORTED_RUNS = st.lists(st.integers(0, 3000), max_size=60).map(
+    lambda ends: [(a, b - a) for a, b in zip(*[iter(sorted(ends))] * 2, strict=False)]
+)
+
+
+def sparse_member(make: Maker, size: int, runs: Runs, more: int) -> bytes:
+    """One whose data is by `more` bytes not as long as its map says."""
+    data_bytes = max(sum(length for _, length in runs) + more, 0)
+    return make(b"s", size, runs, b"d" * data_bytes)
+
+
+MAKER = st.sampled_from(list(MAKERS.values()))
+SPARSE = st.builds(sparse_member, MAKER, st.just(3000), SORTED_RUNS, st.just(0))
+WRONG_SPARSE = st.builds(
+    sparse_member,
+    MAKER,
+    st.integers(0, 3000) | st.integers(0, 1 << 62),
+    RUNS | SORTED_RUNS,
+    st.sampled_from([0, 1, -1, 512]),
 )
 RECORDS = st.lists(st.builds(record, KEYS, VALUES), max_size=4).map(b"".join)
 PLAIN = st.builds(member, st.sampled_from([b"a", b"d/b", b"c\xff"]), st.binary(max_size=700))
 MEMBERS = st.one_of(
     PLAIN,
     PLAIN,
+    SPARSE,
+    SPARSE,
+    WRONG_SPARSE,
     st.builds(
         member,
         NAMES,
@@ -84,6 +120,10 @@ def changed(data: bytes, changes: list[tuple[int, int]]) -> bytes:
     return bytes(spoiled)
 
 
+def maps_of(parser: TarParser) -> list[tuple[int, int, list[Extent]]]:
+    return [(one.size, one.payload_offset, list(one.extents())) for one in parser.sparse]
+
+
 @settings(deadline=None, max_examples=500)
 @given(ARCHIVES, CHANGES, st.integers(1, 2000))
 def test_a_parser_gives_entries_that_hold_or_a_named_error(
@@ -91,11 +131,13 @@ def test_a_parser_gives_entries_that_hold_or_a_named_error(
 ) -> None:
     payload = changed(archive, changes)
     try:
-        entries = entries_of(payload, piece_bytes)
+        parser = parsed(payload, piece_bytes)
     except (errors.CorruptImage, errors.UnsupportedImage) as error:
         event(f"refused: {re.split('[0-9]', str(error))[0][:30]}")
         return
+    entries = parser.entries
     event(f"read, {min(len(entries), 3)} entries")
+    event(f"read, {min(len(parser.sparse), 2)} sparse maps")
     for entry in entries:
         assert all(
             0 < len(part) <= MAX_COMPONENT_BYTES for part in entry.path.split(b"/") if entry.path
@@ -103,13 +145,31 @@ def test_a_parser_gives_entries_that_hold_or_a_named_error(
         assert 0 <= entry.mtime_ns < 1_000_000_000
         assert -(1 << 63) <= entry.mtime_s < 1 << 63
         assert entry.payload_offset % BLOCK == 0
-        assert entry.payload_offset + entry.size <= len(payload)
-        assert entry.size == 0 or entry.kind == EntryKind.FILE
+        if entry.kind == EntryKind.SPARSE:
+            assert 0 < entry.size <= MAX_SPARSE_BYTES
+        else:
+            assert entry.payload_offset + entry.size <= len(payload)
+            assert entry.size == 0 or entry.kind == EntryKind.FILE
         assert sum(len(name) + len(value) for name, value in entry.xattrs) <= MAX_XATTR_BYTES
-    index = layer_index.make_index(payload_bytes=0, diff_id="", chunk_digests=b"", entries=entries)
+    with_data = [e for e in entries if e.kind == EntryKind.SPARSE and e.payload_offset]
+    assert [(e.size, e.payload_offset) for e in with_data] == [m[:2] for m in maps_of(parser)]
+    for size, start, extents in maps_of(parser):
+        assert extents
+        assert extents[0].payload_offset == start
+        assert extents[-1].payload_offset + extents[-1].length <= len(payload)
+        end = -1
+        for extent in extents:
+            assert end < extent.offset < extent.end <= size
+            end = extent.end
+    index = layer_index.make_index(
+        payload_bytes=0, diff_id="", chunk_digests=b"", entries=entries, sparse=parser.sparse
+    )
     decoded = layer_index.decode(layer_index.encode(index))
     assert decoded is not None
     assert decoded.entries() == entries
+    assert list(decoded.sparse) == parser.sparse
+    with contextlib.suppress(errors.CorruptImage):  # longer than the kernel can address
+        layout_of(decoded.sparse)
 
 
 @settings(deadline=None, max_examples=500)

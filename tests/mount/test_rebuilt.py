@@ -1,12 +1,17 @@
 """A layer's sparse files, rebuilt for the kernel: whole or not there, and never another's."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from clipfs import errors
+from clipfs.cache.litter import sweep
 from clipfs.image.digest import Digest
 from clipfs.image.model import Layer
 from clipfs.layer.index import make_index
@@ -121,6 +126,31 @@ def test_a_death_while_it_is_written_leaves_no_file_of_its_name(
     with pytest.raises(KeyboardInterrupt):
         rebuilt(layout, indexed, sparse)
     assert os.listdir(layout.index) == []
+
+
+def test_what_a_killed_process_leaves_is_not_taken_and_is_swept(
+    layout: Layout, indexed: IndexedLayer, sparse: SparseLayout, made: SparseLayer
+) -> None:
+    (layout.root / "job").write_bytes(msgspec.msgpack.encode((indexed.layer, indexed.index)))
+    code = (
+        "import os, signal, sys; from pathlib import Path; import msgspec\n"
+        "from clipfs.image.model import Layer; from clipfs.layer.index import LayerIndex\n"
+        "from clipfs.layer.layout import Layout; from clipfs.mount.rebuilt import rebuilt\n"
+        "from clipfs.tiers.tier import IndexedLayer; from clipfs.tree.sparse import layout_of\n"
+        "root = Path(sys.argv[1]); data = (root / 'job').read_bytes()\n"
+        "layer, index = msgspec.msgpack.decode(data, type=tuple[Layer, LayerIndex])\n"
+        "os.copy_file_range = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "rebuilt(Layout(root), IndexedLayer(layer=layer, index=index), layout_of(index.sparse))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, layout.root], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (left,) = layout.index.iterdir()
+    assert left.name.endswith(".tmp")
+    assert not is_rebuilt(layout.sparse_file(indexed.cache_key), sparse)
+    assert rebuilt(layout, indexed, sparse).read_bytes() == sparse_file_of(made)
+    os.utime(left, (0, 0))
+    sweep(layout)
+    assert os.listdir(layout.index) == [f"{indexed.cache_key}.v1.sparse"]
 
 
 @pytest.mark.parametrize("change", [-512, 512])

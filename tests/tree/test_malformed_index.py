@@ -11,19 +11,28 @@ from hypothesis import strategies as st
 from clipfs import errors
 from clipfs.tree import erofs
 from clipfs.tree.paths import resolve
-from clipfs.tree.reader import ImageIndex, Nid
-from tests.support.entries import file, folder, image_of, symlink
+from clipfs.tree.reader import ImageIndex, Nid, Piece
+from tests.support.entries import file, folder, symlink
+from tests.support.sparse_layers import SparseLayer, sparse_image
 
-IMAGE = image_of(
-    [file(b"d/%03d" % number, size=600, offset=512 * number) for number in range(100)],
-    [
+
+def made_image() -> bytes:
+    """Two layers with all kinds of inodes; the upper one has sparse files."""
+    lower, upper = SparseLayer(payload=bytearray(1 << 20)), SparseLayer()
+    lower.entries = [file(b"d/%03d" % n, size=600, offset=512 * n) for n in range(100)]
+    upper.entries = [
         symlink(b"short", b"d/001"),
         symlink(b"long", b"t" * 900),
         folder(b"x", xattrs=((b"user.a", b"value"), (b"user.b", b"v" * 700))),
         file(b"empty"),
-    ],
-)
-META = (erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size + 2 * 128 + 511) // 512 * 512
+    ]
+    upper.add(b"sparse", 100_000, [(10_000, 5000), (99_000, 1000)])
+    upper.add(b"hole", 1 << 20, [])
+    return sparse_image([lower, upper])
+
+
+IMAGE = made_image()
+META = (erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size + 3 * 128 + 511) // 512 * 512
 
 
 def read_everything(image: bytes) -> int:
@@ -37,7 +46,7 @@ def read_everything(image: bytes) -> int:
         if nid in seen:
             continue
         seen.add(nid)
-        for question in (index.inode, index.target, index.xattrs):
+        for question in (index.inode, index.target, index.xattrs, lambda n: pieces(index, n)):
             answers += _answered(lambda q=question, n=nid: q(n))  # type: ignore[misc] # bound
         answers += _answered(lambda n=nid: index.lookup(n, b"050"))  # type: ignore[misc] # bound
         try:
@@ -48,6 +57,15 @@ def read_everything(image: bytes) -> int:
     for path in (b"d/050", b"short", b"long/x", b"x/../d/../d/001"):
         answers += _answered(lambda p=path: resolve(index, p))  # type: ignore[misc] # bound
     return answers
+
+
+def pieces(index: ImageIndex, nid: Nid) -> list[Piece]:
+    """The first and the last bytes of a file, as a front asks for them."""
+    inode = index.inode(nid)
+    size = min(inode.size, 1 << 20)
+    found = [*index.pieces(inode, 0, size), *index.pieces(inode, inode.size - size, size)]
+    assert sum(piece.length for piece in found) in (0, 2 * size)
+    return found
 
 
 def _answered(question: Callable[[], object]) -> bool:
@@ -94,13 +112,14 @@ def test_noise_behind_a_sound_superblock_is_corrupt_or_readable(noise: bytes) ->
         event("refused")
 
 
-def changed(offset: int, form: str, *values: int) -> bytes:
+def changed(offset: int, form: str, *values: int | bytes) -> bytes:
     image = bytearray(IMAGE)
     struct.pack_into("<" + form, image, offset, *values)
     return bytes(image)
 
 
 SUPER = erofs.SUPERBLOCK_OFFSET
+DEVICES = SUPER + erofs.SUPERBLOCK.size
 
 
 @pytest.mark.parametrize(
@@ -113,6 +132,9 @@ SUPER = erofs.SUPERBLOCK_OFFSET
         pytest.param(changed(SUPER + 80, "I", 0x7FFF), id="features"),
         pytest.param(changed(SUPER + 86, "H", 0xFFFF), id="devices"),
         pytest.param(changed(SUPER + 88, "H", 0xFFFF), id="device-table"),
+        pytest.param(changed(DEVICES, "8s", b"sparse:0"), id="sparse-files-before-layers"),
+        pytest.param(changed(DEVICES + 256 + 7, "1s", b"2"), id="sparse-files-of-no-layer"),
+        pytest.param(changed(DEVICES + 256 + 7, "1s", b"x"), id="sparse-files-without-a-number"),
         pytest.param(b"", id="empty"),
         pytest.param(IMAGE + bytes(512), id="too-long"),
     ],
@@ -138,7 +160,7 @@ def of(path: bytes) -> int:
         pytest.param(of(b"d/001") + 8, "Q", 1 << 40, id="larger-than-its-layer"),
         pytest.param(of(b"d/001") + 40, "I", 10**9, id="nanoseconds"),
         pytest.param(of(b"d/001") + 64 + 2, "H", 0, id="device-0"),
-        pytest.param(of(b"d/001") + 64 + 2, "H", 3, id="device-too-high"),
+        pytest.param(of(b"d/001") + 64 + 2, "H", 4, id="device-too-high"),
         pytest.param(of(b"d/001") + 64 + 4, "I", 1 << 20, id="beyond-its-layer"),
     ],
 )
@@ -150,6 +172,27 @@ def test_a_file_whose_bytes_cannot_be_right_is_corrupt(offset: int, form: str, v
     assert file_nid is not None
     with pytest.raises(errors.CorruptImage):
         index.inode(file_nid)
+
+
+@pytest.mark.parametrize(
+    ("offset", "form", "value"),
+    [
+        pytest.param(2, "H", 0, id="device-0"),
+        pytest.param(2, "H", 4, id="device-too-high"),
+        pytest.param(4, "I", 1 << 20, id="beyond-its-device"),
+    ],
+)
+def test_a_sparse_file_with_a_chunk_that_cannot_be_right_is_corrupt_there(
+    offset: int, form: str, value: int
+) -> None:
+    """The third chunk of 4 KiB is its first with data."""
+    index = ImageIndex(changed(of(b"sparse") + 64 + 2 * 8 + offset, form, value))
+    nid = resolve(index, b"sparse")
+    assert nid is not None
+    inode = index.inode(nid)
+    assert index.pieces(inode, 0, 8192) == [Piece(None, 0, 8192)]
+    with pytest.raises(errors.CorruptImage):
+        index.pieces(inode, 0, 8193)
 
 
 def test_an_empty_file_on_disk_is_no_image_index(tmp_path: Path) -> None:

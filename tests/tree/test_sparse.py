@@ -19,6 +19,7 @@ from tests.support.machine import needs_fuse
 from tests.support.sparse_layers import SparseLayer, sparse_file_of, sparse_image
 from tests.tree.torture import erofs_mounted
 
+MIB = 1 << 20
 Runs = list[tuple[int, int]]
 LENGTHS = st.sampled_from([1, 511, 512, 4096, 5000, 70_000]) | st.integers(1, 9000)
 
@@ -140,6 +141,24 @@ def test_the_kernel_shows_a_terabyte_with_a_byte_in_it(tmp_path: Path) -> None:
         with (mount / "hole").open("rb") as shown:
             assert os.pread(shown.fileno(), 9, (1 << 44) - 5) == bytes(5)
     assert os.stat(tmp_path / "sparse").st_blocks * 512 <= 8192
+
+
+@needs_fuse
+def test_the_kernel_tells_holes_and_takes_a_layer_that_comes_twice(tmp_path: Path) -> None:
+    layer = made([(50 * MIB, [(10 * MIB, 5000), (30 * MIB, MIB)])])
+    again = SparseLayer(layer.entries, layer.maps, layer.payload)
+    for name, data in (("payload", bytes(layer.payload)), ("sparse", sparse_file_of(layer))):
+        (tmp_path / name).write_bytes(data)
+    files = [tmp_path / name for name in ("payload", "payload", "sparse", "sparse")]
+    with erofs_mounted(sparse_image([layer, again]), files, tmp_path / "m") as mount:
+        assert (mount / "0").read_bytes() == layer.content(layer.entries[0])
+        fd = os.open(mount / "0", os.O_RDONLY)
+        try:
+            assert os.lseek(fd, 0, os.SEEK_DATA) == 10 * MIB
+            assert os.lseek(fd, 10 * MIB, os.SEEK_HOLE) < 11 * MIB
+            assert os.lseek(fd, 12 * MIB, os.SEEK_DATA) > 29 * MIB
+        finally:
+            os.close(fd)
 
 
 def test_hard_links_share_a_sparse_file_and_whiteouts_hide_it() -> None:
