@@ -200,7 +200,8 @@ class TarParser:
         self, entry: Entry | None, reader: SparseReader, size: int, offset: int
     ) -> None:
         if entry is None or entry.kind != EntryKind.FILE:
-            raise errors.CorruptImage(f"tar: a sparse map of what is no file at byte {offset}")
+            name = shown(entry.path if entry else b"")
+            raise errors.CorruptImage(f"tar: {name}: a sparse map of what is no file")
         self._skip = self._padding = 0
         self._sparse = _Sparse(entry, reader, size, offset)
         if reader.is_whole:

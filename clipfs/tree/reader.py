@@ -35,6 +35,13 @@ _NS = 1_000_000_000
 _SIGN = 1 << 63
 
 
+class Chunks(NamedTuple):
+    """A file's chunk table in the image: log2 of a chunk's bytes, and where the table begins."""
+
+    bits: int
+    table: int
+
+
 @dataclass(frozen=True, slots=True)
 class Inode:
     """What stat(2) tells, and of a file with content where its bytes are.
@@ -57,14 +64,7 @@ class Inode:
     rdev: int
     device: int | None
     device_offset: int
-    chunks: "Chunks | None" = None
-
-
-class Chunks(NamedTuple):
-    """A file's chunk table in the image: log2 of a chunk's bytes, and where the table begins."""
-
-    bits: int
-    table: int
+    chunks: Chunks | None = None
 
 
 class Piece(NamedTuple):

@@ -46,7 +46,7 @@ class Placed(NamedTuple):
 
     start: int
     chunk_bits: int
-    chunks: "array[int]"
+    chunks: "array[int]"  # quoted: Python 3.11 cannot subscript it
 
 
 @dataclass(frozen=True, slots=True)

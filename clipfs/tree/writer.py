@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.layer.index import Entry, EntryKind
+from clipfs.layer.names import shown
 from clipfs.tree import erofs, folder
 from clipfs.tree.folder import Record
 from clipfs.tree.node import Node, walk
@@ -48,7 +49,8 @@ def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
 
     The kernel's devices are those payloads, then the sparse files of the layers that have some.
 
-    Raises  UnsupportedImage if there are more layers than the format can number
+    Raises  UnsupportedImage if there are more layers than the format can number; CorruptImage if a
+            sparse file is not in its layer's device
     """
     table = _table(devices)
     if len(table) > MAX_DEVICES:
@@ -178,7 +180,12 @@ class _Writer:
     def _placed(self, node: Node) -> Placed | None:
         """Where the chunks of a sparse file stand; None if it is a hole from end to end."""
         sparse, start = self._devices[node.layer].sparse, node.entry.payload_offset
-        return sparse.placed[start] if sparse is not None and start else None
+        if not start:
+            return None
+        placed = sparse.placed.get(start) if sparse is not None else None
+        if placed is None:  # zeros would be wrong bytes
+            raise errors.CorruptImage(f"sparse file {shown(node.entry.path)} has no map")
+        return placed
 
     def _chunk_bits(self, node: Node) -> int:
         if node.entry.kind == EntryKind.FILE:

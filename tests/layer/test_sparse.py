@@ -249,7 +249,7 @@ MALFORMED = [
 def test_a_malformed_map_is_corrupt_and_names_its_member(payload: bytes, words: str) -> None:
     with pytest.raises(errors.CorruptImage, match=words) as caught:
         parsed(payload + bytes(4096))
-    assert "'s'" in str(caught.value) or words == "no file"
+    assert str(caught.value).startswith("tar: 's': ")
 
 
 @pytest.mark.parametrize(

@@ -206,6 +206,13 @@ def test_sparse_files_beyond_what_the_kernel_can_address_are_refused() -> None:
         layout_of([*fits, SparseMap(1 << 44, 512 * 99, run)])
 
 
+def test_a_sparse_file_without_its_map_is_no_hole() -> None:
+    layer = made([(50_000, [(40_000, 100)]), (9000, [(1, 1)])])
+    for maps in (layer.maps[:1], []):
+        with pytest.raises(errors.CorruptImage, match="has no map"):
+            sparse_image([SparseLayer(layer.entries, maps, layer.payload)])
+
+
 def test_another_layout_has_another_head() -> None:
     heads = set()
     for runs in ([(0, 5)], [(1, 5)], [(0, 4)], [(0, 5), (9000, 1)]):
