@@ -25,6 +25,7 @@ from clipfs.layer.limits import (
     MAX_HEADER_BYTES,
     MAX_LAYER_EXTENTS,
     MAX_PAYLOAD_BYTES,
+    MAX_SPARSE_MEMBERS,
 )
 from clipfs.layer.member import Attributes, entry_of, first_of, kind_of
 from clipfs.layer.names import shown
@@ -232,11 +233,12 @@ class TarParser:
         found = None if runs.is_whole else runs.map(offset)
         if found is not None:
             self._extents += found.run_count
-            if self._extents > MAX_LAYER_EXTENTS:
-                raise errors.CorruptImage(
-                    f"tar: sparse members of more than {MAX_LAYER_EXTENTS} runs together"
-                )
             self.sparse.append(found)
+            if self._extents > MAX_LAYER_EXTENTS or len(self.sparse) > MAX_SPARSE_MEMBERS:
+                raise errors.CorruptImage(
+                    f"tar: more than {MAX_SPARSE_MEMBERS} sparse members, or of more than "
+                    f"{MAX_LAYER_EXTENTS} runs together"
+                )
         self.entries.append(
             msgspec.structs.replace(
                 sparse.entry,

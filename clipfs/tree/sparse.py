@@ -100,19 +100,17 @@ def layout_of(maps: Sequence[SparseMap]) -> SparseLayout | None:
     placed: dict[int, Placed] = {}
     at, digest = BLOCK, hashlib.sha256()
     for one in maps:
-        bits = chunk_bits(one.size, one.run_count)
-        chunks = array("Q")
-        for run in one.extents():
-            first, last = run.offset >> bits, (run.end - 1) >> bits
-            if chunks and chunks[-1] == first:
-                rank = len(chunks) - 1
+        bits, chunks, newest = chunk_bits(one.size, one.run_count), array("Q"), -1
+        for offset, length, source in one.extents():
+            first, last = offset >> bits, (offset + length - 1) >> bits
+            if first != newest:
+                chunks.append(first)
+            offsets.append(at + (len(chunks) - 1 << bits) + offset - (first << bits))
+            lengths.append(length)
+            sources.append(source)
+            if last != first:
                 chunks.extend(range(first + 1, last + 1))
-            else:
-                rank = len(chunks)
-                chunks.extend(range(first, last + 1))
-            offsets.append(at + (rank << bits) + run.offset - (first << bits))
-            lengths.append(run.length)
-            sources.append(run.payload_offset)
+            newest = last
         placed[one.payload_offset] = Placed(at, bits, chunks)
         last_bytes = min(1 << bits, one.size - (chunks[-1] << bits))
         at += (len(chunks) - 1 << bits) + round_up(last_bytes, BLOCK)

@@ -300,7 +300,15 @@ def test_runs_of_all_members_together_are_bounded(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(tar, "MAX_LAYER_EXTENTS", 5)
     one = pax_01(b"s", 9, [(0, 1), (4, 1)], b"dd")
     assert len(parsed(one * 2 + END).sparse) == 2
-    with pytest.raises(errors.CorruptImage, match="together"):
+    with pytest.raises(errors.CorruptImage, match="more than 5 runs together"):
+        parsed(one * 3 + END)
+
+
+def test_sparse_members_with_data_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar, "MAX_SPARSE_MEMBERS", 2)
+    one, hole = pax_01(b"s", 9, [(0, 1)], b"d"), pax_01(b"s", 9, [], b"")
+    assert len(parsed(one * 2 + hole * 3 + END).sparse) == 2
+    with pytest.raises(errors.CorruptImage, match="more than 2 sparse members"):
         parsed(one * 3 + END)
 
 
