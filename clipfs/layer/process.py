@@ -10,7 +10,7 @@ stdin; then the line `{"done": N}` and N bytes of result, or the line
 `{"error": {"code", "message"}}`.
 
 Not here: the worker's side (`clipfs.layer.child`); what the jobs are (`clipfs.layer.worker`,
-`clipfs.tree.build`).
+`clipfs.tree.worker`).
 """
 
 import contextlib

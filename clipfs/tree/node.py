@@ -62,13 +62,13 @@ def resolve(
     symlinks = 0
     while todo:
         part = todo.pop()
+        children = trail[-1].children
+        if children is None:
+            return None
         if part == b"..":
             if len(trail) > 1:
                 trail.pop()
             continue
-        children = trail[-1].children
-        if children is None:
-            return None
         node = children.get(part)
         if node is not None and node.entry.kind == EntryKind.SYMLINK and (todo or follow_last):
             symlinks += 1

@@ -102,7 +102,7 @@ def _build(home: Path) -> None:
         layer = Layer(home / f"{number}.tar", owner=(1000 + number, 100 * number), lower=lower)
         for folder in HIDDEN.get(number, ()):
             layer.hide(f"{TOP}/{folder}")
-        for wheel in _download(names, home / "wheels" / str(number)):
+        for wheel in download(names, home / "wheels" / str(number)):
             layer.unzip(wheel, TOP)
         done, lower = layer.close()
         packed.append(done)
@@ -119,7 +119,7 @@ def _build(home: Path) -> None:
         one.tar.unlink()
 
 
-def _download(names: Iterable[str], folder: Path) -> list[Path]:
+def download(names: Iterable[str], folder: Path) -> list[Path]:
     subprocess.run(
         [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", *FOR,
          "--dest", str(folder), *names],

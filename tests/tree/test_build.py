@@ -8,8 +8,9 @@ import pytest
 from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_DIGEST_BYTES, Entry, LayerIndex, make_index
-from clipfs.tree.build import build_image_index, raw_entry
+from clipfs.tree.build import build_image_index
 from clipfs.tree.reader import ImageIndex
+from clipfs.tree.worker import raw_entry
 from tests.support.entries import devices_of, file, image_of, link
 
 DIGESTS = [one.digest for one in devices_of(3)]

@@ -105,6 +105,11 @@ def test_a_link_replaces_a_folder_and_may_point_into_it() -> None:
         pytest.param([file(b"t"), link(b"", b"t")], "root of the image is a hard", id="is-root"),
         pytest.param([link(b"", b"t"), file(b"t")], "root of the image is a hard", id="later-root"),
         pytest.param([symlink(b"s", b"s"), link(b"a", b"s/t")], "not in the image", id="loop"),
+        pytest.param(
+            [file(b"f"), symlink(b"s", b"f/.."), link(b"a", b"s/f")],
+            "not in the image",
+            id="dotdot-behind-a-file",
+        ),
     ],
 )  # fmt: skip
 def test_a_link_that_can_have_no_inode_is_refused(layer: list[Entry], why: str) -> None:
