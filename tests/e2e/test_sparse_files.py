@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.layer.sparse_tars import MAKERS
+from tests.layer.tars import END
 from tests.support import images
+from tests.support.containerd import run_containerd
 from tests.support.images import Packed
 from tests.support.machine import needs_fuse
 from tests.support.node import Node, content_cache
@@ -155,6 +158,33 @@ def test_both_fronts_show_the_files_as_they_were_byte_for_byte(
     assert inodes["fuse"] == inodes["erofs"]
     (row,) = node.json("ls", built.image, "/pax-1.0/large")["entries"]
     assert row["size"] == (built.tree / "pax-1.0/large").stat().st_size
+
+
+def test_containerd_sees_the_same_bytes_in_runs_that_no_block_ends(
+    nodes: tuple[Node, Node], registry: RegistryServer, tmp_path: Path
+) -> None:
+    """Formats leave open whether a run begins a block of the archive: GNU tar writes whole ones.
+
+    containerd refuses GNU's old format ("unhandled tar header type 83").
+    """
+    makers = {name: make for name, make in MAKERS.items() if name != "old-gnu"}
+    runs = [(3, 700), (5000, 1), (9000, 4097), (19_999, 1)]
+    data = os.urandom(sum(length for _, length in runs))
+    members = [make(name.encode(), 25_000, runs, data) for name, make in makers.items()]
+    (tmp_path / "tar").write_bytes(b"".join(members) + END)
+    images.write_layout(tmp_path / "oci", [Packed(tmp_path / "tar")])
+    image = images.push(tmp_path / "oci", registry.address, "runs:1")
+    node, _ = nodes
+    with (
+        run_containerd(tmp_path / "containerd") as containerd,
+        containerd.tree(image, tmp_path / "reference") as reference,
+    ):
+        for front in ("fuse", "erofs"):
+            node.mount(image, tmp_path / front, "--front", front)
+            for name in makers:
+                shown = (tmp_path / front / name).read_bytes()
+                assert shown == (reference / name).read_bytes()
+                assert (len(shown), shown[3:703]) == (25_000, data[:700])
 
 
 def test_auto_rebuilds_what_is_little_and_serves_what_is_much(
