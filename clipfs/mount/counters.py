@@ -73,13 +73,18 @@ def fold_all(layout: Layout) -> None:
             _fold(path, ended)
 
 
+def fold_ended(layout: Layout) -> None:
+    """Count what killed processes left as ended, so that their files go."""
+    folder = _folder(layout)
+    with _locked(folder) as ended:
+        _fold_ended(folder, ended)
+
+
 def sum_all(layout: Layout) -> Figures:
     """The sum over all processes since run/ was made, ended ones included."""
     folder = _folder(layout)
     with _locked(folder) as ended:
-        for path in _files(folder):
-            if not is_running(path.name):
-                _fold(path, ended)
+        _fold_ended(folder, ended)
         total = _read(ended)
         for path in _files(folder):
             total = [a + b for a, b in zip(total, _read(path), strict=True)]
@@ -107,6 +112,12 @@ def _locked(folder: Path) -> Iterator[Path]:
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield path
+
+
+def _fold_ended(folder: Path, ended: Path) -> None:
+    for path in _files(folder):
+        if not is_running(path.name):
+            _fold(path, ended)
 
 
 def _fold(path: Path, ended: Path) -> None:
