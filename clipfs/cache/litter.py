@@ -6,6 +6,7 @@ that have ended, but for the last ones.
 """
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from clipfs.layer.durable import is_forsaken
@@ -36,9 +37,10 @@ def sweep(layout: Layout) -> None:
     for lock in (*layout.run.glob("*.fill"), *layout.run.glob("*.use")):
         with alone(lock):
             pass  # whoever held it last removes it
-    counters.fold_ended(layout)
     records.forget_ended(layout)
     forget_old_logs(layout.run / "log")
+    with suppress(OSError):  # a full disk must not keep us from making room on it
+        counters.fold_ended(layout)
 
 
 def _is_old(path: Path) -> bool:

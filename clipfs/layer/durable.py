@@ -22,14 +22,15 @@ def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> Non
 
 
 @contextlib.contextmanager
-def naming(fd: int) -> Iterator[None]:
-    """Have an OSError of a call on fd say which file that is."""
+def naming(file: int | Path) -> Iterator[None]:
+    """Have an OSError of a call on a descriptor say which file that is."""
     try:
         yield
     except OSError as error:
         if error.filename is None:
             with contextlib.suppress(OSError):
-                error.filename = os.readlink(f"/proc/self/fd/{fd}")
+                link = f"/proc/self/fd/{file}"
+                error.filename = os.readlink(link) if isinstance(file, int) else str(file)
         raise
 
 

@@ -1,5 +1,6 @@
 """Collecting beside those who mount, fill and collect too: locks, records and second looks."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -217,3 +218,13 @@ def test_what_killed_processes_counted_is_kept_and_their_files_are_not(layout: L
         collect(layout, Limits())
         assert sorted(os.listdir(mine.parent)) == [mine.name, "ended"]
         assert counters.sum_all(layout)["disk"] == {"reads": 2, "bytes": 14}
+
+
+def test_a_disk_without_room_for_the_sum_of_the_numbers_is_collected_all_the_same(
+    three: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "planted")
+
+    monkeypatch.setattr(counters, "fold_ended", refuse)
+    assert [item.key for item in collect(three, NOTHING).removed] == [C, A, B]
