@@ -49,12 +49,15 @@ def probe(scratch: Path) -> None:
     """NodeFault with the reason if the kernel cannot show images whose files lie in scratch."""
     entry = Entry(path=b"probe", kind=EntryKind.FILE, mode=0o400, size=BLOCK)
     device = Device(digest=Digest("sha256:0"), payload_bytes=BLOCK)
-    with tempfile.TemporaryFile(dir=scratch) as index, tempfile.TemporaryFile(dir=scratch) as data:
-        with naming(scratch):
-            index.write(write_image(merge([[entry]]), [device]))
-            data.write(_PROBE)
-            index.flush()
-            data.flush()
+    with (
+        naming(scratch),  # first: what the disk refuses to a write it refuses to close, too
+        tempfile.TemporaryFile(dir=scratch) as index,
+        tempfile.TemporaryFile(dir=scratch) as data,
+    ):
+        index.write(write_image(merge([[entry]]), [device]))
+        data.write(_PROBE)
+        index.flush()
+        data.flush()
         with _tree(_name_of(index), [data]) as tree:
             try:
                 seen = _read(tree, "probe")
