@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
+from clipfs import errors
 from clipfs.layer.durable import naming, sync_folder, write_all
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import Layout
@@ -119,9 +120,12 @@ class Partial:
         _sync_map(self.map_fd)
 
     def promote(self) -> None:
-        """Make a complete partial the payload in `cache/`; harmless if another process has."""
+        """Make a complete partial the payload in `cache/`; harmless if another process has.
+
+        Raises  NodeFault if it is not complete, or not any more; OSError
+        """
         if not self.is_complete():
-            raise ValueError(f"{self.key} is not complete")
+            raise errors.NodeFault(f"partial payload {self.key} is not complete: chunks were lost")
         self.sync()
         with _locked(self.payload_fd):
             here = self._layout.partial_payload(self.key)
