@@ -27,9 +27,10 @@ def sweep(layout: Layout) -> None:
             if nobody_fills:
                 path.unlink(missing_ok=True)
     for key in {path.name.removesuffix(".chunks") for path in layout.partial.iterdir()}:
-        with fill_lock(layout, key) as nobody_fills:
-            if nobody_fills and layout.payload(key).exists():
-                forget_partial(layout, key)
+        if layout.payload(key).exists():
+            with fill_lock(layout, key) as nobody_fills:
+                if nobody_fills and layout.payload(key).exists():  # nobody evicts it meanwhile
+                    forget_partial(layout, key)
     for folder in (layout.index, layout.run):
         for path in folder.rglob("*.tmp"):
             if is_forsaken(path) or _is_old(path):
