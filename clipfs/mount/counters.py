@@ -91,6 +91,8 @@ def fold_all(layout: Layout) -> None:
 def fold_ended(layout: Layout) -> None:
     """Count what killed processes left as ended, so that their files go."""
     folder = _folder(layout)
+    if all(is_running(path.name) for path in _files(folder)):
+        return
     with _locked(folder) as ended:
         _fold_ended(folder, ended)
 

@@ -41,6 +41,7 @@ FAULTS = {
     "kill -9": Fault(at=0),
 }
 DATA = os.urandom(300 << 10)
+NOT_MET = "the fault was not met"
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,17 @@ class Victim:
         return "OK", ""
 
     def attempt(self, fault: Fault) -> tuple[tuple[str, str], list[str]]:
-        """A publish with the fault, and another without: the first one's outcome, complaints."""
+        """A publish with the fault, and another without: the first one's outcome, complaints.
+
+        A fault that was not met is tried again: the driver's collector may have shifted it.
+        """
+        for _ in range(3):
+            outcome, wrong = self._attempt(fault)
+            if NOT_MET not in wrong:
+                break
+        return outcome, wrong
+
+    def _attempt(self, fault: Fault) -> tuple[tuple[str, str], list[str]]:
         self.points.watch(fault)
         try:
             outcome = self.publish()
@@ -100,7 +111,7 @@ class Victim:
             outcome = ("OK", "") if fault.error is None else ("a read failed", str(error))
         met = self.points.met
         self.points.watch()
-        wrong = [] if met else ["the fault was not met"]
+        wrong = [] if met else [NOT_MET]
         wrong += unverified(self.root, self.expected)
         if met and fault.error is None and met.pid == self.driver.process.pid:
             self.driver.process.wait(20)
@@ -135,12 +146,15 @@ class Victim:
         return [f"it stays behind: {one}" for one in left]
 
     def calls_of_a_publish(self) -> list[Call]:
-        wait_for(lambda: processes_of(self.root) == [self.driver.process.pid])
-        self.points.watch()
-        assert self.publish() == ("OK", "")
-        calls = list(self.points.calls)
-        assert self.clear() == []
-        return calls
+        """Those of the shorter of two: the driver's collector may add some of its own."""
+        found = []
+        for _ in range(2):
+            wait_for(lambda: processes_of(self.root) == [self.driver.process.pid])
+            self.points.watch()
+            assert self.publish() == ("OK", "")
+            found.append(list(self.points.calls))
+            assert self.clear() == []
+        return min(found, key=len)
 
 
 @contextmanager

@@ -130,7 +130,7 @@ class WritePoints:
         path = _path_of(thread, name, arguments)
         if path is None or not path.startswith(f"{self.root}/"):
             return 0
-        if name == "mkdir" and os.path.isdir(path):  # it changes nothing
+        if _changes_nothing(name, path, arguments):
             return 0
         with self._guard:
             pid = _process_of(thread)
@@ -144,6 +144,15 @@ class WritePoints:
             return fault.error
         os.kill(pid, signal.SIGKILL)
         return errno.EINTR
+
+
+def _changes_nothing(name: str, path: str, arguments: list[int]) -> bool:
+    """Whether it would make what is there already."""
+    if name == "openat":
+        flags = arguments[2]
+        is_unnamed = flags & os.O_TMPFILE == os.O_TMPFILE
+        return os.path.exists(path) and not flags & os.O_TRUNC and not is_unnamed
+    return name == "mkdir" and os.path.isdir(path)
 
 
 def _path_of(thread: int, name: str, arguments: list[int]) -> str | None:
