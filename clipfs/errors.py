@@ -74,6 +74,10 @@ class NodeFault(ClipError):
     code = "node_fault"
 
 
+DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+"""Any write below --root may fail with these: `node_fault` names them where a process ends."""
+
+
 def node_fault(error: OSError) -> NodeFault | DiskFull:
     """What the node's own system refuses: which file, if it says so, why, and the way out."""
     said = error.strerror or str(error)

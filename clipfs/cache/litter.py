@@ -1,19 +1,23 @@
 """What dead processes left half done, swept away: none of it can be used, whatever the limits.
 
-First passes whose filler died, files that never got their names, records of mounts that are no
-more, logs of servers that have ended, but for the last ones.
+First passes whose filler died, partial payloads of layers that are whole, files that never got
+their names, locks that nobody holds, counters and records of what is no more, logs of servers
+that have ended, but for the last ones.
 """
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
+from clipfs.layer.durable import is_forsaken
 from clipfs.layer.layout import Layout
-from clipfs.layer.partial import fill_lock
-from clipfs.mount import records
+from clipfs.layer.locks import alone
+from clipfs.layer.partial import fill_lock, forget_partial
+from clipfs.mount import counters, records
 from clipfs.mount.daemon import forget_old_logs
 
 FRESH_S = 3600
-"""A file has the name it is written under for moments; one so old is a dead process's."""
+"""A file has the name it is written under for moments; one so old is nobody's."""
 
 
 def sweep(layout: Layout) -> None:
@@ -22,12 +26,22 @@ def sweep(layout: Layout) -> None:
         with fill_lock(layout, path.name.removesuffix(".first")) as nobody_fills:
             if nobody_fills:
                 path.unlink(missing_ok=True)
+    for key in {path.name.removesuffix(".chunks") for path in layout.partial.iterdir()}:
+        if layout.payload(key).exists():
+            with fill_lock(layout, key) as nobody_fills:
+                if nobody_fills and layout.payload(key).exists():  # nobody evicts it meanwhile
+                    forget_partial(layout, key)
     for folder in (layout.index, layout.run):
         for path in folder.rglob("*.tmp"):
-            if _is_old(path):
+            if is_forsaken(path) or _is_old(path):
                 path.unlink(missing_ok=True)
+    for lock in (*layout.run.glob("*.fill"), *layout.run.glob("*.use")):
+        with alone(lock):
+            pass  # whoever held it last removes it
     records.forget_ended(layout)
     forget_old_logs(layout.run / "log")
+    with suppress(OSError):  # a full disk must not keep us from making room on it
+        counters.fold_ended(layout)
 
 
 def _is_old(path: Path) -> bool:

@@ -5,7 +5,6 @@ stdout); 2 usage. What is neither a ClipError nor a disk's refusal is a bug: it 
 its traceback.
 """
 
-import errno
 import importlib
 import json
 import sys
@@ -19,9 +18,6 @@ from clipfs.cli import logs
 from clipfs.cli.output import printable
 
 log = structlog.get_logger()
-
-DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
-"""Any write below --root may fail with these, so they are named here and not at each."""
 
 COMMANDS = {  # name -> (module, attribute); a mount must not pay for the others' imports
     "mount": ("clipfs.cli.mount", "mount"),
@@ -77,7 +73,7 @@ def ended(command: Callable[[], object], words: Sequence[str], *, program: str) 
     except BrokenPipeError:
         return 1
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK_REFUSES:
+        if isinstance(error, OSError) and error.errno in errors.DISK_REFUSES:
             named = errors.node_fault(error)
             return _failed(named.code, str(named), words, program)
         log.exception("this is a bug")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from blake3 import blake3
 
 from clipfs import errors
-from clipfs.layer.durable import write_all
+from clipfs.layer.durable import naming, write_all
 from clipfs.layer.index import CHUNK_BYTES, CHUNK_DIGEST_BYTES
 from clipfs.layer.job import Job
 from clipfs.layer.partial import mark_written, sync_chunks
@@ -56,7 +56,8 @@ class ChunkWriter:
         expected = self._job.chunk_digests
         if expected is not None and expected != self.digests:
             raise errors.CorruptImage("the payload is not as long as its index says")
-        os.ftruncate(self._job.payload_fd, self.written)
+        with naming(self._job.payload_fd):
+            os.ftruncate(self._job.payload_fd, self.written)
         chunks = range(len(self.digests) // CHUNK_DIGEST_BYTES)
         sync_chunks(self._job.payload_fd, self._job.map_fd, [chunks])
         self._on_written(self.written)

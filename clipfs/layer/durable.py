@@ -6,23 +6,40 @@ Source: fsync(2), rename(2), "Notes": a new name is durable once its folder was 
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from clipfs.processes import is_running, name_of
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
     """pwrite data to its end, however many calls that takes."""
     view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, offset)
-        view, offset = view[written:], offset + written
+    with naming(fd):
+        while view:
+            written = os.pwrite(fd, view, offset)
+            view, offset = view[written:], offset + written
+
+
+@contextlib.contextmanager
+def naming(file: int | Path) -> Iterator[None]:
+    """Have an OSError of a call on a descriptor say which file that is."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            with contextlib.suppress(OSError):
+                link = f"/proc/self/fd/{file}"
+                error.filename = os.readlink(link) if isinstance(file, int) else str(file)
+        raise
 
 
 def sync_folder(folder: Path) -> None:
     """Make the names in folder durable, new ones and removed ones."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(fd)
+        with naming(fd):
+            os.fsync(fd)
     finally:
         os.close(fd)
 
@@ -56,14 +73,21 @@ def create_atomically(path: Path, data: bytes) -> None:
 
 def _fresh(path: Path, write: Callable[[int], object]) -> Path:
     """A file beside path that holds what write puts into it, durably; nobody else has its name."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}.tmp")
+    fresh = path.with_name(f"{path.name}.{name_of(os.getpid())}.{os.urandom(4).hex()}.tmp")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         write(fd)
-        os.fsync(fd)
+        with naming(fd):
+            os.fsync(fd)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
     finally:
         os.close(fd)
     return fresh
+
+
+def is_forsaken(fresh: Path) -> bool:
+    """Whether a `*.tmp` file is one of these, and whoever wrote it has died before its rename."""
+    *_, pid, started, _, _ = ("", "", "", "", *fresh.name.split("."))
+    return pid.isdecimal() and started.isdecimal() and not is_running(f"{pid}.{started}")

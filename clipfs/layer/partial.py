@@ -21,7 +21,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
-from clipfs.layer.durable import sync_folder, write_all
+from clipfs import errors
+from clipfs.layer.durable import naming, sync_folder, write_all
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import Layout
 from clipfs.layer.locks import alone, same_file
@@ -50,7 +51,8 @@ def sync_chunks(payload_fd: int, map_fd: int | None, written: Iterable[range]) -
     Which of them reached the disk nobody knows then, and the next fsync would not say so.
     """
     try:
-        os.fdatasync(payload_fd)
+        with naming(payload_fd):
+            os.fdatasync(payload_fd)
     except OSError:
         if map_fd is not None:
             for chunks in written:
@@ -115,12 +117,15 @@ class Partial:
             raise
         for chunks in written:
             _mark(self.map_fd, chunks, ChunkState.DURABLE)
-        os.fdatasync(self.map_fd)
+        _sync_map(self.map_fd)
 
     def promote(self) -> None:
-        """Make a complete partial the payload in `cache/`; harmless if another process has."""
+        """Make a complete partial the payload in `cache/`; harmless if another process has.
+
+        Raises  NodeFault if it is not complete, or not any more; OSError
+        """
         if not self.is_complete():
-            raise ValueError(f"{self.key} is not complete")
+            raise errors.NodeFault(f"partial payload {self.key} is not complete: chunks were lost")
         self.sync()
         with _locked(self.payload_fd):
             here = self._layout.partial_payload(self.key)
@@ -140,23 +145,30 @@ class Partial:
         is_whole = len(found) == len(header)
         is_ours &= is_whole and found.startswith(MAP_MAGIC) and found.endswith(length)
         if not is_ours:
-            os.ftruncate(self.map_fd, 0)
-            os.fdatasync(self.map_fd)
-            os.ftruncate(self.payload_fd, self.payload_bytes)
+            with naming(self.map_fd):
+                os.ftruncate(self.map_fd, 0)
+            _sync_map(self.map_fd)
+            with naming(self.payload_fd):
+                os.ftruncate(self.payload_fd, self.payload_bytes)
         states = os.pread(self.map_fd, self.chunk_count, MAP_HEADER_BYTES)
         kept = bytes(s if s == ChunkState.DURABLE else ChunkState.ABSENT for s in states)
-        os.pwrite(self.map_fd, kept.ljust(self.chunk_count, b"\0"), MAP_HEADER_BYTES)
-        os.fdatasync(self.map_fd)  # before the header claims these states for this boot
-        os.pwrite(self.map_fd, header, 0)
-        os.fdatasync(self.map_fd)
+        write_all(self.map_fd, kept.ljust(self.chunk_count, b"\0"), MAP_HEADER_BYTES)
+        _sync_map(self.map_fd)  # before the header claims these states for this boot
+        write_all(self.map_fd, header, 0)
+        _sync_map(self.map_fd)
 
 
 def publish_first_pass(layout: Layout, key: str) -> None:
     """Rename what a first pass has written, complete, verified and fsynced, into `cache/`."""
     _move_to_cache(layout, key, layout.first_pass(key))
-    layout.chunk_map(key).unlink(missing_ok=True)  # whoever reads the partial keeps it open
-    layout.partial_payload(key).unlink(missing_ok=True)
+    forget_partial(layout, key)
     sync_folder(layout.partial)
+
+
+def forget_partial(layout: Layout, key: str) -> None:
+    """Remove the partial payload of a layer that is in `cache/`; its readers keep it open."""
+    layout.chunk_map(key).unlink(missing_ok=True)
+    layout.partial_payload(key).unlink(missing_ok=True)
 
 
 def _move_to_cache(layout: Layout, key: str, file: Path) -> None:
@@ -173,7 +185,12 @@ def fill_lock(layout: Layout, key: str) -> Iterator[bool]:
 
 
 def _mark(map_fd: int, chunks: range, state: ChunkState) -> None:
-    os.pwrite(map_fd, bytes([state]) * len(chunks), MAP_HEADER_BYTES + chunks.start)
+    write_all(map_fd, bytes([state]) * len(chunks), MAP_HEADER_BYTES + chunks.start)
+
+
+def _sync_map(map_fd: int) -> None:
+    with naming(map_fd):
+        os.fdatasync(map_fd)
 
 
 def _opened(path: Path, stack: ExitStack) -> int:

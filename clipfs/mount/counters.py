@@ -13,9 +13,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import structlog
+
 from clipfs.layer.layout import Layout
 from clipfs.processes import is_running, name_of
 from clipfs.tiers.tier import TierName
+
+log = structlog.get_logger()
 
 TIERS: tuple[TierName, ...] = ("disk", "content_cache", "registry")
 _NUMBERS = struct.Struct("=6Q")  # reads and bytes of each tier
@@ -48,21 +52,32 @@ class Counters:
 
 @contextmanager
 def open_own(layout: Layout) -> Iterator[Counters]:
-    """Count for this process while the block runs, then leave the sum behind."""
-    folder = _folder(layout)
-    path = folder / name_of(os.getpid())
-    with path.open("w+b") as file:
-        file.write(bytes(_NUMBERS.size))
-        file.flush()
-        area = mmap.mmap(file.fileno(), _NUMBERS.size)
+    """Count for this process while the block runs, then leave the sum behind.
+
+    A disk that refuses loses numbers: no mount and no read fails for them.
+    """
+    try:
+        area = _mapped(_folder(layout) / name_of(os.getpid()))
+    except OSError as error:
+        log.warning("reads are not counted", error=str(error))
+        area = mmap.mmap(-1, _NUMBERS.size)
     own = Counters(area)
     try:
         yield own
     finally:
         own.close()
         area.close()
-        with _locked(folder) as ended:
-            _fold(path, ended)
+        with contextlib.suppress(OSError):  # whoever looks next adds them up
+            folder = _folder(layout)
+            with _locked(folder) as ended:
+                _fold(folder / name_of(os.getpid()), ended)
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("w+b") as file:
+        file.write(bytes(_NUMBERS.size))
+        file.flush()
+        return mmap.mmap(file.fileno(), _NUMBERS.size)
 
 
 def fold_all(layout: Layout) -> None:
@@ -73,13 +88,20 @@ def fold_all(layout: Layout) -> None:
             _fold(path, ended)
 
 
+def fold_ended(layout: Layout) -> None:
+    """Count what killed processes left as ended, so that their files go."""
+    folder = _folder(layout)
+    if all(is_running(path.name) for path in _files(folder)):
+        return
+    with _locked(folder) as ended:
+        _fold_ended(folder, ended)
+
+
 def sum_all(layout: Layout) -> Figures:
     """The sum over all processes since run/ was made, ended ones included."""
     folder = _folder(layout)
     with _locked(folder) as ended:
-        for path in _files(folder):
-            if not is_running(path.name):
-                _fold(path, ended)
+        _fold_ended(folder, ended)
         total = _read(ended)
         for path in _files(folder):
             total = [a + b for a, b in zip(total, _read(path), strict=True)]
@@ -107,6 +129,12 @@ def _locked(folder: Path) -> Iterator[Path]:
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield path
+
+
+def _fold_ended(folder: Path, ended: Path) -> None:
+    for path in _files(folder):
+        if not is_running(path.name):
+            _fold(path, ended)
 
 
 def _fold(path: Path, ended: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeGuard
 
 import msgspec
 import structlog
@@ -82,16 +83,22 @@ def _child(
         try:
             serve(lambda: say(_Report()))
             code = 0
-        except errors.ClipError as error:
-            log.error("server failed", error=str(error), code=error.code)
-            say(_Report(code=error.code, message=str(error)))
         except BaseException as error:
-            log.exception("server failed")
-            say(_Report(code=errors.ClipError.code, message=repr(error)))
+            named = errors.node_fault(error) if _is_the_disks(error) else error
+            if isinstance(named, errors.ClipError):
+                log.error("server failed", error=str(named), code=named.code)
+                say(_Report(code=named.code, message=str(named)))
+            else:
+                log.exception("server failed")
+                say(_Report(code=errors.ClipError.code, message=repr(error)))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _is_the_disks(error: BaseException) -> TypeGuard[OSError]:
+    return isinstance(error, OSError) and error.errno in errors.DISK_REFUSES
 
 
 def _detach(keep: int, log_folder: Path | None) -> None:

@@ -1,5 +1,6 @@
 """Where a mount goes: made if absent, empty, not a mount; removed again if nothing came of it."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -60,4 +61,6 @@ def _make(path: Path, made: list[Path]) -> None:
                 folder.mkdir()
                 made.append(folder)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise errors.node_fault(error) from error
         raise errors.InvalidInput(f"mount point {path}: {error.strerror}") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from clipfs import errors
+from clipfs.layer.durable import naming
 from clipfs.layer.layout import Layout
 from clipfs.mount import counters, records
 from clipfs.mount.mountinfo import read_mounts
@@ -32,7 +33,7 @@ def ready_root(layout: Layout) -> None:
     _refuse_other_file_systems(layout)
     path = layout.run / "boot"
     was_there = path.exists()
-    with path.open("a+b") as file:
+    with naming(path), path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
         known, ours = file.read(), boot_id().encode()

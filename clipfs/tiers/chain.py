@@ -43,6 +43,7 @@ class TierChain:
         self._far = far
         self._coming: dict[tuple[str, int], _Coming] = {}  # by cache key and chunk
         self._disk_refuses = False
+        self._refusal = errors.ClipError()  # the last one
 
     async def load_index(self, layer: Layer) -> LayerIndex:
         """The layer's index from the nearest tier that has it, kept on disk from now on."""
@@ -80,7 +81,7 @@ class TierChain:
             unstored: Unstored = {}
             await self._bring(layer, range(start, stop), unstored)
             if unstored:
-                raise errors.DiskFull(f"layer {layer.layer.digest} cannot be stored on this node")
+                raise type(self._refusal)(str(self._refusal))
         await self._disk.promote(layer)
 
     async def _bring(self, layer: IndexedLayer, chunks: range, unstored: Unstored) -> None:
@@ -130,7 +131,7 @@ class TierChain:
         except (errors.DiskFull, errors.NodeFault) as error:
             if not self._disk_refuses:
                 log.warning("the disk refuses, reads go on without it", error=str(error))
-            self._disk_refuses = True
+            self._disk_refuses, self._refusal = True, error
             return False
         if self._disk_refuses:
             log.info("the disk takes bytes again")

@@ -1,5 +1,6 @@
 """Collecting beside those who mount, fill and collect too: locks, records and second looks."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.locks import alone
 from clipfs.layer.partial import Partial, fill_lock
 from clipfs.layer.use import InUse, touch
-from clipfs.mount import records
+from clipfs.mount import counters, records
+from clipfs.processes import name_of
 from clipfs.tiers.storing import mark_storing
 from tests.support.wait import wait_for
 
@@ -148,11 +150,23 @@ def test_an_image_index_goes_with_a_layer_that_it_names_and_not_while_it_is_held
     assert [item.kind for item in collect(layout, Limits()).removed] == ["image"]
 
 
+DEAD = f"{os.getpid()}.1"
+"""A process of this one's number that started at another time."""
+
+
 def test_what_dead_processes_left_is_swept_and_what_living_ones_do_is_not(layout: Layout) -> None:
     layout.first_pass(A).write_bytes(b"of a killed one")
     layout.first_pass(B).write_bytes(b"of a living one")
-    old, fresh = layout.index / f"{A}.v1.toc.1.a.tmp", layout.index / f"{A}.v1.toc.2.b.tmp"
-    for path in (old, fresh):
+    old, forsaken, fresh, other = (
+        layout.index / f"{A}.v1.toc.{name}.tmp"
+        for name in (
+            f"{name_of(os.getpid())}.aa",
+            f"{DEAD}.bb",
+            f"{name_of(os.getpid())}.cc",
+            "not-ours",
+        )
+    )
+    for path in (old, forsaken, fresh, other):
         path.write_bytes(b"")
     os.utime(old, (0, 0))
     record = records.new_mount(
@@ -164,5 +178,53 @@ def test_what_dead_processes_left_is_swept_and_what_living_ones_do_is_not(layout
     with fill_lock(layout, B):
         collect(layout, Limits())
     assert os.listdir(layout.partial) == [f"{B}.first"]
-    assert os.listdir(layout.index) == [fresh.name]
+    assert sorted(os.listdir(layout.index)) == sorted([fresh.name, other.name])
     assert list(records.mounts(layout).all()) == ["alive"]
+
+
+def test_locks_that_nobody_holds_are_swept(layout: Layout) -> None:
+    for name in (f"{A}.fill", f"{A}.use", f"{B}.fill", f"{B}.use"):
+        (layout.run / name).write_bytes(b"")
+    with fill_lock(layout, B), InUse(layout) as use:
+        use.hold([B])
+        collect(layout, Limits())
+        assert sorted(path.name for path in layout.run.glob("sha256_*")) == [
+            f"{B}.fill",
+            f"{B}.use",
+        ]
+
+
+@pytest.mark.parametrize("is_whole", [True, False], ids=["whole", "not-whole"])
+def test_a_partial_payload_goes_once_the_layer_is_whole_and_nobody_fills_it(
+    is_whole: bool, layout: Layout
+) -> None:
+    if is_whole:
+        add(layout, A, used_s=0)
+        add(layout, B, used_s=0)
+    for key in (A, B):
+        Partial(layout, key, payload_bytes=65_536).close()
+    with fill_lock(layout, B):
+        collect(layout, Limits())
+    kept = (B,) if is_whole else (A, B)
+    names = [name for key in kept for name in (key, f"{key}.chunks")]
+    assert sorted(os.listdir(layout.partial)) == names
+
+
+def test_what_killed_processes_counted_is_kept_and_their_files_are_not(layout: Layout) -> None:
+    with counters.open_own(layout) as own:
+        own.count_read("disk", 7)
+        mine = layout.run / "counters" / name_of(os.getpid())
+        mine.with_name(DEAD).write_bytes(mine.read_bytes())
+        collect(layout, Limits())
+        assert sorted(os.listdir(mine.parent)) == [mine.name, "ended"]
+        assert counters.sum_all(layout)["disk"] == {"reads": 2, "bytes": 14}
+
+
+def test_a_disk_without_room_for_the_sum_of_the_numbers_is_collected_all_the_same(
+    three: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "planted")
+
+    monkeypatch.setattr(counters, "fold_ended", refuse)
+    assert [item.key for item in collect(three, NOTHING).removed] == [C, A, B]

@@ -8,21 +8,20 @@ from pathlib import Path
 import pytest
 
 from tests.csi.conftest import Lazy, Start
-from tests.support.driver import Driver, failure, mounts_below, nothing_left, umount
+from tests.support.driver import (
+    Driver,
+    failure,
+    fstype,
+    mounts_below,
+    nothing_left,
+    umount,
+)
 from tests.support.machine import needs_fuse
 from tests.support.wait import wait_for
 
 pytestmark = needs_fuse
 
 EROFS, FUSE = "erofs", "fuse.clip"
-
-
-def fstype(target: Path) -> str:
-    """Of what is mounted there."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        if line.split()[4] == str(target):
-            return line.partition(" - ")[2].split()[0]
-    return ""
 
 
 def test_a_volume_says_its_front_and_the_driver_what_holds_if_it_is_silent(

@@ -3,14 +3,17 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support import images
 from tests.support.content import run_content_server
-from tests.support.driver import cleaned_up, failure, run_driver
+from tests.support.driver import cleaned_up, failure, fstype, run_driver
 from tests.support.machine import needs_fuse
 from tests.support.node import Node
 from tests.support.registry import RegistryServer
@@ -123,22 +126,90 @@ def test_a_read_that_only_the_registry_could_answer_fails_with_enospc_until_ther
 
 
 def test_a_publish_for_which_there_is_no_room_is_resource_exhausted_and_others_go_on(
-    disk: SmallDisk, image: str, tree: Path, options: list[str], tmp_path: Path,
-    registry: RegistryServer,
+    disk: SmallDisk, image: str, tree: Path, options: list[str], other: tuple[str, bytes],
+    tmp_path: Path,
 ) -> None:  # fmt: skip
-    (tmp_path / "2").mkdir()
-    (tmp_path / "2/big").write_bytes(os.urandom(3 << 20))
-    images.write_layout(tmp_path / "oci", [images.layer(tmp_path / "2", tmp_path / "2.tar")])
-    other = images.push(tmp_path / "oci", registry.address, "full-other:1")
     root = disk.folder / "root"
     with run_driver(tmp_path / "home", options, root=root) as driver:
         first = driver.publish("first", image)
         disk.fill(but=1 << 20)
-        code, details = failure(lambda: driver.publish("second", other))
+        code, details = failure(lambda: driver.publish("second", other[0]))
         assert (code, "free space" in details) == ("RESOURCE_EXHAUSTED", True), details
         assert not driver.target("second").exists() or os.listdir(driver.target("second")) == []
         assert (first / "data").read_bytes() == (tree / "data").read_bytes()
         disk.free()
-        assert (driver.publish("second", other) / "big").stat().st_size == 3 << 20
+        assert (driver.publish("second", other[0]) / "big").stat().st_size == 3 << 20
         for name in ("first", "second"):
             driver.unpublish(name)
+
+
+@pytest.mark.parametrize("where", ["nowhere", "on-the-node", "in-the-content-cache"])
+def test_erofs_whose_layer_finds_no_room_is_resource_exhausted_and_all_mounts_read_on(
+    where: str, disk: SmallDisk, image: str, tree: Path, shared: list[str], options: list[str],
+    other: tuple[str, bytes], tmp_path: Path,
+) -> None:  # fmt: skip
+    """where  the layer's index is, when the fill that completes it begins"""
+    root, erofs = disk.folder / "root", {"front": "erofs"}
+    words = shared if where == "in-the-content-cache" else options
+    name, content = other
+    with run_driver(tmp_path / "home", words, root=root) as driver:
+        if where == "on-the-node":
+            driver.publish("new", image, attributes={"front": "fuse"})
+            driver.unpublish("new")
+            for path in (root / "cache").iterdir():
+                path.unlink()
+        others = [
+            driver.publish(front, name, attributes={"front": front}) for front in ("erofs", "fuse")
+        ]
+        assert [fstype(one) for one in others] == ["erofs", "fuse.clip"]
+        disk.fill(but=1 << 20)
+        with reading(others, content) as rounds:
+            for _ in range(2):
+                code, details = failure(lambda: driver.publish("new", image, attributes=erofs))
+                assert (code, "free space" in details) == ("RESOURCE_EXHAUSTED", True), details
+        assert rounds() > 0
+        assert fstype(driver.target("new")) == ""
+        assert [path for path in left(root) if "cache/" not in path] == []
+        assert len(os.listdir(root / "cache")) == 1  # of the other image
+        disk.free()
+        target = driver.publish("new", image, attributes=erofs)
+        assert fstype(target) == "erofs"
+        assert (target / "data").read_bytes() == (tree / "data").read_bytes()
+        with reading(others, content) as rounds:
+            pass
+        assert rounds() > 0
+        for pod in ("new", "erofs", "fuse"):
+            driver.unpublish(pod)
+
+
+@pytest.fixture
+def other(tmp_path: Path, registry: RegistryServer) -> tuple[str, bytes]:
+    """Another image, and what its `big` holds."""
+    content = os.urandom(3 << 20)
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2/big").write_bytes(content)
+    images.write_layout(tmp_path / "oci", [images.layer(tmp_path / "2", tmp_path / "2.tar")])
+    return images.push(tmp_path / "oci", registry.address, "full-other:1"), content
+
+
+@contextmanager
+def reading(targets: list[Path], content: bytes) -> Iterator[Callable[[], int]]:
+    """Read `big` of each target, uncached, at least once, until the block ends; how often."""
+    ended = threading.Event()
+
+    def read() -> int:
+        rounds = 0
+        while not rounds or not ended.is_set():
+            for target in targets:
+                with (target / "big").open("rb") as file:
+                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                    assert file.read() == content
+            rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(read)
+        try:
+            yield lambda: found.result(30)
+        finally:
+            ended.set()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clipfs import errors
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import Layout
 from clipfs.layer.partial import MAP_HEADER_BYTES, Partial, publish_first_pass
@@ -125,7 +126,7 @@ def test_a_complete_partial_becomes_the_payload(layout: Layout) -> None:
 def test_an_incomplete_partial_does_not(layout: Layout) -> None:
     with opened(layout) as partial:
         write(partial, 0)
-        with pytest.raises(ValueError, match="not complete"):
+        with pytest.raises(errors.NodeFault, match="not complete"):
             partial.promote()
     assert list(layout.cache.iterdir()) == []
 
@@ -176,6 +177,6 @@ def test_data_that_the_disk_has_lost_is_absent_however_well_the_next_fsync_goes(
             with pytest.raises(OSError, match="planted"):
                 partial.promote()
         assert partial.missing(range(2)) == [range(1, 2)]
-        with pytest.raises(ValueError, match="not complete"):
+        with pytest.raises(errors.NodeFault, match="not complete"):
             partial.promote()
     assert not layout.payload(KEY).exists()

@@ -1,5 +1,6 @@
 """Reads and bytes add up over processes, however those end."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -77,3 +78,22 @@ def test_what_a_process_counted_outlives_it(layout: Layout, how: int | None) -> 
     end(second, how)
     assert counters.sum_all(layout)["content_cache"] == twice
     assert [path.name for path in (layout.run / "counters").iterdir()] == ["ended"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_disk_that_refuses_loses_the_numbers_and_fails_nobody(
+    number: int, layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, "planted")
+
+    for refused in ("open", "mkdir"):
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, refused, refuse)
+            with counters.open_own(layout) as own:
+                own.count_read("disk", 5)
+    with counters.open_own(layout) as own:
+        own.count_read("disk", 7)
+        monkeypatch.setattr(counters, "_fold", refuse)
+    monkeypatch.undo()
+    assert counters.sum_all(layout)["disk"] == {"reads": 1, "bytes": 7}

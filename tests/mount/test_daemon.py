@@ -31,6 +31,9 @@ def complains(on_ready):
     print("three words here", file=sys.stderr)
     raise errors.NodeFault("no")
 
+def finds_no_room(on_ready):
+    raise OSError(28, "No space left on device", "/a/record")
+
 def fails_unexpectedly(on_ready):
     raise ValueError("a bug")
 
@@ -112,6 +115,8 @@ def test_of_ended_servers_the_last_logs_are_kept(tmp_path: Path) -> None:
     ("how", "said"),
     [
         pytest.param("fails", "CorruptImage three words here", id="its-error-is-the-callers"),
+        pytest.param("finds_no_room", "DiskFull /a/record: No space left on device; free space",
+                     id="a-full-disk"),
         pytest.param("fails_unexpectedly", "ClipError ValueError('a bug')", id="a-bug-too"),
         pytest.param("dies", "NodeFault the server ended before its mount was ready (wait status 9",
                      id="killed"),

@@ -1,5 +1,6 @@
 """A mount point is made if absent, must be empty and no mount, and goes if nothing came of it."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -66,6 +67,25 @@ def test_what_cannot_be_made_leaves_nothing_half_made(place: Path, name: str) ->
     with pytest.raises(errors.InvalidInput, match="mount point"), made_mountpoint(place / name):
         raise AssertionError("the block must not run")
     assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOSPC, errors.DiskFull), (errno.EIO, errors.NodeFault)],
+    ids=["full", "broken"],
+)
+def test_a_disk_that_refuses_is_not_the_callers_mistake(
+    number: int, kind: type[errors.ClipError], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, *_: object) -> None:
+        if path.name != "new":
+            raise FileExistsError
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    said = f"{place / 'new'}: {os.strerror(number)}"
+    with pytest.raises(kind, match=said), made_mountpoint(place / "new"):
+        pass
 
 
 @pytest.mark.parametrize(

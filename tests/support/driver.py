@@ -20,6 +20,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tests.support.machine import CLIP_CSI
 from tests.support.wait import wait_for
+from tests.support.write_points import WritePoints
 
 _STRING, _BOOL, _INT64, _ENUM, _MESSAGE = 9, 8, 3, 14, 11
 _MESSAGES: dict[str, list[tuple[str, int, int, str]]] = {
@@ -145,18 +146,29 @@ class Driver:
 
 
 @contextmanager
-def run_driver(home: Path, options: Sequence[str], *, root: Path) -> Iterator[Driver]:
-    """A node plugin with its own kubelet folder; it ends by SIGTERM, volumes stay."""
+def run_driver(
+    home: Path, options: Sequence[str], *, root: Path, points: WritePoints | None = None
+) -> Iterator[Driver]:
+    """A node plugin with its own kubelet folder; it ends by SIGTERM, volumes stay.
+
+    points  sees what it and its descendants write
+    """
     home.mkdir(parents=True, exist_ok=True)
     socket, log = home / "csi.sock", home / "log"
     command = [
+        *(points.prefix() if points else []),
         CLIP_CSI, "node", "--endpoint", f"unix://{socket}", "--node-id", "node-a",
         "--kubelet-root", str(home / "kubelet"), "--root", str(root),
         "--registration-dir", str(home / "reg"),
         "--log-format", "json", "--log-level", "debug", *options,
     ]  # fmt: skip
     with log.open("ab") as err:
-        process = subprocess.Popen(command, stderr=err, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command,
+            stderr=err,
+            stdin=subprocess.DEVNULL,
+            pass_fds=(points.starter.fileno(),) if points else (),
+        )
     try:
         wait_for(lambda: socket.exists() or process.poll() is not None, 30)
         assert process.poll() is None, log.read_text()
@@ -178,6 +190,14 @@ def failure(call: Callable[[], object]) -> tuple[str, str]:
 def mounts_below(folder: Path) -> list[str]:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     return [line.split()[4] for line in lines if line.split()[4].startswith(f"{folder}/")]
+
+
+def fstype(target: Path) -> str:
+    """Of what is mounted there; "" if nothing is."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        if line.split()[4] == str(target):
+            return line.partition(" - ")[2].split()[0]
+    return ""
 
 
 def servers(root: Path) -> list[int]:

@@ -361,6 +361,28 @@ async def test_a_layer_is_completed_from_the_nearest_tier_and_only_with_what_it_
     assert len(near.asked) == 3
 
 
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [(errno.ENOSPC, errors.DiskFull), (errno.EIO, errors.NodeFault)],
+    ids=["full", "broken"],
+)
+async def test_a_layer_that_the_disk_refuses_is_not_completed_and_the_error_says_why(
+    number: int,
+    kind: type[errors.ClipError],
+    disk: DiskTier,
+    small: Sample,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    refusing = Refusing(monkeypatch)
+    refusing.number = number
+    chain = TierChain(disk, [MemoryTier(samples=[small])])
+    with pytest.raises(kind, match="planted"):
+        await chain.complete(small.indexed)
+    refusing.number = None
+    await chain.complete(small.indexed)
+    assert disk.layout.payload(small.key).read_bytes() == small.payload
+
+
 async def test_a_layer_that_no_tier_has_is_not_completed(disk: DiskTier, small: Sample) -> None:
     chain = TierChain(disk, [MemoryTier(samples=[])])
     with pytest.raises(errors.RegistryUnavailable):

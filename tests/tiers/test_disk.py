@@ -1,11 +1,13 @@
 """The disk tier: complete payloads, partial ones, and how the one becomes the other."""
 
+import errno
 import os
 import threading
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from structlog.testing import capture_logs
 
 from clipfs import errors
@@ -73,6 +75,33 @@ async def test_a_disk_that_cannot_complete_a_payload_fails_no_reader(
             assert await disk.read(small.indexed, extent) == small.bytes_of(extent)
     warning = next(line for line in lines if line["log_level"] == "warning")
     assert "planted" in warning["error"]
+
+
+async def test_chunks_that_an_fsync_lost_are_missing_and_whoever_wants_the_payload_hears_why(
+    layout: Layout, small: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, failed = os.fdatasync, 0
+
+    def fails_once(fd: int) -> None:
+        nonlocal failed
+        failed += 1
+        if failed == 1:
+            raise OSError(errno.EIO, "planted")
+        fsync(fd)
+
+    async with DiskTier.open(layout, KEYS) as disk:
+        disk.partial(small.indexed)
+        monkeypatch.setattr(os, "fdatasync", fails_once)
+        for _ in range(2):  # two readers brought the last chunk
+            disk.write(small.indexed, all_chunks(small), small.payload)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(errors.NodeFault, match=r"planted|lost"):
+            await disk.promote(small.indexed)
+        assert disk.missing(small.indexed, all_chunks(small)) == [all_chunks(small)]
+        assert not layout.payload(small.key).exists()
+        disk.write(small.indexed, all_chunks(small), small.payload)
+        await disk.promote(small.indexed)
+    assert layout.payload(small.key).read_bytes() == small.payload
 
 
 async def test_a_partial_that_a_dead_process_left_complete_becomes_the_payload(

@@ -22,6 +22,7 @@ from typing import BinaryIO
 
 from clipfs import errors
 from clipfs.image.digest import Digest
+from clipfs.layer.durable import naming
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.mount import syscalls
 from clipfs.tree.erofs import BLOCK
@@ -48,7 +49,11 @@ def probe(scratch: Path) -> None:
     """NodeFault with the reason if the kernel cannot show images whose files lie in scratch."""
     entry = Entry(path=b"probe", kind=EntryKind.FILE, mode=0o400, size=BLOCK)
     device = Device(digest=Digest("sha256:0"), payload_bytes=BLOCK)
-    with tempfile.TemporaryFile(dir=scratch) as index, tempfile.TemporaryFile(dir=scratch) as data:
+    with (
+        naming(scratch),  # first: what the disk refuses to a write it refuses to close, too
+        tempfile.TemporaryFile(dir=scratch) as index,
+        tempfile.TemporaryFile(dir=scratch) as data,
+    ):
         index.write(write_image(merge([[entry]]), [device]))
         data.write(_PROBE)
         index.flush()
@@ -119,8 +124,9 @@ def _opened(payload: PayloadFile, scratch: Path) -> Iterator[BinaryIO]:
                 )
             if payload.needs_copy:
                 copy: BinaryIO = stack.enter_context(tempfile.TemporaryFile(dir=scratch))
-                _clone_or_copy(file.fileno(), copy.fileno(), found_bytes)
-                os.ftruncate(copy.fileno(), -(-found_bytes // BLOCK) * BLOCK)
+                with naming(payload.path):
+                    _clone_or_copy(file.fileno(), copy.fileno(), found_bytes)
+                    os.ftruncate(copy.fileno(), -(-found_bytes // BLOCK) * BLOCK)
                 file = copy
         except OSError as error:
             raise errors.node_fault(error) from error
