@@ -7,6 +7,23 @@ from clipfs.image.model import BlobSource
 WORKER = "clipfs.layer.worker"
 
 
+class Ranges(msgspec.Struct, frozen=True, kw_only=True):
+    """How a blob is asked for.
+
+    connections    at most so many ranges are read at once; 1: one stream
+    segment_bytes  asked for at a time
+    from_bytes     a blob that is smaller is one stream
+    """
+
+    connections: int = 4
+    segment_bytes: int = 8 << 20
+    from_bytes: int = 32 << 20
+
+
+RANGES = Ranges()
+ONE_STREAM = Ranges(connections=1)
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One pass. `chunk_digests` and `map_fd` make it a fill.
 
@@ -14,7 +31,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     diff_id        what the payload must be; None where nobody tells
     is_raw         the payload is the blob as it is, and no tar
     source         may hold a credential: the job goes through a pipe, never an argument
-    stall_s        without a byte for so long, a source counts as gone
+    stall_s        without a byte for so long, or too slow over so long, a source counts as gone
+    ranges         by how many requests the blob is read
     payload_fd     where the payload is written, from byte 0
     map_fd         the chunk map of a fill
     chunk_digests  what each chunk of a fill must be, as in the layer's index
@@ -25,6 +43,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     diff_id: str | None
     source: BlobSource
     stall_s: float
+    ranges: Ranges = RANGES
     payload_fd: int
     is_raw: bool = False
     map_fd: int | None = None

@@ -14,7 +14,16 @@ from clipfs.image.blob import BlobBreak
 from clipfs.image.model import BlobSource, Layer
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import LayerIndex
-from clipfs.layer.job import WORKER, Job, PassProgress, PassWarning, Report, SourceWanted
+from clipfs.layer.job import (
+    RANGES,
+    WORKER,
+    Job,
+    PassProgress,
+    PassWarning,
+    Ranges,
+    Report,
+    SourceWanted,
+)
 from clipfs.layer.process import run_worker
 
 STALL_S = 60.0
@@ -37,6 +46,7 @@ class PassRequest:
     payload_fd: int
     map_fd: int | None = None
     index: LayerIndex | None = None
+    ranges: Ranges = RANGES
     stall_s: float = STALL_S
 
 
@@ -105,6 +115,7 @@ def _job(request: PassRequest) -> bytes:
             diff_id=layer.diff_id,
             source=request.source,
             stall_s=request.stall_s,
+            ranges=request.ranges,
             payload_fd=request.payload_fd,
             is_raw=layer.raw_path is not None,
             map_fd=request.map_fd,
