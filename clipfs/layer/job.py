@@ -19,6 +19,10 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True):
     segment_bytes: int = 8 << 20
     from_bytes: int = 32 << 20
 
+    def apply_to(self, size: int) -> bool:
+        """Whether a blob of size is asked for in ranges."""
+        return self.connections > 1 and size >= self.from_bytes
+
 
 RANGES = Ranges()
 ONE_STREAM = Ranges(connections=1)
@@ -33,6 +37,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     source         may hold a credential: the job goes through a pipe, never an argument
     stall_s        without a byte for so long, or too slow over so long, a source counts as gone
     ranges         by how many requests the blob is read
+    tells_another  of a blob that is of no use it is told whether it is another one
     payload_fd     where the payload is written, from byte 0
     map_fd         the chunk map of a fill
     chunk_digests  what each chunk of a fill must be, as in the layer's index
@@ -46,6 +51,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ranges: Ranges = RANGES
     payload_fd: int
     is_raw: bool = False
+    tells_another: bool = False
     map_fd: int | None = None
     chunk_digests: bytes | None = None
 
@@ -63,7 +69,11 @@ class PassWarning(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
-Report = PassProgress | PassWarning
+class AnotherBlob(msgspec.Struct, frozen=True, tag=True):
+    """A report line before an error: what came is not the blob that the manifest names."""
+
+
+Report = PassProgress | PassWarning | AnotherBlob
 
 
 class SourceWanted(msgspec.Struct, frozen=True, kw_only=True):

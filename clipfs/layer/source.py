@@ -27,7 +27,7 @@ class Source:
         ranges = job.ranges
         self._window = Window(job.size, segment_bytes=ranges.segment_bytes)
         self._sources = Sources(job.source, new_source, self._window)
-        self._mode = Mode(in_ranges=ranges.connections > 1 and job.size >= ranges.from_bytes)
+        self._mode = Mode(in_ranges=ranges.apply_to(job.size))
         self._lanes: list[Lane] = []
         self._hash = hashlib.sha256()
         self._hashing = Stage(self._hash.update)

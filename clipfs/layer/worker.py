@@ -23,7 +23,7 @@ from clipfs.layer.child import ask, report, worker_main
 from clipfs.layer.chunks import ChunkWriter
 from clipfs.layer.codec import Bound, inflated
 from clipfs.layer.download import READ_BYTES
-from clipfs.layer.job import Job, PassProgress, PassWarning, SourceWanted
+from clipfs.layer.job import AnotherBlob, Job, PassProgress, PassWarning, SourceWanted
 from clipfs.layer.pipeline import Stage
 from clipfs.layer.source import Source
 from clipfs.layer.tar import TarParser
@@ -33,9 +33,23 @@ def run_pass(job: Job) -> bytes:
     """The encoded, unsealed layer index; the payload is in the job's file, fsynced."""
     try:
         with closing(Source(job, new_source=_new_source)) as source:
-            return _passed(job, source)
+            try:
+                return _passed(job, source)
+            except (errors.CorruptImage, errors.UnsupportedImage):
+                if job.tells_another:
+                    _tell_if_another(source)
+                raise
     except (errors.CorruptImage, errors.UnsupportedImage) as error:
         raise type(error)(f"layer {job.digest}: {error}") from error
+
+
+def _tell_if_another(source: Source) -> None:
+    """Whose fault it is that the blob is of no use: the image's, or the source's."""
+    try:
+        source.check()
+    except errors.CorruptImage:
+        report(AnotherBlob())
+        raise
 
 
 def _passed(job: Job, source: Source) -> bytes:

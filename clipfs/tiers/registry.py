@@ -24,8 +24,9 @@ from clipfs.image.registry import Registry
 from clipfs.layer.index import LayerIndex
 from clipfs.layer.job import RANGES, PassProgress, Ranges
 from clipfs.layer.partial import fill_lock, publish_first_pass
-from clipfs.layer.passes import PassRequest, PassResult, run_pass
+from clipfs.layer.passes import PassRequest, PassResult
 from clipfs.tiers.disk import DiskTier
+from clipfs.tiers.right_pass import right_pass
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 
 log = structlog.get_logger()
@@ -197,13 +198,12 @@ class RegistryTier:
         on_beat: Callable[[], None] = lambda: None,
     ) -> PassResult:
         begin = time.perf_counter()
-        seen = PassProgress(downloaded_bytes=0, payload_bytes=0)
 
         def on_progress(progress: PassProgress) -> None:
-            nonlocal seen
-            self._hooks.on_download(progress.downloaded_bytes - seen.downloaded_bytes)
-            seen = progress
             self._hooks.on_progress(layer, progress)
+
+        def on_download(count: int) -> None:
+            self._hooks.on_download(count)
             on_beat()
 
         async with self._workers:
@@ -221,8 +221,9 @@ class RegistryTier:
                 index=index,
                 ranges=_shared(self._ranges, passes=int(self._workers.borrowed_tokens)),
             )
-            result = await run_pass(request, on_progress=on_progress, on_break=sources.after)
-        self._hooks.on_download(layer.size - seen.downloaded_bytes)
+            result = await right_pass(
+                sources, request, on_progress=on_progress, on_download=on_download
+            )
         log.info(
             "Layer decompressed and cached to disk",
             layer=layer.digest,

@@ -128,6 +128,17 @@ def silenced(_: Asked, reply: Reply) -> Reply:
     return Reply(raw=b"")
 
 
+def wrong_at(at: int) -> Spoil:
+    """That byte of the body is another."""
+
+    def spoil(_: Asked, reply: Reply) -> Reply:
+        body = bytearray(reply.body)
+        body[at] ^= 1
+        return replace(reply, body=bytes(body))
+
+    return spoil
+
+
 def wrong_byte(_: Asked, reply: Reply) -> Reply:
     """The last byte is another."""
     return Reply(reply.status, reply.headers, reply.body[:-1] + bytes([reply.body[-1] ^ 1]))
