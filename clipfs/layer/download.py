@@ -81,22 +81,24 @@ class Download:
         self._failed: Exception | None = None
         self._aborted = False
 
-    def ask(self, start: int, end: int | None = None) -> None:
+    def ask(self, start: int, end: int | None = None, *, in_ranges: bool) -> None:
         """Go on at start, or before it, with the range up to end, or with all that follows.
+
+        in_ranges  ask for a range even of the whole, to see whether source knows them
 
         Raises  BrokenOff; CorruptImage if the registry's blob is longer than it should be
         """
         headers = {"Accept-Encoding": "identity", **self.source.headers}
         if end is not None:
             headers["Range"] = f"bytes={start}-{end - 1}"
-        elif start:
+        elif start or in_ranges:
             headers["Range"] = f"bytes={start}-"
         try:
             response = self._answer(headers)
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: the URL
             raise self._broken(error) from error
         self._left = None if response.chunked else response.length
-        self._place(response, start, end)
+        self._place(response, start, end, is_ranged="Range" in headers)
 
     def read(self, size: int = READ_BYTES) -> bytes:
         """At most size bytes, b"" where the server ends its answer, too early or not."""
@@ -179,9 +181,11 @@ class Download:
         self._response = connection.getresponse()
         return self._response
 
-    def _place(self, response: http.client.HTTPResponse, start: int, end: int | None) -> None:
+    def _place(
+        self, response: http.client.HTTPResponse, start: int, end: int | None, *, is_ranged: bool
+    ) -> None:
         """Find out what the answer holds; BrokenOff if it is no good answer."""
-        status, is_ranged = response.status, end is not None or start > 0
+        status = response.status
         if status == 200:
             self.at, self.ends = 0, self._size
             self.exact = not is_ranged

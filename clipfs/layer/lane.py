@@ -79,10 +79,12 @@ class Mode:
     """How all lanes ask: in ranges, or for all that follows.
 
     are_ranges_known  the source has answered one as it should
+    is_wide           there are several lanes, so each asks for a segment at a time
     """
 
     in_ranges: bool
     are_ranges_known: bool = False
+    is_wide: bool = False
 
 
 class Lane:
@@ -114,8 +116,12 @@ class Lane:
             download.abort()
 
     def _fetch(self, segment: Segment) -> bool:
-        """Receive the whole segment; False if the lane has ended instead."""
+        """Receive the whole segment, or one before it; False if the lane has ended instead."""
         while segment.at < segment.end:
+            if not self._may_go_on(segment):
+                if self._window.retire(segment):
+                    return False
+                segment = self._window.lowest(segment)  # so that one stream brings all
             try:
                 if not self._receive(segment) and self._window.retire(segment):
                     return False
@@ -129,6 +135,12 @@ class Lane:
                 self._sources.replace(self._turn, broken)
         return True
 
+    def _may_go_on(self, segment: Segment) -> bool:
+        """Whether the lane is of use, if it is one of several; not if it would begin a stream."""
+        download = self._download
+        is_under_way = download is not None and self._leads_to(download, segment)
+        return self._mode.in_ranges or is_under_way
+
     def _is_too_many(self, broken: BrokenOff) -> bool:
         is_refused = broken.status in BUSY_STATUS or not self._was_answered
         return is_refused or not self._mode.in_ranges
@@ -136,7 +148,7 @@ class Lane:
     def _receive(self, segment: Segment) -> bool:
         """Some of the segment or all of it; False if only one lane can be of use here."""
         download = self._download
-        if download is None or not download.at <= segment.at < download.ends:
+        if download is None or not self._leads_to(download, segment):
             download = self._ask(segment)
             if not download.exact and self._mode.in_ranges:
                 self._go_in_one_stream()
@@ -156,6 +168,13 @@ class Lane:
             )
         return True
 
+    def _leads_to(self, download: Download, segment: Segment) -> bool:
+        """Whether what download reads now holds what segment lacks."""
+        is_before = download.at == segment.at or (
+            download.at < segment.at and not self._mode.in_ranges
+        )
+        return is_before and segment.at < download.ends
+
     def _ask(self, segment: Segment) -> Download:
         source, self._turn = self._sources.take()
         download = self._download
@@ -167,7 +186,9 @@ class Lane:
             )
             if self._aborted:
                 download.abort()
-        download.ask(segment.at, segment.end if self._mode.in_ranges else None)
+        mode = self._mode
+        end = segment.end if mode.in_ranges and mode.is_wide else None
+        download.ask(segment.at, end, in_ranges=mode.in_ranges)
         self._was_answered = True
         return download
 

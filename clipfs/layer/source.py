@@ -1,8 +1,8 @@
 """A blob on its way, as a file for the codec: lanes read ahead, a stage hashes.
 
-A large blob is read in ranges: by one lane as long as it is the codec that takes the time, by
-several with a connection each once the codec waits for bytes. Any other is one stream. The
-digest is of all bytes in their order, whichever source sent them.
+A blob is one stream as long as it is the codec that takes the time. A large one is read in
+ranges by several lanes, with a connection each, once the codec waits for bytes. The digest is
+of all bytes in their order, whichever source sent them.
 
 Not here: who receives which part (`clipfs.layer.window`), and how (`clipfs.layer.lane`); what
 the bytes mean (`codec`).
@@ -32,7 +32,6 @@ class Source:
         self._hash = hashlib.sha256()
         self._hashing = Stage(self._hash.update)
         self._kept = b""
-        self._is_wide = False
         self._start_lane()
 
     @property
@@ -73,8 +72,9 @@ class Source:
 
     def _widen(self) -> None:
         """Start the other lanes, if they can be of use; once."""
-        if not self._is_wide and self._mode.are_ranges_known and self._window.is_starved():
-            self._is_wide = True
+        mode = self._mode
+        if mode.are_ranges_known and not mode.is_wide and self._window.is_starved():
+            self._mode.is_wide = True
             for _ in range(self._window.widen(self._job.ranges.connections)):
                 self._start_lane()
 

@@ -102,6 +102,11 @@ class Window:
             self._changed.notify_all()
             return True
 
+    def lowest(self, segment: Segment) -> Segment:
+        """segment, or instead of it the first one that no lane has."""
+        with self._changed:
+            return heapq.heappushpop(self._loose, segment)
+
     def get(self) -> bytes:
         """The blob's next bytes, waiting for them; b"" at its end; raises what failed."""
         with self._changed:

@@ -34,7 +34,7 @@ async def test_a_layer_of_300_mb_takes_less_memory_than_it_is_long(
     with run_web(lambda asked: part_of(blob, asked, bytes_per_s), keep_alive=True) as web:
         layer, url = layer_of(blob, payload), f"http://{web.address}/blob"
         await first_pass(layer, url, tmp_path / "payload", on_progress=on_progress)
-    assert web.at_once["/blob"] == (1 if bytes_per_s is None else RANGES.connections)
+    assert (web.at_once["/blob"] >= RANGES.connections) == (bytes_per_s is not None)
     assert len(peaks) > PAYLOAD_BYTES // (8 << 20)
     assert 0 < max(peaks) < MOST_BYTES, f"{max(peaks) >> 20} MiB"
     print(f"peak of the worker: {max(peaks) >> 20} MiB")

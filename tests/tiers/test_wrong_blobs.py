@@ -179,8 +179,10 @@ async def test_a_blob_that_came_wrong_in_ranges_is_fetched_once_more_in_one_stre
     some = Ranges(connections=4, segment_bytes=segment, from_bytes=1 << 20)
     spoil: Spoil = wrong_at(77)
     with hosts(registry, tmp_path / "mirrors", mirrors=mirrors) as found:
+        for proxy in found.proxies:
+            proxy.bytes_per_s = 6e6
         bad = [
-            proxy.add(Fault(on_range_from(5 * segment), spoil, times=9)) for proxy in found.proxies
+            proxy.add(Fault(on_range_from(7 * segment), spoil, times=9)) for proxy in found.proxies
         ]
         await found.pull(tmp_path / "root", layer, ranges=some)
         assert [fault.met for fault in bad] == [1] + [0] * mirrors
