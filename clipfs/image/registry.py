@@ -11,7 +11,7 @@ Source: OCI distribution specification, "Pull".
 
 import hashlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Self, TypeVar
 
@@ -100,8 +100,17 @@ class Registry:
             media_type, digest = found.media_type, found.digest
         raise errors.CorruptImage(f"{of}: indexes are nested over {MAX_INDEX_DEPTH} deep")
 
-    async def blob_source(self, reference: Reference, layer: Layer) -> BlobSource:
-        """Where layer's blob can be read with one GET; nothing of it is downloaded here."""
+    def blob_hosts(self, reference: Reference) -> list[str]:
+        """The hosts that blobs are asked for at, in their order, as BlobSource.host names them."""
+        return [str(session.base) for session in self._sessions(reference, by_digest=True)]
+
+    async def blob_source(
+        self, reference: Reference, layer: Layer, *, without: Collection[str] = ()
+    ) -> BlobSource:
+        """Where layer's blob can be read with one GET; nothing of it is downloaded here.
+
+        without  hosts that are not asked, as long as there is another one
+        """
 
         async def ask(session: Session, patient: bool) -> BlobSource:
             answer = await session.get(
@@ -124,7 +133,8 @@ class Registry:
             )
 
         sessions = self._sessions(reference, by_digest=True)
-        return await self._from_hosts(reference, sessions, ask)
+        wanted = [session for session in sessions if str(session.base) not in without]
+        return await self._from_hosts(reference, wanted or sessions[-1:], ask)
 
     async def _layers(self, reference: Reference, manifest: Manifest) -> tuple[Layer, ...]:
         if not manifest.is_image:

@@ -1,98 +1,232 @@
-"""A blob's bytes by one plain GET, from an offset on, as a file-like source.
-
-http.client, not httpx: a worker's start-up time counts, and the bytes go straight into big
-buffers (measured: 1,330 MB/s against 281).
+"""A blob's bytes from one source, by GET: the whole, the rest of it, or one range after another.
 
 Resuming needs no If-Range: a blob is named by its digest, which is checked over the whole, so
 no other version of it exists; and a second mirror's ETag would make it send everything again.
 
-Not here: what becomes of a download that breaks off (`clipfs.layer.source`).
+Not here: what becomes of a download that breaks off (`clipfs.layer.lane`).
 Source: RFC 9110, "Range Requests".
 """
 
-import base64
+import contextlib
 import http.client
 import re
+import socket
 import time
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import urlsplit
 
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.image.model import BlobSource
 from clipfs.image.retry import retry_after_s
-from clipfs.image.tls import client_context
+from clipfs.layer.connection import connection_to
+from clipfs.layer.pace import SLOWEST_BYTES_PER_S, Pace
 
-SKIP_BYTES = 1 << 20
-"""At a time, of what a server sends again because it knows no ranges."""
+READ_BYTES = 1 << 20
+"""At most at a time."""
 
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d+/(?:\d+|\*)")
+PATIENCE_S = 0.2
+"""What has come after so long is handed on, though it is less."""
+
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
 
 
 class BrokenOff(Exception):
-    """This source gives no more; another one may. `error` is what to say if there is none."""
+    """This source gives no more; another one may. `error` is what to say if there is none.
 
-    def __init__(self, error: errors.ClipError, retry_after_s: float | None = None) -> None:
+    status  of an answer that refuses, or is of no use; None: none came, or it ended too early
+    """
+
+    def __init__(
+        self,
+        error: errors.ClipError,
+        *,
+        status: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         super().__init__(str(error))
         self.error = error
+        self.status = status
         self.retry_after_s = retry_after_s
 
 
 class Download:
-    """Open it, read to the end, close it. Whatever goes wrong is BrokenOff."""
+    """One connection to source: ask, read what it answers, ask again; close it.
 
-    def __init__(
-        self, source: BlobSource, *, digest: Digest, offset: int = 0, stall_s: float
-    ) -> None:
-        """Its first byte is the blob's at offset.
+    at     place in the blob of the next byte that `read` gives
+    ends   where the answer ends, if its connection does not end before
+    exact  whether the answer is what was asked for; else it is all that source can do
+    """
+
+    def __init__(self, source: BlobSource, *, digest: Digest, size: int, stall_s: float) -> None:
+        """Asks nothing yet.
 
         digest   names the blob in errors; it is not checked here
-        stall_s  without a byte for so long, the source counts as gone
+        size     bytes of the blob
+        stall_s  without a byte for so long, or too slow over so long, the source counts as gone
         """
+        self.source = source
+        self.at = self.ends = 0
+        self.exact = True
+        self._digest = digest
         self._what = f"blob {digest} from {urlsplit(source.url).netloc}"
-        headers = {"Accept-Encoding": "identity", **source.headers}
-        if offset:
-            headers["Range"] = f"bytes={offset}-"
+        self._size = size
+        self._stall_s = stall_s
+        self._pace = Pace(stall_s)
+        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._connection: http.client.HTTPConnection | None = None
+        self._target, self._login = "", dict[str, str]()
+        self._socket: socket.socket | None = None
+        self._response: http.client.HTTPResponse | None = None
+        self._left: int | None = 0  # of the body; None: nobody said how long it is
+        self._failed: Exception | None = None
+        self._aborted = False
+
+    def ask(self, start: int, end: int | None = None, *, in_ranges: bool) -> None:
+        """Go on at start, or before it, with the range up to end, or with all that follows.
+
+        in_ranges  ask for a range even of the whole, to see whether source knows them
+
+        Raises  BrokenOff; CorruptImage if the registry's blob is longer than it should be
+        """
+        headers = {"Accept-Encoding": "identity", **self.source.headers}
+        if end is not None:
+            headers["Range"] = f"bytes={start}-{end - 1}"
+        elif start or in_ranges:
+            headers["Range"] = f"bytes={start}-"
         try:
-            self._connection, target, login = _connection(source, stall_s)
-            self._connection.request("GET", target, headers={**headers, **login})
-            self._response = self._connection.getresponse()
+            response = self._answer(headers)
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: the URL
             raise self._broken(error) from error
-        try:
-            self._skip(self._to_skip(offset))
-        except BrokenOff:
-            self.close()
-            raise
+        self._left = None if response.chunked else response.length
+        self._place(response, start, end, is_ranged="Range" in headers)
 
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int = READ_BYTES) -> bytes:
         """At most size bytes, b"" where the server ends its answer, too early or not."""
+        size, filled = min(size, READ_BYTES), 0
+        begin = last = time.monotonic()
+        while filled < size and self._failed is None:
+            try:
+                count = self._receive(self._buffer[filled:size])
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                self._failed = error
+                break
+            filled += count
+            now = time.monotonic()
+            if self._pace.is_too_slow(count=count, waited_s=now - last):
+                slow = f"slower than {SLOWEST_BYTES_PER_S} bytes/s for {self._stall_s:.0f} s"
+                self._failed = TimeoutError(slow)
+            last = now
+            if not count or now - begin > PATIENCE_S:
+                break
+        if self._failed is not None and not filled:
+            raise self._broken(self._failed) from self._failed
+        self.at += filled
+        return bytes(self._buffer[:filled])
+
+    def early(self) -> BrokenOff:
+        """What an answer is that ended before it should."""
+        return BrokenOff(
+            errors.RegistryUnavailable(
+                f"blob {self._digest}: the registry ended it after {self.at} of {self._size} "
+                "bytes; try again"
+            )
+        )
+
+    def is_longer(self) -> bool:
+        """Whether more follows where the blob should end."""
         try:
-            return self._response.read(size)
-        except (OSError, http.client.HTTPException) as error:
-            raise self._broken(error) from error
+            return bool(self.read(1))
+        except BrokenOff:
+            return False
+
+    def abort(self) -> None:
+        """End what another thread waits for in here."""
+        self._aborted = True
+        if self._socket is not None:
+            with contextlib.suppress(OSError):  # closed already
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # without TLS's farewell
 
     def close(self) -> None:
-        self._connection.close()
+        if self._response is not None:
+            self._response.close()
+        if self._connection is not None:
+            self._connection.close()
+        self._socket = None
 
-    def _to_skip(self, offset: int) -> int:
-        """How much of the answer is before offset; BrokenOff if it is no good answer."""
-        status = self._response.status
+    def _answer(self, headers: dict[str, str]) -> http.client.HTTPResponse:
+        """The answer to a GET, on the connection of the one before if that still stands."""
+        if self._connection is None:
+            self._connection, self._target, self._login = connection_to(self.source, self._stall_s)
+        if self._left != 0:  # of the answer before
+            self.close()
+        is_used = self._connection.sock is not None
+        try:
+            return self._get(self._connection, headers)
+        except (OSError, http.client.BadStatusLine) as error:
+            if not is_used or self._aborted or isinstance(error, TimeoutError):
+                raise
+            self.close()  # the server need not have kept it
+            return self._get(self._connection, headers)
+
+    def _get(
+        self, connection: http.client.HTTPConnection, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        if connection.sock is None:
+            connection.connect()
+        self._socket = connection.sock
+        if self._aborted:
+            raise ConnectionAbortedError("nobody waits for it any more")
+        self._response = None
+        connection.request("GET", self._target, headers={**headers, **self._login})
+        self._response = connection.getresponse()
+        return self._response
+
+    def _place(
+        self, response: http.client.HTTPResponse, start: int, end: int | None, *, is_ranged: bool
+    ) -> None:
+        """Find out what the answer holds; BrokenOff if it is no good answer."""
+        status = response.status
         if status == 200:
-            return offset
-        if status == 206 and offset:
-            stated = self._response.headers.get("Content-Range", "")
-            match = _CONTENT_RANGE.fullmatch(stated)
-            if match and int(match[1]) <= offset:
-                return offset - int(match[1])
+            self.at, self.ends = 0, self._size
+            self.exact = not is_ranged
+            return
+        if status != 206 or not is_ranged:
+            header = response.headers.get("Retry-After", "")
             raise BrokenOff(
-                errors.RegistryUnavailable(f"{self._what}: the registry answers another range")
+                _refusal(self._what, status),
+                status=status,
+                retry_after_s=retry_after_s(header, now=time.time()),
             )
-        header = self._response.headers.get("Retry-After", "")
-        raise BrokenOff(_refusal(self._what, status), retry_after_s(header, now=time.time()))
+        stated = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        if stated is None or not int(stated[1]) <= start <= int(stated[2]):
+            raise BrokenOff(
+                errors.RegistryUnavailable(f"{self._what}: the registry answers another range"),
+                status=status,
+            )
+        if stated[3] != "*" and int(stated[3]) > self._size:
+            raise errors.CorruptImage(
+                f"the registry sends more than the {self._size} bytes that it should have"
+            )
+        self.at, self.ends = int(stated[1]), int(stated[2]) + 1
+        is_as_long = self._left in (None, self.ends - self.at)
+        self.exact = self.at == start and is_as_long and end in (None, self.ends)
 
-    def _skip(self, length: int) -> None:
-        while length and (piece := self.read(min(length, SKIP_BYTES))):
-            length -= len(piece)
+    def _receive(self, into: memoryview) -> int:
+        """Some bytes; 0 at the answer's end. By one recv, so that no slow byte goes unseen."""
+        assert self._response is not None
+        if self._left is None:
+            piece = self._response.read1(len(into))
+            into[: len(piece)] = piece
+            if not piece:
+                self._left = 0
+            return len(piece)
+        if not self._left:
+            return 0
+        count = self._response.fp.readinto1(into[: self._left])
+        self._left -= count
+        if not self._left:
+            self._response.close()  # so that the connection can be asked again
+        return count
 
     def _broken(self, error: Exception) -> BrokenOff:
         reason = str(error) or type(error).__name__
@@ -108,42 +242,3 @@ def _refusal(what: str, status: int) -> errors.ClipError:
         return errors.ImageNotFound(f"{what}: the registry has no such blob (404)")
     advice = "; try again later" if status == 429 or status >= 500 else ""
     return errors.RegistryUnavailable(f"{what}: the registry answers {status}{advice}")
-
-
-def _connection(
-    source: BlobSource, stall_s: float
-) -> tuple[http.client.HTTPConnection, str, dict[str, str]]:
-    """Not yet connected; with what to ask it for, and what to say beside the source's headers."""
-    parts = urlsplit(source.url)
-    target = parts.path + (f"?{parts.query}" if parts.query else "")
-    host, port, via = parts.hostname or "", parts.port, _proxy(source)
-    if parts.scheme == "http":
-        if via is None:
-            return http.client.HTTPConnection(host, port, timeout=stall_s), target, {}
-        proxy, login = via
-        connection = http.client.HTTPConnection(proxy.hostname or "", proxy.port, timeout=stall_s)
-        return connection, source.url, login
-    context = client_context(source.ca_pem)
-    if via is None:
-        return (
-            http.client.HTTPSConnection(host, port, timeout=stall_s, context=context), target, {}
-        )  # fmt: skip
-    proxy, login = via
-    secure = http.client.HTTPSConnection(
-        proxy.hostname or "", proxy.port or 80, timeout=stall_s, context=context
-    )
-    secure.set_tunnel(host, port or 443, headers=login)
-    return secure, target, {}
-
-
-def _proxy(source: BlobSource) -> tuple[SplitResult, dict[str, str]] | None:
-    """Its address, and the header that shows it who we are."""
-    if not source.proxy:
-        return None
-    proxy = urlsplit(source.proxy)
-    if proxy.scheme != "http":
-        raise ValueError(f"a proxy by {proxy.scheme} is not supported for layers, only by http")
-    if not proxy.username:
-        return proxy, {}
-    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
-    return proxy, {"Proxy-Authorization": "Basic " + base64.b64encode(pair).decode()}

@@ -7,6 +7,27 @@ from clipfs.image.model import BlobSource
 WORKER = "clipfs.layer.worker"
 
 
+class Ranges(msgspec.Struct, frozen=True, kw_only=True):
+    """How a blob is asked for.
+
+    connections    at most so many ranges are read at once; 1: one stream
+    segment_bytes  asked for at a time
+    from_bytes     a blob that is smaller is one stream
+    """
+
+    connections: int = 4
+    segment_bytes: int = 8 << 20
+    from_bytes: int = 32 << 20
+
+    def apply_to(self, size: int) -> bool:
+        """Whether a blob of size is asked for in ranges."""
+        return self.connections > 1 and size >= self.from_bytes
+
+
+RANGES = Ranges()
+ONE_STREAM = Ranges(connections=1)
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One pass. `chunk_digests` and `map_fd` make it a fill.
 
@@ -14,7 +35,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     diff_id        what the payload must be; None where nobody tells
     is_raw         the payload is the blob as it is, and no tar
     source         may hold a credential: the job goes through a pipe, never an argument
-    stall_s        without a byte for so long, a source counts as gone
+    stall_s        without a byte for so long, or too slow over so long, a source counts as gone
+    ranges         by how many requests the blob is read
+    tells_another  of a blob that is of no use it is told whether it is another one
     payload_fd     where the payload is written, from byte 0
     map_fd         the chunk map of a fill
     chunk_digests  what each chunk of a fill must be, as in the layer's index
@@ -25,8 +48,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     diff_id: str | None
     source: BlobSource
     stall_s: float
+    ranges: Ranges = RANGES
     payload_fd: int
     is_raw: bool = False
+    tells_another: bool = False
     map_fd: int | None = None
     chunk_digests: bytes | None = None
 
@@ -44,7 +69,11 @@ class PassWarning(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
-Report = PassProgress | PassWarning
+class AnotherBlob(msgspec.Struct, frozen=True, tag=True):
+    """A report line before an error: what came is not the blob that the manifest names."""
+
+
+Report = PassProgress | PassWarning | AnotherBlob
 
 
 class SourceWanted(msgspec.Struct, frozen=True, kw_only=True):

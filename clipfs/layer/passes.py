@@ -14,7 +14,17 @@ from clipfs.image.blob import BlobBreak
 from clipfs.image.model import BlobSource, Layer
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import LayerIndex
-from clipfs.layer.job import WORKER, Job, PassProgress, PassWarning, Report, SourceWanted
+from clipfs.layer.job import (
+    RANGES,
+    WORKER,
+    AnotherBlob,
+    Job,
+    PassProgress,
+    PassWarning,
+    Ranges,
+    Report,
+    SourceWanted,
+)
 from clipfs.layer.process import run_worker
 
 STALL_S = 60.0
@@ -29,6 +39,7 @@ class PassRequest:
     """One pass over `layer`.
 
     payload_fd      an empty file, or the partial payload of a fill
+    tells_another   if the sources' blob is not the layer's, that is WrongBlob
     map_fd, index   of a fill: chunks are verified against index and marked as they come
     """
 
@@ -37,6 +48,8 @@ class PassRequest:
     payload_fd: int
     map_fd: int | None = None
     index: LayerIndex | None = None
+    ranges: Ranges = RANGES
+    tells_another: bool = False
     stall_s: float = STALL_S
 
 
@@ -44,6 +57,14 @@ class PassRequest:
 class PassResult:
     index: LayerIndex
     warnings: tuple[str, ...]
+
+
+class WrongBlob(Exception):
+    """What came is not the layer's blob; other hosts may have that. `error` if none has."""
+
+    def __init__(self, error: errors.ClipError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 async def give_up(broken: BlobBreak) -> BlobSource:
@@ -60,15 +81,20 @@ async def run_pass(
     """The layer's index, its payload written and fsynced, all digests checked.
 
     on_break      gives the source to go on from when a download broke off, or raises
-    Raises        the worker's ClipError, or what on_break raises; NodeFault if it died
+    Raises        the worker's ClipError, or what on_break raises; NodeFault if it died;
+                  WrongBlob
     Cancellation  kills the worker
     """
     warnings: list[str] = []
+    is_another = False
 
     def on_line(line: bytes) -> None:
+        nonlocal is_another
         said: Report = msgspec.json.decode(line, type=Report)
         if isinstance(said, PassWarning):
             warnings.append(said.text)
+        elif isinstance(said, AnotherBlob):
+            is_another = True
         else:
             on_progress(said)
 
@@ -82,14 +108,19 @@ async def run_pass(
         return msgspec.json.encode(await on_break(broken))
 
     fds = [fd for fd in (request.payload_fd, request.map_fd) if fd is not None]
-    content = await run_worker(
-        WORKER,
-        _job(request),
-        on_line=on_line,
-        on_question=on_question,
-        memory_bytes=WORKER_MEMORY_BYTES,
-        pass_fds=fds,
-    )
+    try:
+        content = await run_worker(
+            WORKER,
+            _job(request),
+            on_line=on_line,
+            on_question=on_question,
+            memory_bytes=WORKER_MEMORY_BYTES,
+            pass_fds=fds,
+        )
+    except errors.CorruptImage as error:
+        if is_another:
+            raise WrongBlob(error) from error
+        raise
     index = layer_index.decode(content)
     if index is None:
         raise errors.NodeFault(f"layer {request.layer.digest}: the worker's index is malformed")
@@ -105,6 +136,8 @@ def _job(request: PassRequest) -> bytes:
             diff_id=layer.diff_id,
             source=request.source,
             stall_s=request.stall_s,
+            ranges=request.ranges,
+            tells_another=request.tells_another,
             payload_fd=request.payload_fd,
             is_raw=layer.raw_path is not None,
             map_fd=request.map_fd,

@@ -85,8 +85,14 @@ class Stage(threading.Thread):
         try:
             self._pipe.put(piece)
         except Stopped:
-            assert self._error is not None
+            if self._error is None:  # `stop` was called
+                raise
             raise self._error from None
+
+    def stop(self) -> None:
+        """End without what is still to be consumed; does not wait."""
+        self._pipe.end()
+        self._pipe.stop()
 
     def finish(self) -> None:
         """Wait until everything put so far is consumed; raise what went wrong."""

@@ -28,6 +28,9 @@ from clipfs import errors
 _PIECE_BYTES = 1 << 16
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "SSL_CERT_FILE", "TMPDIR")
 
+_FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
+"""glibc reserves 64 to 128 MiB of address space a thread, which the limit is not meant for."""
+
 OnQuestion = Callable[[bytes], Awaitable[bytes]]
 
 
@@ -78,7 +81,7 @@ async def run_worker(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=tuple(pass_fds),
-        env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        env=_FEW_ARENAS | {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
     )
     try:
         assert process.stdin is not None

@@ -1,47 +1,50 @@
-"""A blob on its way, as a file for the codec: a thread reads ahead, counts and hashes.
+"""A blob on its way, as a file for the codec: lanes read ahead, a stage hashes.
 
-A download that breaks off goes on where it was, from the source that `new_source` gives; the
-digest is of all bytes, whichever source sent them.
+A blob is one stream as long as it is the codec that takes the time. A large one is read in
+ranges by several lanes, with a connection each, once the codec waits for bytes. The digest is
+of all bytes in their order, whichever source sent them.
 
-Not here: the request itself (`clipfs.layer.download`); what the bytes mean (`codec`).
+Not here: who receives which part (`clipfs.layer.window`), and how (`clipfs.layer.lane`); what
+the bytes mean (`codec`).
 """
 
 import hashlib
 import threading
-from collections.abc import Callable
-from contextlib import closing
 
 from clipfs import errors
-from clipfs.image.digest import Digest
-from clipfs.image.model import BlobSource
-from clipfs.layer.download import BrokenOff, Download
-from clipfs.layer.job import Job, SourceWanted
-from clipfs.layer.pipeline import Pipe
-
-READ_BYTES = 1 << 20
-"""At a time; of a connection that dies in the middle of them, they are asked for again."""
+from clipfs.layer.job import Job
+from clipfs.layer.lane import Lane, Mode, NewSource, Sources
+from clipfs.layer.pipeline import Stage, Stopped
+from clipfs.layer.window import Window
 
 
 class Source:
-    """One job's blob. `downloaded` counts the bytes that have arrived."""
+    """One job's blob; close it."""
 
-    def __init__(self, job: Job, *, new_source: Callable[[SourceWanted], BlobSource]) -> None:
+    def __init__(self, job: Job, *, new_source: NewSource) -> None:
         """new_source  may take its time, and does not return if there is none"""
-        self.downloaded = 0
         self._job = job
-        self._new_source = new_source
-        self._pipe: Pipe[bytes] = Pipe()
+        ranges = job.ranges
+        self._window = Window(job.size, segment_bytes=ranges.segment_bytes)
+        self._sources = Sources(job.source, new_source, self._window)
+        self._mode = Mode(in_ranges=ranges.apply_to(job.size))
+        self._lanes: list[Lane] = []
         self._hash = hashlib.sha256()
+        self._hashing = Stage(self._hash.update)
         self._kept = b""
-        self._error: Exception | None = None
-        threading.Thread(target=self._download, daemon=True).start()
+        self._start_lane()
+
+    @property
+    def downloaded(self) -> int:
+        """Bytes that have come, in whatever order, each counted once."""
+        return self._window.received
 
     def read(self, size: int = -1, /) -> bytes:
         """At most size bytes, b"" at the end; raises what the download failed of."""
-        piece = self._kept or self._pipe.get() or b""
-        self._kept = b""
-        if not piece and self._error is not None:
-            raise self._error
+        piece, self._kept = self._kept, b""
+        if not piece and (piece := self._window.get()):
+            self._hashing.put(piece)
+            self._widen()
         if 0 <= size < len(piece):
             piece, self._kept = piece[:size], piece[size:]
         return piece
@@ -50,53 +53,40 @@ class Source:
         """Read to the end; CorruptImage unless it is the blob that the manifest names."""
         while self.read():
             pass
+        self._hashing.finish()
         found = f"sha256:{self._hash.hexdigest()}"
         if found != self._job.digest:
             raise errors.CorruptImage(
                 f"the registry sent another blob, {found} ({self.downloaded} bytes)"
             )
 
-    def _download(self) -> None:
+    def close(self) -> None:
+        """End the lanes and what they wait for; does not wait for them."""
+        self._end(None)
+        self._hashing.stop()
+
+    def _start_lane(self) -> None:
+        lane = Lane(self._job, self._window, self._sources, self._mode)
+        self._lanes.append(lane)
+        threading.Thread(target=self._run, args=(lane,), daemon=True, name="lane").start()
+
+    def _widen(self) -> None:
+        """Start the other lanes, if they can be of use; once."""
+        mode = self._mode
+        if mode.are_ranges_known and not mode.is_wide and self._window.is_starved():
+            self._mode.is_wide = True
+            for _ in range(self._window.widen(self._job.ranges.connections)):
+                self._start_lane()
+
+    def _run(self, lane: Lane) -> None:
         try:
-            self._read_blob()
+            lane.run()
+        except Stopped:
+            pass
         except Exception as error:  # the reader raises it
-            self._error = error
-        finally:
-            self._pipe.end()
+            self._end(error)
 
-    def _read_blob(self) -> None:
-        source = self._job.source
-        while True:
-            try:
-                return self._read_from(source)
-            except BrokenOff as broken:
-                source = self._new_source(
-                    SourceWanted(
-                        code=broken.error.code,
-                        message=str(broken.error),
-                        at_bytes=self.downloaded,
-                        retry_after_s=broken.retry_after_s,
-                    )
-                )
-
-    def _read_from(self, source: BlobSource) -> None:
-        job = self._job
-        download = Download(
-            source, digest=Digest(job.digest), offset=self.downloaded, stall_s=job.stall_s
-        )
-        with closing(download) as blob:
-            while piece := blob.read(READ_BYTES):
-                self._hash.update(piece)
-                self.downloaded += len(piece)
-                if self.downloaded > job.size:
-                    raise errors.CorruptImage(
-                        f"the registry sends more than the {job.size} bytes that it should have"
-                    )
-                self._pipe.put(piece)
-        if self.downloaded < job.size:
-            raise BrokenOff(
-                errors.RegistryUnavailable(
-                    f"blob {job.digest}: the registry ended it after {self.downloaded} of "
-                    f"{job.size} bytes; try again"
-                )
-            )
+    def _end(self, error: Exception | None) -> None:
+        self._window.stop(error)
+        for lane in list(self._lanes):
+            lane.abort()

@@ -12,6 +12,7 @@ Not here: locks, names, the seal, and where to go on when a download breaks off 
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import closing
 
 import msgspec
 
@@ -21,22 +22,37 @@ from clipfs.layer import index as layer_index
 from clipfs.layer.child import ask, report, worker_main
 from clipfs.layer.chunks import ChunkWriter
 from clipfs.layer.codec import Bound, inflated
-from clipfs.layer.job import Job, PassProgress, PassWarning, SourceWanted
+from clipfs.layer.download import READ_BYTES
+from clipfs.layer.job import AnotherBlob, Job, PassProgress, PassWarning, SourceWanted
 from clipfs.layer.pipeline import Stage
-from clipfs.layer.source import READ_BYTES, Source
+from clipfs.layer.source import Source
 from clipfs.layer.tar import TarParser
 
 
 def run_pass(job: Job) -> bytes:
     """The encoded, unsealed layer index; the payload is in the job's file, fsynced."""
     try:
-        return _passed(job)
+        with closing(Source(job, new_source=_new_source)) as source:
+            try:
+                return _passed(job, source)
+            except (errors.CorruptImage, errors.UnsupportedImage):
+                if job.tells_another:
+                    _tell_if_another(source)
+                raise
     except (errors.CorruptImage, errors.UnsupportedImage) as error:
         raise type(error)(f"layer {job.digest}: {error}") from error
 
 
-def _passed(job: Job) -> bytes:
-    source = Source(job, new_source=_new_source)
+def _tell_if_another(source: Source) -> None:
+    """Whose fault it is that the blob is of no use: the image's, or the source's."""
+    try:
+        source.check()
+    except errors.CorruptImage:
+        report(AnotherBlob())
+        raise
+
+
+def _passed(job: Job, source: Source) -> bytes:
     parser, bound = None if job.is_raw else TarParser(), Bound(job.size)
 
     def on_written(payload_bytes: int) -> None:

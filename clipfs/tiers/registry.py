@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
 import structlog
 import trio
 
@@ -21,16 +22,21 @@ from clipfs.image.model import Layer
 from clipfs.image.reference import Reference
 from clipfs.image.registry import Registry
 from clipfs.layer.index import LayerIndex
-from clipfs.layer.job import PassProgress
+from clipfs.layer.job import RANGES, PassProgress, Ranges
 from clipfs.layer.partial import fill_lock, publish_first_pass
-from clipfs.layer.passes import PassRequest, PassResult, run_pass
+from clipfs.layer.passes import PassRequest, PassResult
 from clipfs.tiers.disk import DiskTier
+from clipfs.tiers.right_pass import right_pass
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 
 log = structlog.get_logger()
 
 WATCH_INTERVAL_S = 0.02
 """How often another process's fill is looked at; a reader waits half of it in the mean."""
+
+
+MAX_CONNECTIONS = 8
+"""Divided by the passes that run, how many a pass may have that begins: one at least."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,8 +76,12 @@ class RegistryTier:
         *,
         workers: int,
         hooks: RegistryHooks,
+        ranges: Ranges = RANGES,
     ) -> None:
-        """workers: how many passes may run side by side, one process each."""
+        """workers  how many passes may run side by side, one process each
+        ranges   of a pass that runs alone
+        """
+        self._ranges = ranges
         self._registry = registry
         self._reference = reference
         self._disk = disk
@@ -188,13 +198,12 @@ class RegistryTier:
         on_beat: Callable[[], None] = lambda: None,
     ) -> PassResult:
         begin = time.perf_counter()
-        seen = PassProgress(downloaded_bytes=0, payload_bytes=0)
 
         def on_progress(progress: PassProgress) -> None:
-            nonlocal seen
-            self._hooks.on_download(progress.downloaded_bytes - seen.downloaded_bytes)
-            seen = progress
             self._hooks.on_progress(layer, progress)
+
+        def on_download(count: int) -> None:
+            self._hooks.on_download(count)
             on_beat()
 
         async with self._workers:
@@ -210,9 +219,11 @@ class RegistryTier:
                 payload_fd=payload_fd,
                 map_fd=map_fd,
                 index=index,
+                ranges=_shared(self._ranges, passes=int(self._workers.borrowed_tokens)),
             )
-            result = await run_pass(request, on_progress=on_progress, on_break=sources.after)
-        self._hooks.on_download(layer.size - seen.downloaded_bytes)
+            result = await right_pass(
+                sources, request, on_progress=on_progress, on_download=on_download
+            )
         log.info(
             "Layer decompressed and cached to disk",
             layer=layer.digest,
@@ -224,3 +235,9 @@ class RegistryTier:
         for warning in result.warnings:
             log.warning(warning, cache_key=layer.cache_key)
         return result
+
+
+def _shared(ranges: Ranges, *, passes: int) -> Ranges:
+    """What a pass may have that begins as the last of so many."""
+    connections = max(1, min(ranges.connections, MAX_CONNECTIONS // passes))
+    return msgspec.structs.replace(ranges, connections=connections)

@@ -18,7 +18,7 @@ from clipfs.image.model import Layer
 from clipfs.image.reference import Reference
 from clipfs.image.registry import Registry
 from clipfs.image.retry import RETRY, RetryPolicy
-from clipfs.layer.job import PassProgress
+from clipfs.layer.job import RANGES, PassProgress, Ranges
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.chain import TierChain
@@ -38,6 +38,7 @@ class TierSettings:
     content_cache_url  None: tier 2 is off
     retry              how often, and how soon, a registry that fails is asked again
     workers            passes side by side, one process each
+    ranges             how a large blob is read by a pass that runs alone
     """
 
     layout: Layout
@@ -49,6 +50,7 @@ class TierSettings:
     content_cache_url: str | None = None
     content_cache_token: str | None = field(default=None, repr=False)
     retry: RetryPolicy = RETRY
+    ranges: Ranges = RANGES
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
 
     def open_registry(self) -> AbstractAsyncContextManager[Registry]:
@@ -121,6 +123,7 @@ async def open_tiers(
             disk,
             nursery,
             workers=settings.workers,
+            ranges=settings.ranges,
             hooks=RegistryHooks(
                 on_read=lambda: hooks.on_read("registry", 0),
                 on_download=hooks.on_download,

@@ -4,18 +4,23 @@ import random
 import re
 from pathlib import Path
 
+import pytest
 from isal import igzip
 
-from clipfs.layer.job import PassProgress
-from tests.layer.passes import first_pass, layer_of, serving, workers
+from clipfs.layer.job import RANGES, PassProgress
+from tests.layer.passes import first_pass, layer_of, workers
 from tests.layer.tars import END, member
+from tests.support.web import part_of, run_web
 
 MOST_BYTES = 300 << 20
 PAYLOAD_BYTES = 300 << 20
 NOISE = random.Random(1).randbytes(1 << 20)
 
 
-async def test_a_layer_of_300_mb_takes_less_memory_than_it_is_long(tmp_path: Path) -> None:
+@pytest.mark.parametrize("bytes_per_s", [None, 80e6], ids=["one-stream", "ranges"])
+async def test_a_layer_of_300_mb_takes_less_memory_than_it_is_long(
+    bytes_per_s: float | None, tmp_path: Path
+) -> None:
     payload = member(b"noise", NOISE * (PAYLOAD_BYTES // len(NOISE))) + END
     blob = igzip.compress(payload, 0)
     peaks: list[int] = []
@@ -26,9 +31,10 @@ async def test_a_layer_of_300_mb_takes_less_memory_than_it_is_long(tmp_path: Pat
             if found := re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE):
                 peaks.append(int(found[1]) << 10)
 
-    with serving(blob) as server:
-        layer = layer_of(blob, payload)
-        await first_pass(layer, server.url, tmp_path / "payload", on_progress=on_progress)
+    with run_web(lambda asked: part_of(blob, asked, bytes_per_s), keep_alive=True) as web:
+        layer, url = layer_of(blob, payload), f"http://{web.address}/blob"
+        await first_pass(layer, url, tmp_path / "payload", on_progress=on_progress)
+    assert (web.at_once["/blob"] >= RANGES.connections) == (bytes_per_s is not None)
     assert len(peaks) > PAYLOAD_BYTES // (8 << 20)
     assert 0 < max(peaks) < MOST_BYTES, f"{max(peaks) >> 20} MiB"
     print(f"peak of the worker: {max(peaks) >> 20} MiB")

@@ -11,10 +11,10 @@ from clipfs import errors
 from clipfs.image.blob import BlobBreak
 from clipfs.image.model import BlobSource, Layer
 from clipfs.layer import index as layer_index
+from clipfs.layer.download import READ_BYTES
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.job import PassProgress
 from clipfs.layer.passes import PassRequest, run_pass
-from clipfs.layer.source import READ_BYTES
 from tests.layer.blobs import gzip_member, zstd_frame
 from tests.layer.passes import chunk_digests, first_pass, ignore, layer_of, serving, workers
 from tests.layer.tars import END, entries_of, member
@@ -181,8 +181,9 @@ async def test_a_blob_that_ends_early_may_be_whole_the_next_time(tmp_path: Path)
 
 async def test_a_server_that_stalls_is_left_for_another_source(tmp_path: Path) -> None:
     """The other one knows no ranges: what has come is not written twice."""
+    held = READ_BYTES + 1
     breaks: list[BlobBreak] = []
-    with serving(GOOD, hold_at=READ_BYTES + 1) as stalling, serving(GOOD) as other:
+    with serving(GOOD, hold_at=held) as stalling, serving(GOOD) as other:
 
         async def on_break(broken: BlobBreak) -> BlobSource:
             breaks.append(broken)
@@ -197,10 +198,10 @@ async def test_a_server_that_stalls_is_left_for_another_source(tmp_path: Path) -
             )
             await run_pass(request, on_progress=ignore, on_break=on_break)
         assert stalling.reached.is_set()
-        assert other.headers[0]["Range"] == f"bytes={READ_BYTES}-"
+        assert other.headers[0]["Range"] == f"bytes={held}-"
     assert (tmp_path / "payload").read_bytes() == PAYLOAD
     assert [(one.at_bytes, type(one.error)) for one in breaks] == [
-        (READ_BYTES, errors.RegistryUnavailable)
+        (held, errors.RegistryUnavailable)
     ]
 
 

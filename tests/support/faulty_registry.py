@@ -7,6 +7,7 @@ assert cut.met == 2
 """
 
 import http.client
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -28,21 +29,32 @@ class Fault:
 
 @dataclass(slots=True)
 class FaultyRegistry:
-    """A responder for `run_web`: what `upstream` (host:port) answers, if no fault spoils it."""
+    """A responder for `run_web`: what `upstream` (host:port) answers, if no fault spoils it.
+
+    bytes_per_s  each answer comes so fast; None: as fast as it can
+    """
 
     upstream: str
     faults: list[Fault] = field(default_factory=list)
+    bytes_per_s: float | None = None
+    _meeting: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, fault: Fault) -> Fault:
         self.faults.append(fault)
         return fault
 
     def __call__(self, asked: Asked) -> Reply:
-        for fault in self.faults:
-            if fault.met < fault.times and fault.fits(asked):
-                fault.met += 1
-                return fault.spoil(asked, relayed(self.upstream, asked))
-        return relayed(self.upstream, asked)
+        fault = self._met(asked)
+        reply = replace(relayed(self.upstream, asked), bytes_per_s=self.bytes_per_s)
+        return fault.spoil(asked, reply) if fault else reply
+
+    def _met(self, asked: Asked) -> Fault | None:
+        with self._meeting:
+            for fault in self.faults:
+                if fault.met < fault.times and fault.fits(asked):
+                    fault.met += 1
+                    return fault
+        return None
 
 
 def relayed(upstream: str, asked: Asked) -> Reply:
@@ -73,6 +85,13 @@ def on_downloads(asked: Asked) -> bool:
 def on_resumes(asked: Asked) -> bool:
     """Of a download that broke off."""
     return on_downloads(asked) and "range" in asked.headers
+
+
+def on_range_from(first: int) -> Callable[[Asked], bool]:
+    """Of a part of a blob that begins at byte first."""
+    return lambda asked: (
+        on_downloads(asked) and asked.headers.get("range", "").startswith(f"bytes={first}-")
+    )
 
 
 def on_probes(asked: Asked) -> bool:
@@ -107,6 +126,17 @@ def without_ranges(upstream: str) -> Spoil:
 def silenced(_: Asked, reply: Reply) -> Reply:
     """The connection ends without a word."""
     return Reply(raw=b"")
+
+
+def wrong_at(at: int) -> Spoil:
+    """That byte of the body is another."""
+
+    def spoil(_: Asked, reply: Reply) -> Reply:
+        body = bytearray(reply.body)
+        body[at] ^= 1
+        return replace(reply, body=bytes(body))
+
+    return spoil
 
 
 def wrong_byte(_: Asked, reply: Reply) -> Reply:

@@ -8,6 +8,7 @@ from clipfs.image.credentials import RegistryConfig
 from clipfs.image.mirrors import NO_MIRRORS, Mirrors
 from clipfs.image.reference import parse_reference
 from clipfs.image.retry import RETRY, RetryPolicy
+from clipfs.layer.job import RANGES, Ranges
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.content_client import ContentCache
@@ -35,6 +36,7 @@ async def opened_tiers(
     hooks: TierHooks | None = None,
     retry: RetryPolicy = RETRY,
     mirrors: Mirrors = NO_MIRRORS,
+    ranges: Ranges = RANGES,
 ) -> AsyncIterator[Tiers]:
     """The tiers of the image at reference, whose registry speaks plain HTTP."""
     parsed = parse_reference(reference)
@@ -47,6 +49,7 @@ async def opened_tiers(
         content_cache_token=token,
         retry=retry,
         mirrors=mirrors,
+        ranges=ranges,
     )
     async with (
         settings.open_registry() as registry,

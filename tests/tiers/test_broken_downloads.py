@@ -11,9 +11,7 @@ import pytest
 
 from clipfs import errors
 from clipfs.image.blob import PROGRESS_BYTES
-from clipfs.image.mirrors import NO_MIRRORS, Mirrors
-from clipfs.image.retry import RetryPolicy
-from clipfs.tiers.stack import TierHooks, Tiers
+from clipfs.image.mirrors import Mirrors
 from tests.support.faulty_registry import (
     Fault,
     FaultyRegistry,
@@ -31,11 +29,10 @@ from tests.support.faulty_registry import (
 from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import opened_tiers
-from tests.support.web import Asked, Reply, Responder, WebServer, run_web
+from tests.support.web import Asked, Reply, run_web
+from tests.tiers.downloads import AT_ONCE, NAME, asked_ranges, pull, pulled
 
-AT_ONCE = RetryPolicy(first_s=0)
 RESUMES = AT_ONCE.attempts - 1
-NAME = "tiers/broken:1"
 SIZE = (3 << 20) + 12_345
 
 
@@ -54,42 +51,6 @@ def faults(registry: RegistryServer, layer: Sample) -> FaultyRegistry:
     return FaultyRegistry(registry.address)
 
 
-async def pulled(
-    root: Path,
-    sample: Sample,
-    respond: Responder,
-    *,
-    indexed: bool,
-    mirrors: Mirrors = NO_MIRRORS,
-) -> WebServer:
-    """The sample through respond, in a first pass or a fill: whole, and counted once."""
-    received: list[int] = []
-    hooks = TierHooks(on_download=received.append)
-    with run_web(respond) as web:
-        async with opened_tiers(
-            root, f"{web.address}/{NAME}", hooks=hooks, retry=AT_ONCE, mirrors=mirrors
-        ) as tiers:
-            await pull(tiers, sample, indexed=indexed)
-    assert (root / "cache" / sample.key).read_bytes() == sample.payload
-    assert list((root / "partial").iterdir()) == []
-    assert sum(received) == sample.layer.size
-    return web
-
-
-async def pull(tiers: Tiers, sample: Sample, *, indexed: bool) -> None:
-    if indexed:
-        tiers.disk.save_index(sample.layer, sample.indexed.index)
-        await tiers.registry.complete(sample.indexed)
-    else:
-        index = await tiers.chain.load_index(sample.layer)
-        assert index.chunk_digests == sample.indexed.index.chunk_digests
-
-
-def ranges(web: WebServer) -> list[str | None]:
-    """What the downloads asked for, one after the other; None: all of it."""
-    return [one.headers.get("range") for one in web.asked if on_downloads(one)]
-
-
 EITHER = pytest.mark.parametrize("indexed", [False, True], ids=["first-pass", "fill"])
 
 
@@ -103,7 +64,7 @@ async def test_a_download_that_breaks_off_anywhere_goes_on_where_it_was(
         faults.add(Fault(on_downloads, cut_short(length)))
     web = await pulled(tmp_path, layer, faults, indexed=indexed)
     assert [fault.met for fault in faults.faults] == [1, 1, 1]
-    assert ranges(web) == [None, *(f"bytes={sum(lengths[:n])}-" for n in (1, 2, 3))]
+    assert asked_ranges(web) == [None, *(f"bytes={sum(lengths[:n])}-" for n in (1, 2, 3))]
 
 
 @EITHER
@@ -132,7 +93,7 @@ async def test_a_resume_that_is_refused_is_tried_again(
     fault = faults.add(Fault(on_resumes, spoil, times=2))
     web = await pulled(tmp_path, layer, faults, indexed=indexed)
     assert fault.met == 2
-    assert ranges(web) == [None, *["bytes=100000-"] * 3]
+    assert asked_ranges(web) == [None, *["bytes=100000-"] * 3]
 
 
 async def test_a_registry_that_knows_no_ranges_sends_it_again_from_the_start(
@@ -158,7 +119,7 @@ async def test_a_redirect_that_a_resume_meets_is_followed(
         faults.add(Fault(lambda asked: on_probes(asked) and fault.met > 0, away))
         await pulled(tmp_path, layer, faults, indexed=False)
     assert [one.met for one in faults.faults] == [1, 1, 1]
-    assert ranges(store) == ["bytes=1000-"]
+    assert asked_ranges(store) == ["bytes=1000-"]
 
 
 async def test_more_attempts_are_given_to_a_download_that_gets_on(
@@ -282,4 +243,4 @@ async def test_a_download_that_a_mirror_breaks_off_goes_on_at_the_registry(
             mirrors=Mirrors(tmp_path / "mirrors"),
         )
     assert fault.met == 1
-    assert ranges(web) == ["bytes=1000000-"]
+    assert asked_ranges(web) == ["bytes=1000000-"]

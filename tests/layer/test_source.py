@@ -1,0 +1,172 @@
+"""A blob in ranges, read in the test's own process: what stalls, drips, and is given up."""
+
+import itertools
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
+
+import pytest
+
+from clipfs import errors
+from clipfs.image.model import BlobSource
+from clipfs.layer.job import Job, Ranges, SourceWanted
+from clipfs.layer.pace import SLOWEST_BYTES_PER_S, Pace
+from clipfs.layer.source import Source
+from clipfs.layer.window import AHEAD
+from tests.layer.passes import sha256
+from tests.support.wait import wait_for
+from tests.support.web import Asked, Reply, WebServer, part_of, run_web
+
+BLOB = random.Random(7).randbytes((2 << 20) + 77)
+SEGMENT = 1 << 17
+SOME = Ranges(connections=4, segment_bytes=SEGMENT, from_bytes=1 << 20)
+MIDDLE = f"bytes={6 * SEGMENT}-{7 * SEGMENT - 1}"
+SLOW = 4e6
+
+
+def source_of(
+    web: WebServer, *, wanted: Callable[[SourceWanted], None] = lambda _: None, stall_s: float = 30
+) -> Source:
+    """BLOB from web; wanted gets the questions for new sources, and may raise."""
+    place = BlobSource(url=f"http://{web.address}/blob", headers={})
+    job = Job(digest=sha256(BLOB), size=len(BLOB), diff_id=None, source=place, stall_s=stall_s,
+              payload_fd=0, ranges=SOME)  # fmt: skip  # a job on a line
+
+    def new_source(question: SourceWanted) -> BlobSource:
+        wanted(question)
+        return place
+
+    return Source(job, new_source=new_source)
+
+
+def whole(source: Source) -> bytes:
+    found = b"".join(iter(source.read, b""))
+    source.check()
+    return found
+
+
+def lanes() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "lane"]
+
+
+def is_middle(asked: Asked) -> bool:
+    return asked.headers.get("range") == MIDDLE
+
+
+@pytest.mark.parametrize("sent", [0, 70_000])
+@pytest.mark.parametrize("is_dripping", [False, True], ids=["stalls", "drips"])
+def test_a_segment_that_stalls_or_drips_goes_on_at_another_source(
+    sent: int, is_dripping: bool
+) -> None:
+    ended = threading.Event()
+    met: list[str] = []
+    questions: list[SourceWanted] = []
+
+    def respond(asked: Asked) -> Reply:
+        reply = part_of(BLOB, asked, SLOW)
+        if not is_middle(asked) or met:
+            return reply
+        met.append(asked.headers["range"])
+        return replace(reply, stops_at=sent, until=ended, drip_s=0.05 if is_dripping else None)
+
+    with (
+        run_web(respond) as web,
+        closing(source_of(web, wanted=questions.append, stall_s=0.5)) as source,
+    ):
+        try:
+            assert whole(source) == BLOB
+        finally:
+            ended.set()
+    assert met == [MIDDLE]
+    assert source.downloaded == len(BLOB)
+    assert [one.code for one in questions] == [errors.RegistryUnavailable.code]
+    ends = Counter(one.headers["range"].partition("-")[2] for one in web.asked)
+    middle = MIDDLE.partition("-")[2]
+    assert ends.pop(middle) >= 2
+    assert set(ends.values()) == {1}
+    assert web.at_once["/blob"] >= 2
+
+
+@pytest.mark.parametrize("end", ["given-up", "corrupt", "refused"])
+def test_all_lanes_end_with_the_reader_or_the_first_error(end: str) -> None:
+    """The others wait for bytes that never come."""
+    ended = threading.Event()
+    late = itertools.count()
+
+    def respond(asked: Asked) -> Reply:
+        first = int(asked.headers["range"].removeprefix("bytes=").partition("-")[0])
+        reply = part_of(BLOB, asked, SLOW)
+        if first < 8 * SEGMENT:
+            return reply
+        if next(late) < 2 or end == "given-up":
+            return replace(reply, stops_at=0, until=ended)
+        longer = f"bytes {first}-{first}/{2 * len(BLOB)}"
+        return Reply(500) if end == "refused" else replace(reply, headers={"Content-Range": longer})
+
+    def no_other(question: SourceWanted) -> None:
+        raise errors.error_of_code(question.code, question.message)
+
+    assert lanes() == []
+    with run_web(respond) as web:
+        source = source_of(web, wanted=no_other)
+        try:
+            if end == "given-up":
+                while len(lanes()) < SOME.connections:
+                    assert source.read()
+                source.close()
+            else:
+                with pytest.raises(errors.ClipError):
+                    whole(source)
+                assert next(late) > 2
+            wait_for(lambda: lanes() == [])
+        finally:
+            ended.set()
+            source.close()
+
+
+def test_lanes_are_only_so_far_ahead_of_a_reader_that_pauses() -> None:
+    with (
+        run_web(lambda asked: part_of(BLOB, asked, SLOW)) as web,
+        closing(source_of(web)) as source,
+    ):
+        read = 0
+        while len(lanes()) < SOME.connections:
+            read += len(source.read())
+        most = read + AHEAD * SOME.connections * SEGMENT
+        wait_for(lambda: source.downloaded > min(most, len(BLOB)) - 2 * SEGMENT)
+        assert source.downloaded <= most
+        assert read + len(whole(source)) == len(BLOB)
+    assert source.downloaded == len(BLOB)
+
+
+def test_a_reader_that_is_slower_than_the_connection_has_one_only() -> None:
+    """More of them would cost, and bring nothing."""
+    with run_web(lambda asked: part_of(BLOB, asked, 1e9)) as web, closing(source_of(web)) as source:
+        while source.read():
+            threading.Event().wait(0.02)
+        source.check()
+    assert web.at_once["/blob"] == 1
+
+
+WINDOW_S = 60.0
+
+
+@pytest.mark.parametrize(
+    ("arrivals", "verdicts"),
+    [
+        pytest.param([(1, 1.0)] * 60, [False] * 59 + [True], id="a-byte-a-second"),
+        pytest.param([(SLOWEST_BYTES_PER_S, 1.0)] * 120, [False] * 120, id="just-fast-enough"),
+        pytest.param([(61_440, 0.1), (0, 59.9)], [False, False], id="all-at-the-beginning"),
+        pytest.param([(61_439, 0.1), (0, 59.9)], [False, True], id="a-byte-too-few"),
+    ],
+)
+def test_a_window_of_time_decides_whether_a_source_is_too_slow(
+    arrivals: list[tuple[int, float]], verdicts: list[bool]
+) -> None:
+    pace = Pace(WINDOW_S)
+    assert [
+        pace.is_too_slow(count=count, waited_s=waited_s) for count, waited_s in arrivals
+    ] == verdicts

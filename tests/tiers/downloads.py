@@ -1,0 +1,55 @@
+"""One layer pulled from a registry that a test spoils, by a first pass or by a fill."""
+
+from pathlib import Path
+
+from clipfs.image.mirrors import NO_MIRRORS, Mirrors
+from clipfs.image.retry import RetryPolicy
+from clipfs.layer.job import RANGES, Ranges
+from clipfs.tiers.stack import TierHooks, Tiers
+from tests.support.faulty_registry import on_downloads
+from tests.support.samples import Sample
+from tests.support.tier_stack import opened_tiers
+from tests.support.web import Responder, WebServer, run_web
+
+AT_ONCE = RetryPolicy(first_s=0)
+NAME = "tiers/broken:1"
+
+
+async def pulled(
+    root: Path,
+    sample: Sample,
+    respond: Responder,
+    *,
+    indexed: bool,
+    mirrors: Mirrors = NO_MIRRORS,
+    ranges: Ranges = RANGES,
+    keep_alive: bool = False,
+    retry: RetryPolicy = AT_ONCE,
+) -> WebServer:
+    """The sample through respond, in a first pass or a fill: whole, and counted once."""
+    received: list[int] = []
+    hooks = TierHooks(on_download=received.append)
+    with run_web(respond, keep_alive=keep_alive) as web:
+        async with opened_tiers(
+            root, f"{web.address}/{NAME}", hooks=hooks, retry=retry, mirrors=mirrors, ranges=ranges
+        ) as tiers:
+            await pull(tiers, sample, indexed=indexed)
+    assert (root / "cache" / sample.key).read_bytes() == sample.payload
+    assert list((root / "partial").iterdir()) == []
+    assert sum(received) == sample.layer.size
+    assert min(received) >= 0
+    return web
+
+
+async def pull(tiers: Tiers, sample: Sample, *, indexed: bool) -> None:
+    if indexed:
+        tiers.disk.save_index(sample.layer, sample.indexed.index)
+        await tiers.registry.complete(sample.indexed)
+    else:
+        index = await tiers.chain.load_index(sample.layer)
+        assert index.chunk_digests == sample.indexed.index.chunk_digests
+
+
+def asked_ranges(web: WebServer) -> list[str | None]:
+    """What the downloads asked for, one after the other; None: all of it."""
+    return [one.headers.get("range") for one in web.asked if on_downloads(one)]
