@@ -7,12 +7,14 @@ Not here: the format's numbers (`clipfs.tree.erofs`); where the file goes (`clip
 """
 
 import stat
+import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.layer.index import Entry, EntryKind
+from clipfs.layer.names import shown
 from clipfs.tree import erofs, folder
 from clipfs.tree.folder import Record
 from clipfs.tree.node import Node, walk
@@ -40,7 +42,8 @@ class Device:
 def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
     """The image of the tree under root; devices[n] is the payload of layer n.
 
-    Raises  UnsupportedImage if there are more layers than the format can number
+    Raises  UnsupportedImage if there are more layers than the format can number; CorruptImage
+            if an inode says what the format cannot: no tar makes one, a wrong layer index may
     """
     if len(devices) > MAX_DEVICES:
         raise errors.UnsupportedImage(f"an image of {len(devices)} layers, over {MAX_DEVICES}")
@@ -49,7 +52,10 @@ def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
     data_start = erofs.round_up(_place(nodes, meta_start), erofs.BLOCK)
     writer = _Writer(meta_start, data_start)
     for number, node in enumerate(nodes, start=1):
-        writer.write(node, number)
+        try:
+            writer.write(node, number)
+        except struct.error as error:
+            raise errors.CorruptImage(f"{shown(node.entry.path)} fits no image: {error}") from error
     image = writer.image
     head = _head(nodes, devices, len(image) // erofs.BLOCK)
     image[: len(head)] = head
@@ -103,7 +109,10 @@ def _xattr_bytes(entry: Entry) -> int:
 
 
 def _prefix(name: bytes) -> bytes:
-    return next(prefix for prefix in erofs.XATTR_PREFIXES if name.startswith(prefix))
+    for prefix in erofs.XATTR_PREFIXES:
+        if name.startswith(prefix):
+            return prefix
+    raise errors.CorruptImage(f"the xattr {shown(name)} has no place in an image")
 
 
 class _Writer:
