@@ -60,8 +60,9 @@ class Engine:
         *,
         change: tuple[str, str, str] | None = None,
         stop_at_first: bool = False,
+        hang_s: int = HANG_S,
     ) -> None:
-        self._target = target
+        self._target, self._hang_s = target, hang_s
         self.new = home / "new"
         self._counts, self._job = home / "counts", home / "job"
         self.findings = home / "findings"
@@ -112,7 +113,7 @@ class Engine:
             [
                 self._script,
                 f"-max_len={SPECS[self._target].max_bytes}",
-                f"-timeout={HANG_S}",
+                f"-timeout={self._hang_s}",
                 f"-rss_limit_mb={MEMORY_MB}",
                 f"-artifact_prefix={self.findings}/",
                 *flags,

@@ -114,4 +114,28 @@ PLANTED = [
         new="while len(magic := source.peek(len(_GZIP))) == len(_GZIP):",
         found="warnings",
     ),
+    Planted(
+        name="codec-a-gzip-bomb-is-inflated-at-once",
+        target="codec",
+        module=CODEC,
+        old="member.decompress(data, PIECE_BYTES)",
+        new="member.decompress(data)",
+        found="a piece of a wrong size",
+    ),
 ]
+HANG = Planted(
+    name="tar-a-pax-record-of-no-length-is-read-for-ever",
+    target="tar",
+    module=PAX,
+    old='if end > len(body) or equals < 0 or body[end - 1 : end] != b"\\n":',
+    new="if end > len(body):",
+    found="libFuzzer: timeout-",
+)
+GROWTH = Planted(
+    name="tar-a-pax-record-of-no-length-is-kept-for-ever",
+    target="tar",
+    module=PAX,
+    old='        if end > len(body) or equals < 0 or body[end - 1 : end] != b"\\n":\n',
+    new="        found[b'%d' % len(found)] = bytes(1 << 20)\n        if end > len(body):\n",
+    found="libFuzzer: oom-",
+)

@@ -14,7 +14,7 @@ import pytest
 from tests.fuzz import corpus
 from tests.fuzz.engine import Engine
 from tests.fuzz.judge import Outcome, Target
-from tests.fuzz.planted import PLANTED, Planted
+from tests.fuzz.planted import GROWTH, HANG, PLANTED, Planted
 from tests.fuzz.targets import SPECS
 
 RUNS = 1_500
@@ -79,6 +79,15 @@ def test_a_defect_planted_behind_the_first_check_is_found(planted: Planted, tmp_
     assert planted.found in report.findings[0]
     assert report.executions > len(seeds)
     assert report.share > SHARES[planted.target]
+
+
+@pytest.mark.parametrize("planted", [HANG, GROWTH], ids=lambda planted: planted.name)
+def test_a_hang_and_memory_without_bound_are_findings(planted: Planted, tmp_path: Path) -> None:
+    begin = corpus.unpack(list(target_of(planted.target).seeds()), tmp_path / "begin")
+    change = (planted.module, planted.old, planted.new)
+    engine = Engine(planted.target, tmp_path / "run", change=change, hang_s=3)
+    report = engine.fuzz(begin, runs=RUNS_TO_FIND)
+    assert report.findings[0].startswith(planted.found), report.findings
 
 
 def test_an_input_that_breaks_a_target_is_kept_with_its_traceback(tmp_path: Path) -> None:
