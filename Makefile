@@ -10,12 +10,19 @@ DEMO     := docker-registry
 PEERS    := skopeo umoci containerd attr openssl apache2-utils libarchive-tools
 IMAGE    := buildah mmdebstrap
 
-.PHONY: demo test lint bench e2e kube-demo venv packages proto clean
+.PHONY: demo test fuzz lint bench e2e kube-demo venv packages proto clean
 demo: $(VENV)/.product
 	@$(BIN)/python -m demo
 
 test: venv
 	$(BIN)/python -m pytest -p tests.whole
+
+# Each parser's fuzzer in turn; what adds coverage is kept in tests/fuzz/corpus.
+FUZZ_SECONDS ?= 600
+fuzz: venv
+	@status=0; for target in reference manifest tar codec layer_index erofs; do \
+	  $(BIN)/python -m tests.fuzz $$target --seconds $(FUZZ_SECONDS) --findings fuzz-findings/$$target || status=1; \
+	done; exit $$status
 
 lint: venv
 	$(BIN)/ruff check

@@ -27,7 +27,9 @@ READ_BYTES = 1 << 20
 FIRST_FEED_BYTES = 1 << 12
 _GZIP = b"\x1f\x8b"
 _GZIP_FIXED_BYTES = 10
+_FLAGS_AT = 3
 _FHCRC, _FEXTRA, _FNAME, _FCOMMENT = 2, 4, 8, 16
+_RESERVED_FLAGS = 0xE0
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _MAGIC_BYTES = 4
 
@@ -87,6 +89,25 @@ class _Peekable:
         return bytes(self.take(size if size >= 0 else len(self._buffer)))
 
 
+class _InFullReads:
+    """A source whose reads are as long as asked, but for the last, however the blob arrives.
+
+    libzstd takes a frame for a skippable one if it is cut behind its magic number and goes on
+    like the other's: what a blob means must not depend on where the network cuts it.
+    """
+
+    def __init__(self, source: _Peekable) -> None:
+        self._source = source
+
+    def read(self, size: int, /) -> bytes:
+        pieces = [bytes(self._source.take(size))]
+        missing = size - len(pieces[0])
+        while missing and pieces[-1]:
+            pieces.append(bytes(self._source.take(missing)))
+            missing -= len(pieces[-1])
+        return b"".join(pieces)
+
+
 def _gunzipped(source: _Peekable, warn: Callable[[str], None]) -> Iterator[bytes]:
     while magic := source.peek(len(_GZIP)):
         if magic != _GZIP:
@@ -126,6 +147,8 @@ def _header_bytes(source: _Peekable) -> int:
     size = FIRST_FEED_BYTES
     while size <= MAX_HEADER_BYTES:
         head = source.peek(size)
+        if len(head) > _FLAGS_AT and head[_FLAGS_AT] & _RESERVED_FLAGS:
+            raise errors.CorruptImage("gzip: a header with reserved flags")  # as RFC 1952 demands
         if end := _header_end(head):
             return end
         if len(head) < size:
@@ -138,7 +161,7 @@ def _header_end(head: bytes) -> int | None:
     """Where the header that head begins with ends; None if head does not hold all of it."""
     if len(head) < _GZIP_FIXED_BYTES:
         return None
-    flags, end = head[3], _GZIP_FIXED_BYTES
+    flags, end = head[_FLAGS_AT], _GZIP_FIXED_BYTES
     if flags & _FEXTRA:
         end += 2 + int.from_bytes(head[end : end + 2], "little")
     for field in (_FNAME, _FCOMMENT):
@@ -153,7 +176,7 @@ def _header_end(head: bytes) -> int | None:
 
 def _unzstded(source: _Peekable) -> Iterator[bytes]:
     context = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
-    file = cast("IO[bytes]", source)  # of which it calls read alone
+    file = cast("IO[bytes]", _InFullReads(source))  # of which it calls read alone
     reader = context.stream_reader(file, read_size=READ_BYTES, read_across_frames=True)
     try:
         while piece := reader.read(PIECE_BYTES):

@@ -9,9 +9,12 @@ Source: BLAKE3 for chunk digests; OCI image specification, "Image Layer Filesyst
 
 import enum
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
 
+from clipfs import errors
+from clipfs.layer.limits import MAX_PATH_BYTES, MAX_PAYLOAD_BYTES, MAX_SPARSE_BYTES, MAX_XATTR_BYTES
 from clipfs.layer.sparse import SparseMap
 
 CHUNK_BYTES = 128 * 1024
@@ -39,6 +42,17 @@ class EntryKind(enum.IntEnum):
     SPARSE = 8
 
 
+Mode = Annotated[int, msgspec.Meta(ge=0, le=0o7777)]
+Id = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
+Seconds = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]
+Nanoseconds = Annotated[int, msgspec.Meta(ge=0, lt=1_000_000_000)]
+FileBytes = Annotated[int, msgspec.Meta(ge=0, le=MAX_SPARSE_BYTES)]
+PayloadOffset = Annotated[int, msgspec.Meta(ge=0, le=MAX_PAYLOAD_BYTES)]
+Path = Annotated[bytes, msgspec.Meta(max_length=MAX_PATH_BYTES)]
+XattrName = Annotated[bytes, msgspec.Meta(max_length=255)]
+XattrValue = Annotated[bytes, msgspec.Meta(max_length=MAX_XATTR_BYTES)]
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False):
     """One member of a layer.
 
@@ -51,19 +65,19 @@ class Entry(msgspec.Struct, frozen=True, array_like=True, kw_only=True, gc=False
     xattrs          (full name, value) sorted by name
     """
 
-    path: bytes
+    path: Path
     kind: EntryKind
-    mode: int
-    uid: int = 0
-    gid: int = 0
-    mtime_s: int = 0
-    mtime_ns: int = 0
-    size: int = 0
-    payload_offset: int = 0
-    target: bytes = b""
-    rdev_major: int = 0
-    rdev_minor: int = 0
-    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    mode: Mode
+    uid: Id = 0
+    gid: Id = 0
+    mtime_s: Seconds = 0
+    mtime_ns: Nanoseconds = 0
+    size: FileBytes = 0
+    payload_offset: PayloadOffset = 0
+    target: Path = b""
+    rdev_major: Id = 0
+    rdev_minor: Id = 0
+    xattrs: tuple[tuple[XattrName, XattrValue], ...] = ()
 
 
 class LayerIndex(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
@@ -91,7 +105,11 @@ class LayerIndex(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
         return self.chunk_digests[start : start + CHUNK_DIGEST_BYTES]
 
     def entries(self) -> list[Entry]:
-        return msgspec.msgpack.decode(self.raw_entries, type=list[Entry])
+        """CorruptImage if they are none: whoever signed the index may have been wrong."""
+        try:
+            return msgspec.msgpack.decode(self.raw_entries, type=list[Entry])
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise errors.CorruptImage(f"layer index: malformed entries: {error}") from error
 
 
 def make_index(

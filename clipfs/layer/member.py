@@ -43,7 +43,7 @@ def kind_of(typeflag: bytes, name: bytes) -> EntryKind:
             "incremental, labelled or multi-volume dumps; make the layer anew, without those"
         )
     kind = _KINDS.get(typeflag, EntryKind.FILE)
-    if kind == EntryKind.FILE and typeflag in (b"0", b"\0") and name.endswith(b"/"):
+    if typeflag == b"\0" and name.endswith(b"/"):
         return EntryKind.DIRECTORY  # as archives older than POSIX say it
     return kind
 

@@ -7,6 +7,7 @@ Not here: the format's numbers (`clipfs.tree.erofs`); where the file goes (`clip
 """
 
 import stat
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,8 +50,9 @@ def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
 
     The kernel's devices are those payloads, then the sparse files of the layers that have some.
 
-    Raises  UnsupportedImage if there are more layers than the format can number; CorruptImage if a
-            sparse file is not in its layer's device
+    Raises  UnsupportedImage if there are more layers than the format can number; CorruptImage
+            if a sparse file is not in its layer's device, or an inode says what the format
+            cannot: no tar makes one, a wrong layer index may
     """
     table = _table(devices)
     if len(table) > MAX_DEVICES:
@@ -60,7 +62,10 @@ def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
     writer = _Writer(meta_start, devices)
     writer.place(nodes)
     for number, node in enumerate(nodes, start=1):
-        writer.write(node, number)
+        try:
+            writer.write(node, number)
+        except struct.error as error:
+            raise errors.CorruptImage(f"{shown(node.entry.path)} fits no image: {error}") from error
     image = writer.image
     head = _head(nodes, table, len(image) // erofs.BLOCK)
     image[: len(head)] = head
@@ -103,7 +108,10 @@ def _xattr_bytes(entry: Entry) -> int:
 
 
 def _prefix(name: bytes) -> bytes:
-    return next(prefix for prefix in erofs.XATTR_PREFIXES if name.startswith(prefix))
+    for prefix in erofs.XATTR_PREFIXES:
+        if name.startswith(prefix):
+            return prefix
+    raise errors.CorruptImage(f"the xattr {shown(name)} has no place in an image")
 
 
 class _Writer:

@@ -119,6 +119,7 @@ def _flipped(blob: bytes, at: int) -> bytes:
         pytest.param(_flipped(gzip_member(NOISE, level=0), 1000), id="gzip-data"),
         pytest.param(_flipped(gzip_member(TEXT), -8), id="gzip-checksum"),
         pytest.param(_flipped(gzip_member(TEXT), 2), id="gzip-method"),
+        pytest.param(gzip_member(TEXT) + _flipped(gzip_member(TEXT), 3), id="gzip-reserved-flag"),
         pytest.param(_flipped(zstd_frame(NOISE), 1000), id="zstd-data"),
         pytest.param(_flipped(zstd_frame(TEXT), -1), id="zstd-checksum"),
         pytest.param(zstd_frame(TEXT) + b"garbage", id="zstd-garbage-after-the-frame"),
@@ -156,6 +157,16 @@ def test_zstd_frames_are_one_payload_however_the_blob_is_cut(
 ) -> None:
     blob = b"".join(skippable_frame(part) if skip else zstd_frame(part) for part, skip in parts)
     assert payload_of(blob, sizes) == (b"".join(part for part, skip in parts if not skip), [])
+
+
+def test_a_zstd_frame_that_is_cut_behind_its_magic_number_is_not_taken_for_a_skippable_one() -> (
+    None
+):
+    """Found by tests.fuzz: 57 2a 4d 18, its next four bytes, are also a skippable frame's first."""
+    wants_dictionary = bytes.fromhex("28b52ffd 572a4d18 2e020000") + b"n" * 559
+    for sizes in ([1 << 20], [4, 1 << 20], [4, 575, 4096], [1]):
+        with pytest.raises(errors.CorruptImage, match="Dictionary mismatch"):
+            payload_of(wants_dictionary, sizes)
 
 
 @pytest.mark.parametrize("compress", [gzip_member, zstd_frame, bytes])

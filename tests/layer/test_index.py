@@ -9,6 +9,7 @@ import sys
 import msgspec
 import pytest
 
+from clipfs import errors
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import CHUNK_BYTES, VERSION, Entry, EntryKind, LayerIndex, make_index
 from clipfs.layer.sparse import SparseMap
@@ -121,6 +122,29 @@ def changed(**fields: object) -> bytes:
 )
 def test_what_is_no_index_of_this_version_is_none(content: bytes) -> None:
     assert layer_index.decode(content) is None
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        pytest.param([b"a", 1, -1], id="negative-mode"),
+        pytest.param([b"a", 1, 0o100644], id="mode-with-a-file-type"),
+        pytest.param([b"a", 9, 0], id="unknown-kind"),
+        pytest.param([b"a", 1, 0, 1 << 32], id="owner"),
+        pytest.param([b"a", 1, 0, 0, 0, 1 << 63], id="seconds"),
+        pytest.param([b"a", 1, 0, 0, 0, 0, 10**9], id="nanoseconds"),
+        pytest.param([b"a", 1, 0, 0, 0, 0, 0, -1], id="negative-size"),
+        pytest.param([b"a", 1, 0, 0, 0, 0, 0, 1, 1 << 60], id="offset"),
+        pytest.param([b"a" * 5000, 1, 0], id="long-path"),
+        pytest.param({}, id="no-list"),
+    ],
+)
+def test_entries_that_no_tar_makes_are_corrupt_not_another_error(entry: object) -> None:
+    """Found by tests.fuzz: a seal says who wrote an index, not that it is sound."""
+    index = layer_index.decode(changed(raw_entries=msgspec.Raw(msgspec.msgpack.encode([entry]))))
+    assert index is not None
+    with pytest.raises(errors.CorruptImage, match="layer index: malformed entries"):
+        index.entries()
 
 
 def test_kinds_have_fixed_numbers() -> None:

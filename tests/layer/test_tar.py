@@ -101,6 +101,19 @@ def test_owners_are_32_bit_numbers(payload: bytes, owner: tuple[int, int]) -> No
     assert (found.uid, found.gid) == owner
 
 
+def test_a_file_whose_name_ends_in_a_slash_keeps_its_body_to_itself() -> None:
+    """Found by tests.fuzz: taken for a folder, it had its body read as further members.
+
+    A file, as Go's reader has it, and so containerd and umoci; GNU tar passes over the body too.
+    """
+    inner = member(b"smuggled", b"x")
+    found = entries_of(member(b"d/", inner) + member(b"after") + END)
+    assert [(one.path, one.kind, one.size) for one in found] == [
+        (b"d", EntryKind.FILE, len(inner)),
+        (b"after", EntryKind.FILE, 0),
+    ]
+
+
 def test_setuid_setgid_and_sticky_stay_and_file_type_bits_go() -> None:
     assert only(member(mode=0o107755) + END).mode == 0o7755
 

@@ -150,6 +150,28 @@ def test_more_layers_than_the_format_can_number_are_refused() -> None:
     assert ImageIndex(bytes(write_image(merge([]), devices_of(MAX_DEVICES)))).entry_count == 0
 
 
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        pytest.param(file(b"a", xattrs=((b"other.x", b""),)), "no place", id="xattr-namespace"),
+        pytest.param(
+            file(b"a", xattrs=tuple((b"user.%d" % n, b"v" * 60_000) for n in range(5))),
+            "fits no image",
+            id="xattrs-over-16-bits",
+        ),
+        pytest.param(
+            device(b"a", EntryKind.BLOCK, (1 << 32) - 1, (1 << 32) - 1),
+            "fits no image",
+            id="device-number",
+        ),
+    ],
+)
+def test_what_the_format_cannot_say_is_corrupt_not_another_error(entry: Entry, reason: str) -> None:
+    """Found by tests.fuzz: no tar makes them, a wrong layer index may."""
+    with pytest.raises(errors.CorruptImage, match=reason):
+        image_of([entry])
+
+
 SHOWN = """
 import hashlib
 from tests.tree.torture import torture

@@ -1,0 +1,141 @@
+"""Defects to be planted in the product, each behind a first check, for the fuzzers to find."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planted:
+    """In module, old becomes new; found  a word of what target must find then."""
+
+    name: str
+    target: str
+    module: str
+    old: str
+    new: str
+    found: str
+
+
+TAR, PAX, CODEC = "clipfs.layer.tar", "clipfs.layer.pax", "clipfs.layer.codec"
+READER, FOLDER = "clipfs.tree.reader", "clipfs.tree.folder"
+PLANTED = [
+    Planted(
+        name="tar-a-long-link-stays-for-the-next-member",
+        target="tar",
+        module=TAR,
+        old="self._long_name = self._long_link = None\n        kind",
+        new="self._long_name = None\n        kind",
+        found="by tarfile",
+    ),
+    Planted(
+        name="tar-an-owner-may-have-more-than-32-bits",
+        target="tar",
+        module=TAR,
+        old="if not 0 <= value < 1 << 32:",
+        new="if value < 0:",
+        found="an owner out of range",
+    ),
+    Planted(
+        name="tar-a-file-that-ends-in-a-slash-is-a-folder",
+        target="tar",
+        module=TAR,
+        old='if typeflag == b"\\0" and name',
+        new='if typeflag in (b"0", b"\\0") and name',
+        found="by tarfile",
+    ),
+    Planted(
+        name="tar-base64-that-is-none-is-not-caught",
+        target="tar",
+        module=PAX,
+        old="except (binascii.Error, ValueError) as error:",
+        new="except KeyError as error:",
+        found="binascii.Error",
+    ),
+    Planted(
+        name="erofs-a-folder-may-reach-beyond-the-image",
+        target="erofs",
+        module=READER,
+        old="if start + raw.size > self._size:",
+        new="if start > self._size:",
+        found="a read of",
+    ),
+    Planted(
+        name="erofs-a-files-bytes-may-lie-beyond-its-layer",
+        target="erofs",
+        module=READER,
+        old="if offset + size > self._device_bytes[device - 1]:",
+        new="if offset > self._device_bytes[device - 1]:",
+        found="content beyond its layer",
+    ),
+    Planted(
+        name="erofs-the-first-name-may-lie-beyond-its-block",
+        target="erofs",
+        module=FOLDER,
+        old="if rest or not number or offset > len(block):",
+        new="if rest or not number:",
+        found="struct.error",
+    ),
+    Planted(
+        name="erofs-an-xattrs-prefix-is-not-checked",
+        target="erofs",
+        module=READER,
+        old="if prefix not in erofs.XATTR_PREFIX_OF or end > size:",
+        new="if end > size:",
+        found="KeyError",
+    ),
+    Planted(
+        name="codec-a-zstd-error-is-not-caught",
+        target="codec",
+        module=CODEC,
+        old="except zstandard.ZstdError as error:",
+        new="except KeyError as error:",
+        found="ZstdError",
+    ),
+    Planted(
+        name="codec-a-header-that-grows-past-the-first-feed-is-cut",
+        target="codec",
+        module=CODEC,
+        old="feed_bytes = max(FIRST_FEED_BYTES, _header_bytes(source))",
+        new="feed_bytes = min(FIRST_FEED_BYTES, _header_bytes(source))",
+        found="Broken",
+    ),
+    Planted(
+        name="codec-reserved-flags-are-not-refused",
+        target="codec",
+        module=CODEC,
+        old="head[_FLAGS_AT] & _RESERVED_FLAGS",
+        new="head[_FLAGS_AT] & 0",
+        found="the other decoder",
+    ),
+    Planted(
+        name="codec-one-byte-of-garbage-is-not-warned-of",
+        target="codec",
+        module=CODEC,
+        old="while magic := source.peek(len(_GZIP)):",
+        new="while len(magic := source.peek(len(_GZIP))) == len(_GZIP):",
+        found="warnings",
+    ),
+    Planted(
+        name="codec-a-gzip-bomb-is-inflated-at-once",
+        target="codec",
+        module=CODEC,
+        old="member.decompress(data, PIECE_BYTES)",
+        new="member.decompress(data)",
+        found="a piece of a wrong size",
+    ),
+]
+HANG = Planted(
+    name="tar-a-pax-record-of-no-length-is-read-for-ever",
+    target="tar",
+    module=PAX,
+    old='if end > len(body) or equals < 0 or body[end - 1 : end] != b"\\n":',
+    new="if end > len(body):",
+    found="libFuzzer: timeout-",
+)
+GROWTH = Planted(
+    name="tar-a-pax-record-of-no-length-is-kept-for-ever",
+    target="tar",
+    module=PAX,
+    old='        if end > len(body) or equals < 0 or body[end - 1 : end] != b"\\n":\n',
+    new="        found[b'%d' % len(found)] = bytes(1 << 20)\n        if end > len(body):\n",
+    found="libFuzzer: oom-",
+)

@@ -1,0 +1,43 @@
+"""The targets by name, and what to know of each before it is imported."""
+
+from typing import NamedTuple
+
+
+class Spec(NamedTuple):
+    """modules are instrumented; inputs have at most max_bytes."""
+
+    modules: tuple[str, ...]
+    max_bytes: int
+
+
+_TREE = ("clipfs.tree.reader", "clipfs.tree.folder", "clipfs.tree.erofs")
+
+SPECS = {
+    "reference": Spec(("clipfs.image.reference", "clipfs.image.digest"), 400),
+    "manifest": Spec(
+        ("clipfs.image.manifest", "clipfs.image.platform", "clipfs.image.digest"), 8192
+    ),
+    "tar": Spec(
+        (
+            "clipfs.layer.tar",
+            "clipfs.layer.pax",
+            "clipfs.layer.header",
+            "clipfs.layer.names",
+            "clipfs.tree.merge",
+        ),
+        16384,
+    ),
+    "codec": Spec(("clipfs.layer.codec",), 16384),
+    "layer_index": Spec(
+        (
+            "clipfs.layer.index",
+            "clipfs.tree.merge",
+            "clipfs.tree.node",
+            "clipfs.tree.writer",
+            *_TREE,
+        ),
+        8192,
+    ),
+    "erofs": Spec((*_TREE, "clipfs.tree.paths"), 16384),
+}
+"""Target -> spec; `tests.fuzz.targets.<target>` is the module."""
