@@ -8,7 +8,7 @@ Not here: what entries mean together (`clipfs.tree.merge`); sparse members, refu
 Source: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual for long names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from clipfs import errors
@@ -48,10 +48,12 @@ class _Record(NamedTuple):
 
 
 class TarParser:
-    """One payload's parser. `entries` grows in archive order."""
+    """One payload's parser. `entries` grows in archive order, unless `on_entry` gets them."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_entry: Callable[[Entry], None] | None = None) -> None:
         self.entries: list[Entry] = []
+        self._on_entry = on_entry or self.entries.append
+        self._taken = 0
         self._offset = 0  # payload bytes fed before the piece in hand
         self._skip = 0  # bytes of body and padding still to pass over
         self._padding = 0  # bytes of padding among them
@@ -157,11 +159,12 @@ class TarParser:
         self._skip = body_bytes + self._padding
         if kind == EntryKind.CHARACTER and head.device() == (0, 0):
             return  # overlayfs' whiteout, which means nothing here
-        if len(self.entries) >= MAX_ENTRIES:
+        if self._taken >= MAX_ENTRIES:
             raise errors.CorruptImage(f"tar: more than {MAX_ENTRIES} members")
         if not name:
             raise errors.CorruptImage(f"tar: a member without a name at byte {offset - BLOCK}")
-        self.entries.append(_entry(head, attributes, kind, name, link, body_bytes, offset))
+        self._taken += 1
+        self._on_entry(_entry(head, attributes, kind, name, link, body_bytes, offset))
 
 
 def _first(pax_name: bytes | None, long_name: bytes | None, short_name: bytes) -> bytes:
