@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # builds our container image.
 PACKAGES := python3-venv python3-dev gcc pkg-config libfuse3-dev fuse3 ca-certificates
 DEMO     := docker-registry
-PEERS    := skopeo umoci containerd attr openssl apache2-utils libarchive-tools
+PEERS    := skopeo umoci buildah mmdebstrap containerd attr openssl apache2-utils libarchive-tools
 IMAGE    := buildah mmdebstrap
 
 .PHONY: demo test fuzz lint bench e2e kube-demo venv packages proto clean

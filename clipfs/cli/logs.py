@@ -6,12 +6,18 @@ from typing import Literal
 
 import structlog
 
+from clipfs.cli.output import printable
+
 LogFormat = Literal["text", "json"]
 LEVELS = ("debug", "info", "warning", "error")
+
+_format: LogFormat = "text"
 
 
 def configure(log_format: LogFormat, level: str) -> None:
     """Set structlog up for this process; a level below `level` costs a reader next to nothing."""
+    global _format
+    _format = log_format
     last: structlog.typing.Processor
     if log_format == "json":
         last = structlog.processors.JSONRenderer()
@@ -21,7 +27,7 @@ def configure(log_format: LogFormat, level: str) -> None:
         last = structlog.dev.ConsoleRenderer(
             colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
         )
-        errors = []
+        errors = [_printable_values]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -36,6 +42,23 @@ def configure(log_format: LogFormat, level: str) -> None:
         logger_factory=_Stderr,
         cache_logger_on_first_use=True,
     )
+
+
+def say_failure(program: str, code: str, message: str) -> None:
+    """The line that a failed command ends with: words, or where all lines are JSON an object."""
+    if _format == "json":
+        structlog.get_logger().error("failed", program=program, code=code, error=message)
+    else:
+        print(f"{program}: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def _printable_values(
+    _: object, __: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """A terminal must not obey what a name in an image says; JSON escapes by itself."""
+    return {
+        key: printable(value) if isinstance(value, str) else value for key, value in event.items()
+    }
 
 
 class _Stderr:

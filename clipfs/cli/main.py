@@ -15,7 +15,6 @@ import structlog
 
 from clipfs import errors
 from clipfs.cli import logs
-from clipfs.cli.output import printable
 
 log = structlog.get_logger()
 
@@ -84,7 +83,7 @@ def ended(command: Callable[[], object], words: Sequence[str], *, program: str) 
 def _failed(code: str, message: str, words: Sequence[str], program: str) -> int:
     if "--json" in words:
         print(json.dumps({"error": {"code": code, "message": message}}), flush=True)
-    print(f"{program}: {printable(message)}", file=sys.stderr, flush=True)
+    logs.say_failure(program, code, message)
     return 1
 
 

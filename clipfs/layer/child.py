@@ -14,6 +14,8 @@ import msgspec
 
 from clipfs import errors
 
+TOO_LARGE = "needs more memory than a worker gets; if it has millions of files, pack them together"
+
 _answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
 
@@ -27,11 +29,12 @@ def worker_main(work: Callable[[bytes], bytes | bytearray]) -> None:
     out = sys.stdout.buffer
     try:
         result = work(job)
-        out.write(msgspec.json.encode({"done": len(result)}) + b"\n" + result)
+        out.write(msgspec.json.encode({"done": len(result)}) + b"\n")
+        out.write(result)
     except errors.ClipError as error:
         _say_error(error.code, str(error))
     except MemoryError:
-        _say_error(errors.CorruptImage.code, f"needs more memory than {memory_bytes} bytes")
+        _say_error(errors.CorruptImage.code, TOO_LARGE)
     except OSError as error:
         named = errors.node_fault(error)
         _say_error(named.code, str(named))

@@ -8,13 +8,20 @@ Source: BLAKE3 for chunk digests; OCI image specification, "Image Layer Filesyst
 """
 
 import enum
+import struct
 from collections.abc import Iterable
 from typing import Annotated
 
 import msgspec
 
 from clipfs import errors
-from clipfs.layer.limits import MAX_PATH_BYTES, MAX_PAYLOAD_BYTES, MAX_SPARSE_BYTES, MAX_XATTR_BYTES
+from clipfs.layer.limits import (
+    MAX_ENTRY_BYTES,
+    MAX_PATH_BYTES,
+    MAX_PAYLOAD_BYTES,
+    MAX_SPARSE_BYTES,
+    MAX_XATTR_BYTES,
+)
 from clipfs.layer.sparse import SparseMap
 
 CHUNK_BYTES = 128 * 1024
@@ -100,6 +107,11 @@ class LayerIndex(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
     def chunk_count(self) -> int:
         return len(self.chunk_digests) // CHUNK_DIGEST_BYTES
 
+    @property
+    def entry_count(self) -> int:
+        """How many entries there are, whiteouts and links included, without decoding them."""
+        return _array_count(bytes(memoryview(self.raw_entries)[:_HEAD_BYTES]))
+
     def chunk_digest(self, chunk: int) -> bytes:
         start = chunk * CHUNK_DIGEST_BYTES
         return self.chunk_digests[start : start + CHUNK_DIGEST_BYTES]
@@ -112,21 +124,64 @@ class LayerIndex(msgspec.Struct, frozen=True, array_like=True, kw_only=True):
             raise errors.CorruptImage(f"layer index: malformed entries: {error}") from error
 
 
+class PackedEntries:
+    """Entries as the index will hold them, in a fifth of the memory that the objects take."""
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._encode = msgspec.msgpack.Encoder().encode
+        self._packed = bytearray()
+        self._count = 0
+        for entry in entries:
+            self.append(entry)
+
+    def append(self, entry: Entry) -> None:
+        """CorruptImage once they are more than `MAX_ENTRY_BYTES`."""
+        self._packed += self._encode(entry)
+        self._count += 1
+        if len(self._packed) > MAX_ENTRY_BYTES:
+            raise errors.CorruptImage(
+                f"tar: the names, links and xattrs of {self._count} members take over "
+                f"{MAX_ENTRY_BYTES >> 20} MiB; spread them over more layers"
+            )
+
+    def encoded(self) -> msgspec.Raw:
+        """The same bytes as of a list of the entries."""
+        return msgspec.Raw(_array_head(self._count) + self._packed)
+
+
+def _array_head(count: int) -> bytes:
+    """Source: MessagePack specification, "array format family"."""
+    if count < 16:
+        return bytes((0x90 | count,))
+    return struct.pack(">BH", 0xDC, count) if count < 1 << 16 else struct.pack(">BI", 0xDD, count)
+
+
+_HEAD_BYTES = 5
+
+
+def _array_count(head: bytes) -> int:
+    """What `_array_head` gave; of other people's bytes some number."""
+    if head[:1] in (b"\xdc", b"\xdd"):
+        return int.from_bytes(head[1 : 3 if head[0] == 0xDC else _HEAD_BYTES], "big")
+    return head[0] & 0x0F
+
+
 def make_index(
     *,
     payload_bytes: int,
     diff_id: str,
     chunk_digests: bytes,
-    entries: Iterable[Entry],
+    entries: Iterable[Entry] | PackedEntries,
     sparse: Iterable[SparseMap] = (),
 ) -> LayerIndex:
     """An index of this version; entries in archive order."""
+    packed = entries if isinstance(entries, PackedEntries) else PackedEntries(entries)
     return LayerIndex(
         version=VERSION,
         payload_bytes=payload_bytes,
         diff_id=diff_id,
         chunk_digests=chunk_digests,
-        raw_entries=msgspec.Raw(msgspec.msgpack.encode(list(entries))),
+        raw_entries=packed.encoded(),
         sparse=tuple(sparse),
     )
 

@@ -15,6 +15,16 @@ RATIO_FREE_BYTES = 64 << 20
 MAX_ENTRIES = 4_000_000
 """Tar members of one layer; a million-file layer is large already."""
 
+MAX_ENTRY_BYTES = 192 << 20
+"""Entries of one layer as its index holds them, three times in memory while it is written: 48
+bytes for each of `MAX_ENTRIES`, or a million with paths of 150."""
+
+MAX_IMAGE_ENTRIES = 4_000_000
+"""Entries of an image's layers together: merged they take 3 of the 4 GiB that a merge has."""
+
+MAX_IMAGE_ENTRY_BYTES = 384 << 20
+"""The same, as their indexes hold them: long names come on top of the 3 GiB."""
+
 MAX_DEPTH = 1024
 """Components of one path: PATH_MAX is 4,096 bytes, so at most 2,048 of one letter."""
 

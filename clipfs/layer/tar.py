@@ -9,7 +9,7 @@ Not here: what a member's fields say (`clipfs.layer.member`), how the map of a s
 Source: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual for long names.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -53,11 +53,14 @@ class _Sparse(NamedTuple):
 
 
 class TarParser:
-    """One payload's parser. `entries`, and `sparse`, their maps, grow in archive order."""
+    """One payload's parser. `entries`, unless `on_entry` gets them, and `sparse`, their maps,
+    grow in archive order."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_entry: Callable[[Entry], None] | None = None) -> None:
         self.entries: list[Entry] = []
         self.sparse: list[SparseMap] = []
+        self._on_entry = on_entry or self.entries.append
+        self._taken = 0
         self._offset = 0  # payload bytes fed before the piece in hand
         self._skip = 0  # bytes of body and padding still to pass over
         self._padding = 0  # bytes of padding among them
@@ -142,7 +145,7 @@ class TarParser:
         if reader is not None:
             self._begin_sparse(entry, reader, size, body_offset)
         elif entry is not None:
-            self.entries.append(entry)
+            self._on_entry(entry)
 
     def _expect_record(self, kind: bytes, size: int) -> None:
         if size < 0:
@@ -191,10 +194,11 @@ class TarParser:
         self._skip = body_bytes + self._padding
         if kind == EntryKind.CHARACTER and head.device() == (0, 0):
             return None  # overlayfs' whiteout
-        if len(self.entries) >= MAX_ENTRIES:
+        if self._taken >= MAX_ENTRIES:
             raise errors.CorruptImage(f"tar: more than {MAX_ENTRIES} members")
         if not name:
             raise errors.CorruptImage(f"tar: a member without a name at byte {offset - BLOCK}")
+        self._taken += 1
         return entry_of(head, attributes, kind, name, link, body_bytes, offset)
 
     def _begin_sparse(
@@ -239,7 +243,7 @@ class TarParser:
                     f"tar: more than {MAX_SPARSE_MEMBERS} sparse members, or of more than "
                     f"{MAX_LAYER_EXTENTS} runs together"
                 )
-        self.entries.append(
+        self._on_entry(
             msgspec.structs.replace(
                 sparse.entry,
                 size=runs.size,

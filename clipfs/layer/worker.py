@@ -19,10 +19,11 @@ import msgspec
 from clipfs import errors
 from clipfs.image.model import BlobSource
 from clipfs.layer import index as layer_index
-from clipfs.layer.child import ask, report, worker_main
+from clipfs.layer.child import TOO_LARGE, ask, report, worker_main
 from clipfs.layer.chunks import ChunkWriter
 from clipfs.layer.codec import Bound, inflated
 from clipfs.layer.download import READ_BYTES
+from clipfs.layer.index import PackedEntries
 from clipfs.layer.job import AnotherBlob, Job, PassProgress, PassWarning, SourceWanted
 from clipfs.layer.pipeline import Stage
 from clipfs.layer.source import Source
@@ -41,6 +42,8 @@ def run_pass(job: Job) -> bytes:
                 raise
     except (errors.CorruptImage, errors.UnsupportedImage) as error:
         raise type(error)(f"layer {job.digest}: {error}") from error
+    except MemoryError as error:
+        raise errors.CorruptImage(f"layer {job.digest}: {TOO_LARGE}") from error
 
 
 def _tell_if_another(source: Source) -> None:
@@ -53,7 +56,8 @@ def _tell_if_another(source: Source) -> None:
 
 
 def _passed(job: Job, source: Source) -> bytes:
-    parser, bound = None if job.is_raw else TarParser(), Bound(job.size)
+    entries, bound = PackedEntries(), Bound(job.size)
+    parser = None if job.is_raw else TarParser(entries.append)
 
     def on_written(payload_bytes: int) -> None:
         report(PassProgress(downloaded_bytes=source.downloaded, payload_bytes=payload_bytes))
@@ -83,7 +87,7 @@ def _passed(job: Job, source: Source) -> bytes:
             payload_bytes=writer.written,
             diff_id=diff_id,
             chunk_digests=bytes(writer.digests),
-            entries=parser.entries if parser is not None else (),
+            entries=entries,
             sparse=parser.sparse if parser is not None else (),
         )
     )

@@ -6,6 +6,8 @@ answer the kernel keeps neither. Loads no trio: it starts in half the time.
 Not here: who runs it, and where its image goes (`clipfs.tree.build`).
 """
 
+from collections.abc import Sequence
+
 import msgspec
 
 from clipfs import errors
@@ -13,6 +15,7 @@ from clipfs.image.digest import Digest
 from clipfs.layer import index as layer_index
 from clipfs.layer.child import worker_main
 from clipfs.layer.index import Entry, EntryKind, LayerIndex
+from clipfs.layer.limits import MAX_IMAGE_ENTRIES, MAX_IMAGE_ENTRY_BYTES
 from clipfs.layer.names import normalised
 from clipfs.tree.merge import WHITEOUT, merge
 from clipfs.tree.sparse import layout_of
@@ -34,6 +37,7 @@ def build(line: bytes) -> bytearray:
     """The image index of the job, a list of LayerToMerge as JSON."""
     layers = msgspec.json.decode(line, type=list[LayerToMerge])
     indexes = [_read(layer.fd) for layer in layers]
+    check_size(indexes)
     root = merge(
         index.entries() if layer.raw_path is None else [raw_entry(layer.raw_path, index)]
         for layer, index in zip(layers, indexes, strict=True)
@@ -47,6 +51,18 @@ def build(line: bytes) -> bytearray:
         for layer, index in zip(layers, indexes, strict=True)
     ]
     return write_image(root, devices)
+
+
+def check_size(indexes: Sequence[LayerIndex]) -> None:
+    """CorruptImage if an image of these layers takes more memory than a merge has."""
+    entries = sum(index.entry_count for index in indexes)
+    size = sum(len(index.raw_entries) for index in indexes)
+    if entries > MAX_IMAGE_ENTRIES or size > MAX_IMAGE_ENTRY_BYTES:
+        raise errors.CorruptImage(
+            f"the image's {len(indexes)} layers have {entries} entries, {size >> 20} MiB of names, "
+            f"links and xattrs; more than {MAX_IMAGE_ENTRIES}, or {MAX_IMAGE_ENTRY_BYTES >> 20} "
+            "MiB, are refused; pack small files together"
+        )
 
 
 def raw_entry(path: str, index: LayerIndex) -> Entry:

@@ -1,10 +1,17 @@
-"""Which gRPC code each failure is: the table is complete, and each row has a cause out there."""
+"""Which gRPC code each failure is: the table is complete, and each row has a cause out there.
 
+The rows that are not here: a bad attribute or reference, an unknown tag, `Never`, other
+attributes for a target and an unpublish of nothing are in `test_driver.py`; a full disk is in
+`tests/e2e/test_full_disk.py`; what credentials do, in `test_credentials.py`.
+"""
+
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -13,6 +20,7 @@ from clipfs import errors
 from csi.errors import GRPC_CODE
 from tests.support.driver import Driver, M, cleaned_up, failure, nothing_left, run_driver, servers
 from tests.support.machine import needs_fuse
+from tests.support.raw_tar import END, member, records
 from tests.support.scripted_registry import ScriptedRegistry, run_scripted_registry
 
 MAY_STILL_RUN = {"CANCELLED", "DEADLINE_EXCEEDED", "UNAVAILABLE", "RESOURCE_EXHAUSTED", "ABORTED"}
@@ -72,7 +80,7 @@ def spoil(registry: ScriptedRegistry) -> None:
 
 OCI = "application/vnd.oci.image.manifest.v1+json"
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "mediaType": "application/vnd.oci.image.config.v1+json",
     "digest": "sha256:" + "0" * 64,
     "size": 2,
@@ -84,6 +92,26 @@ def image_of(layer_type: str) -> dict[str, object]:
     return {"schemaVersion": 2, "config": CONFIG, "layers": [layer]}
 
 
+def layer_of(payload: bytes, *, diff_id: str | None = None) -> Callable[[ScriptedRegistry], None]:
+    """Tag `1` is an image of one plain layer; diff_id is what its config says of that."""
+
+    def change(registry: ScriptedRegistry) -> None:
+        stated = diff_id or "sha256:" + hashlib.sha256(payload).hexdigest()
+        config = json.dumps({"rootfs": {"type": "layers", "diff_ids": [stated]}}).encode()
+        document = {
+            "schemaVersion": 2,
+            "config": registry.add_blob(config, CONFIG["mediaType"]),
+            "layers": [registry.add_blob(payload, "application/vnd.oci.image.layer.v1.tar")],
+        }
+        body = json.dumps(document).encode()
+        digest = "sha256:" + hashlib.sha256(body).hexdigest()
+        registry.manifests["1"] = registry.manifests[digest] = (OCI, body)
+
+    return change
+
+
+SOUND_TAR = member() + END
+TOO_DEEP = records({b"path": b"d/" * 1024 + b"f"}) + member() + END
 SCHEMA_1 = {"schemaVersion": 1, "name": "app", "tag": "1", "fsLayers": [], "history": []}
 FOREIGN = image_of("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip")
 UNKNOWN_LAYER = image_of("application/x-squashfs")
@@ -109,6 +137,15 @@ ARM_ONLY = {
         pytest.param(serve(OCI, b"{"), "DATA_LOSS", "malformed", id="malformed-manifest"),
         pytest.param(serve(OCI, {"schemaVersion": 2}), "DATA_LOSS", "no config",
                      id="half-manifest"),
+        pytest.param(serve(OCI_INDEX, {"schemaVersion": 2, "manifests": [1]}), "DATA_LOSS",
+                     "malformed", id="malformed-index"),
+        pytest.param(layer_of(SOUND_TAR, diff_id="sha256:" + "0" * 64), "DATA_LOSS",
+                     "the config's diff_id", id="wrong-diff-id"),
+        pytest.param(layer_of(b"no tar".ljust(512)), "DATA_LOSS", "tar:", id="malformed-tar"),
+        pytest.param(layer_of(member(b"l", typeflag=b"1", link=b"never") + END), "DATA_LOSS",
+                     "which is not in the image", id="layers-that-make-no-tree"),
+        pytest.param(layer_of(TOO_DEEP), "DATA_LOSS", "more than 1024 folders deep",
+                     id="over-a-limit"),
         pytest.param(serve("application/vnd.docker.distribution.manifest.v1+json", SCHEMA_1),
                      "FAILED_PRECONDITION", "schema 1", id="schema-1"),
         pytest.param(serve(OCI, FOREIGN), "FAILED_PRECONDITION", "foreign", id="foreign-layer"),
@@ -170,6 +207,15 @@ def test_every_missing_field_is_an_invalid_argument_of_its_method(node: Node) ->
     for method, request in asked:
         code, details = failure(lambda m=method, r=request: node.driver.call(m, r))  # type: ignore[misc] # mypy cannot type defaults
         assert (code, "missing" in details) == ("INVALID_ARGUMENT", True), (method, details)
+
+
+@needs_fuse
+def test_a_volume_as_a_block_device_is_an_invalid_argument(node: Node) -> None:
+    request = node.driver.publish_request("pod", f"{node.registry.address}/app:1")
+    request.volume_capability.ClearField("mount")
+    request.volume_capability.block.SetInParent()
+    code, details = failure(lambda: node.driver.call("Node/NodePublishVolume", request))
+    assert (code, "block" in details) == ("INVALID_ARGUMENT", True), details
 
 
 @needs_fuse

@@ -11,7 +11,15 @@ import pytest
 
 from clipfs import errors
 from clipfs.layer import index as layer_index
-from clipfs.layer.index import CHUNK_BYTES, VERSION, Entry, EntryKind, LayerIndex, make_index
+from clipfs.layer.index import (
+    CHUNK_BYTES,
+    VERSION,
+    Entry,
+    EntryKind,
+    LayerIndex,
+    PackedEntries,
+    make_index,
+)
 from clipfs.layer.sparse import SparseMap
 from tests.layer.tars import END, entries_of, member, records
 
@@ -145,6 +153,27 @@ def test_entries_that_no_tar_makes_are_corrupt_not_another_error(entry: object) 
     assert index is not None
     with pytest.raises(errors.CorruptImage, match="layer index: malformed entries"):
         index.entries()
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, (1 << 16) - 1, 1 << 16])
+def test_entries_packed_one_by_one_are_the_bytes_of_their_list(count: int) -> None:
+    entries = [Entry(path=b"%d" % n, kind=EntryKind.FILE, mode=0o644) for n in range(count)]
+    packed = PackedEntries()
+    for entry in entries:
+        packed.append(entry)
+    assert bytes(packed.encoded()) == msgspec.msgpack.encode(entries)
+    index = make_index(payload_bytes=0, diff_id="", chunk_digests=b"", entries=packed)
+    assert index.entry_count == count
+    assert index.entries() == entries
+
+
+def test_entries_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layer_index, "MAX_ENTRY_BYTES", 1000)
+    packed, long = PackedEntries(), Entry(path=b"n" * 300, kind=EntryKind.FILE, mode=0)
+    for _ in range(3):
+        packed.append(long)
+    with pytest.raises(errors.CorruptImage, match="xattrs of 4 members take over"):
+        packed.append(long)
 
 
 def test_kinds_have_fixed_numbers() -> None:

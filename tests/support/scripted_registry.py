@@ -63,6 +63,12 @@ class ScriptedRegistry:
         self.manifests[digest] = (_MANIFEST, body)
         return digest, len(body)
 
+    def add_blob(self, data: bytes, media_type: str) -> dict[str, object]:
+        """The descriptor of data, which is served from now on."""
+        name = hashlib.sha256(data).hexdigest()
+        (self._blobs / name).write_bytes(data)
+        return {"mediaType": media_type, "digest": f"sha256:{name}", "size": len(data)}
+
     def add_index(self, tag: str, images: Mapping[str, tuple[str, int]]) -> None:
         """An index as tag: architecture -> digest and size of its image."""
         children = [

@@ -8,9 +8,10 @@ import pytest
 from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_DIGEST_BYTES, Entry, LayerIndex, make_index
+from clipfs.tree import worker
 from clipfs.tree.build import build_image_index
 from clipfs.tree.reader import ImageIndex
-from clipfs.tree.worker import raw_entry
+from clipfs.tree.worker import check_size, raw_entry
 from tests.support.entries import devices_of, file, image_of, link
 
 DIGESTS = [one.digest for one in devices_of(3)]
@@ -52,6 +53,19 @@ async def test_an_older_index_stays_until_the_new_one_is_whole(tmp_path: Path) -
     assert (tmp_path / "index").read_bytes() == b"older"
     await build_image_index(layers([file(b"a")]), tmp_path / "index")
     assert (tmp_path / "index").read_bytes() == image_of([file(b"a")])
+
+
+@pytest.mark.parametrize("limit", ["MAX_IMAGE_ENTRIES", "MAX_IMAGE_ENTRY_BYTES"])
+def test_an_image_is_bounded_over_all_its_layers(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexes = [indexed(file(b"a"), file(b"b")), indexed(file(b"c"))]
+    sizes = {"MAX_IMAGE_ENTRIES": 3, "MAX_IMAGE_ENTRY_BYTES": 39 * 3}
+    monkeypatch.setattr(worker, limit, sizes[limit])
+    check_size(indexes)
+    monkeypatch.setattr(worker, limit, 2)
+    with pytest.raises(errors.CorruptImage, match="2 layers have 3 entries"):
+        check_size(indexes)
 
 
 @pytest.mark.parametrize(
