@@ -15,21 +15,22 @@ class Planted:
     found: str
 
 
-TAR, PAX, CODEC = "clipfs.layer.tar", "clipfs.layer.pax", "clipfs.layer.codec"
+TAR, MEMBER, PAX = "clipfs.layer.tar", "clipfs.layer.member", "clipfs.layer.pax"
+CODEC = "clipfs.layer.codec"
 READER, FOLDER = "clipfs.tree.reader", "clipfs.tree.folder"
 PLANTED = [
     Planted(
         name="tar-a-long-link-stays-for-the-next-member",
         target="tar",
         module=TAR,
-        old="self._long_name = self._long_link = None\n        kind",
-        new="self._long_name = None\n        kind",
+        old="self._long_name = self._long_link = None\n        reader",
+        new="self._long_name = None\n        reader",
         found="by tarfile",
     ),
     Planted(
         name="tar-an-owner-may-have-more-than-32-bits",
         target="tar",
-        module=TAR,
+        module=MEMBER,
         old="if not 0 <= value < 1 << 32:",
         new="if value < 0:",
         found="an owner out of range",
@@ -37,7 +38,7 @@ PLANTED = [
     Planted(
         name="tar-a-file-that-ends-in-a-slash-is-a-folder",
         target="tar",
-        module=TAR,
+        module=MEMBER,
         old='if typeflag == b"\\0" and name',
         new='if typeflag in (b"0", b"\\0") and name',
         found="by tarfile",
@@ -64,7 +65,7 @@ PLANTED = [
         module=READER,
         old="if offset + size > self._device_bytes[device - 1]:",
         new="if offset > self._device_bytes[device - 1]:",
-        found="content beyond its layer",
+        found="content beyond its device",
     ),
     Planted(
         name="erofs-the-first-name-may-lie-beyond-its-block",
@@ -136,6 +137,6 @@ GROWTH = Planted(
     target="tar",
     module=PAX,
     old='        if end > len(body) or equals < 0 or body[end - 1 : end] != b"\\n":\n',
-    new="        found[b'%d' % len(found)] = bytes(1 << 20)\n        if end > len(body):\n",
+    new='        found.append((b"", bytes(1 << 20)))\n        if end > len(body):\n',
     found="libFuzzer: oom-",
 )

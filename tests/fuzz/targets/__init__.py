@@ -20,6 +20,9 @@ SPECS = {
     "tar": Spec(
         (
             "clipfs.layer.tar",
+            "clipfs.layer.member",
+            "clipfs.layer.sparse",
+            "clipfs.layer.sparse_formats",
             "clipfs.layer.pax",
             "clipfs.layer.header",
             "clipfs.layer.names",

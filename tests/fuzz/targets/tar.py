@@ -13,6 +13,7 @@ from clipfs import errors
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_XATTR_BYTES
+from clipfs.layer.sparse import SparseMap
 from clipfs.layer.tar import TarParser
 from tests.fuzz import archives, tar_oracle
 from tests.fuzz.downstream import read_back
@@ -31,6 +32,7 @@ class Read(NamedTuple):
     """What a parser says. error  None of an archive that it took"""
 
     entries: list[Entry]
+    sparse: list[SparseMap]
     error: str | None
 
 
@@ -47,12 +49,14 @@ def run(data: bytes) -> Outcome:
         return Outcome.REFUSED if tar_oracle.begins(data) else Outcome.STOPPED
     members = tar_oracle.members(data)
     if members is not None:
-        tar_oracle.compare(read.entries, members)
+        tar_oracle.compare(read.entries, read.sparse, members)
     index = layer_index.make_index(
-        payload_bytes=0, diff_id="", chunk_digests=b"", entries=read.entries
+        payload_bytes=0, diff_id="", chunk_digests=b"", entries=read.entries, sparse=read.sparse
     )
+    kept = layer_index.decode(layer_index.encode(index))
+    expect_same(kept, index, "an index, and what is read of its bytes")
     expect_same(index.entries(), read.entries, "entries in an index, and read back")
-    read_back(read.entries, len(data))
+    read_back(read.entries, len(data), read.sparse)
     return Outcome.READ
 
 
@@ -68,8 +72,8 @@ def _read(data: bytes, piece_bytes: int) -> Read:
         parser.close()
     except (errors.CorruptImage, errors.UnsupportedImage) as error:
         expect_plain(error)
-        return Read(parser.entries, f"{type(error).__name__}: {error}")
-    return Read(parser.entries, None)
+        return Read(parser.entries, parser.sparse, f"{type(error).__name__}: {error}")
+    return Read(parser.entries, parser.sparse, None)
 
 
 def _holds(entry: Entry, payload_bytes: int) -> None:
@@ -81,7 +85,8 @@ def _holds(entry: Entry, payload_bytes: int) -> None:
     expect(0 <= entry.mtime_ns < 10**9, "nanoseconds out of range")
     expect(-(1 << 63) <= entry.mtime_s < 1 << 63, "a time out of range")
     expect(entry.payload_offset % BLOCK == 0 and entry.payload_offset >= 0, "an offset")
-    expect(entry.size >= 0 and (entry.size == 0 or entry.kind == EntryKind.FILE), "a size")
+    is_file = entry.kind in (EntryKind.FILE, EntryKind.SPARSE)
+    expect(entry.size >= 0 and (entry.size == 0 or is_file), "a size")
     expect(bool(entry.target) <= (entry.kind in (EntryKind.SYMLINK, EntryKind.HARDLINK)), "target")
     expect(0 <= entry.rdev_major < 1 << 12 and 0 <= entry.rdev_minor < 1 << 20, "a device")
     names = [name for name, _ in entry.xattrs]
