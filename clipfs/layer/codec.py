@@ -2,7 +2,6 @@
 
 `inflated` pulls blob bytes and yields payload in pieces of at most PIECE_BYTES, so a bomb
 cannot allocate. Several gzip members, zstd frames and skippable frames are one payload.
-That a zstd blob ends inside a frame is told by its digests, not here.
 
 Source: RFC 1952 (gzip), RFC 8878 (zstd).
 """
@@ -14,6 +13,7 @@ import zstandard
 from isal import igzip_lib
 
 from clipfs import errors
+from clipfs.layer import zstd_frames
 from clipfs.layer.limits import (
     MAX_HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -30,7 +30,6 @@ _GZIP_FIXED_BYTES = 10
 _FLAGS_AT = 3
 _FHCRC, _FEXTRA, _FNAME, _FCOMMENT = 2, 4, 8, 16
 _RESERVED_FLAGS = 0xE0
-_ZSTD = b"\x28\xb5\x2f\xfd"
 _MAGIC_BYTES = 4
 
 
@@ -47,13 +46,9 @@ def inflated(blob: Readable, *, warn: Callable[[str], None]) -> Iterator[bytes]:
     magic = source.peek(_MAGIC_BYTES)
     if magic.startswith(_GZIP):
         return _gunzipped(source, warn)
-    if magic.startswith(_ZSTD) or _is_skippable(magic):
+    if magic == zstd_frames.MAGIC or zstd_frames.is_skippable(magic):
         return _unzstded(source)
     return iter(lambda: source.read(PIECE_BYTES), b"")
-
-
-def _is_skippable(magic: bytes) -> bool:
-    return len(magic) == 4 and magic[1:] == b"\x2a\x4d\x18" and magic[0] & 0xF0 == 0x50
 
 
 class _Peekable:
@@ -90,14 +85,16 @@ class _Peekable:
 
 
 class _InFullReads:
-    """A source whose reads are as long as asked, but for the last, however the blob arrives.
+    """A source whose reads are as long as asked, but for the last, however the blob arrives;
+    frames follows it.
 
     libzstd takes a frame for a skippable one if it is cut behind its magic number and goes on
     like the other's: what a blob means must not depend on where the network cuts it.
     """
 
-    def __init__(self, source: _Peekable) -> None:
+    def __init__(self, source: _Peekable, frames: zstd_frames.Frames) -> None:
         self._source = source
+        self._frames = frames
 
     def read(self, size: int, /) -> bytes:
         pieces = [bytes(self._source.take(size))]
@@ -105,7 +102,9 @@ class _InFullReads:
         while missing and pieces[-1]:
             pieces.append(bytes(self._source.take(missing)))
             missing -= len(pieces[-1])
-        return b"".join(pieces)
+        found = b"".join(pieces)
+        self._frames.feed(found)
+        return found
 
 
 def _gunzipped(source: _Peekable, warn: Callable[[str], None]) -> Iterator[bytes]:
@@ -176,13 +175,16 @@ def _header_end(head: bytes) -> int | None:
 
 def _unzstded(source: _Peekable) -> Iterator[bytes]:
     context = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES)
-    file = cast("IO[bytes]", _InFullReads(source))  # of which it calls read alone
+    frames = zstd_frames.Frames()
+    file = cast("IO[bytes]", _InFullReads(source, frames))  # of which it calls read alone
     reader = context.stream_reader(file, read_size=READ_BYTES, read_across_frames=True)
     try:
         while piece := reader.read(PIECE_BYTES):
             yield piece
     except zstandard.ZstdError as error:
         raise errors.CorruptImage(f"zstd: {error}") from error
+    if not frames.is_whole:
+        raise errors.CorruptImage("zstd: the blob is truncated")
 
 
 class Bound:

@@ -25,7 +25,7 @@ SHARES = {
     "reference": 0.4,
     "manifest": 0.3,
     "tar": 0.85,
-    "codec": 0.8,
+    "codec": 0.7,
     "layer_index": 0.4,
     "erofs": 0.5,
 }

@@ -1,5 +1,6 @@
 """A blob's payload: told by magic bytes, whole however it is cut, bounded, or refused."""
 
+import itertools
 import random
 from collections.abc import Callable
 
@@ -105,6 +106,25 @@ def test_a_gzip_blob_cut_anywhere_is_refused() -> None:
             continue
         with pytest.raises(errors.CorruptImage, match="truncated"):
             payload_of(blob[:cut])
+
+
+@pytest.mark.parametrize("with_size", [True, False], ids=["sized", "of-any-size"])
+@pytest.mark.parametrize("with_checksum", [True, False], ids=["checked", "unchecked"])
+def test_a_zstd_blob_cut_anywhere_is_refused(with_size: bool, with_checksum: bool) -> None:
+    frames = [
+        zstd_frame(TEXT[:400], with_size=with_size, with_checksum=with_checksum),
+        skippable_frame(b"skipped"),
+        zstd_frame(bytes(300_000), with_size=with_size, with_checksum=with_checksum),
+        zstd_frame(b""),
+    ]
+    ends = list(itertools.accumulate(map(len, frames)))
+    blob = b"".join(frames)
+    for cut in range(4, len(blob)):
+        if cut in ends:
+            payload_of(blob[:cut])
+        else:
+            with pytest.raises(errors.CorruptImage, match="zstd"):
+                payload_of(blob[:cut])
 
 
 def _flipped(blob: bytes, at: int) -> bytes:

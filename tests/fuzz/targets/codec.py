@@ -129,11 +129,14 @@ def _gunzip(data: bytes) -> tuple[bytes | None, bytes]:
 
 
 def _unzstd(data: bytes) -> bytes | None:
-    """libzstd's word, one frame after the other; that a blob ends inside one is allowed."""
+    """libzstd's word, one frame after the other; None if it refuses, or the last one is cut."""
     payload = b""
     while data:
         if _is_skippable(data):
-            data = data[8 + int.from_bytes(data[4:8], "little") :] if len(data) >= 8 else b""
+            end = 8 + int.from_bytes(data[4:8], "little")
+            if len(data) < max(end, 8):
+                return None
+            data = data[end:]
             continue
         frame = zstandard.ZstdDecompressor(max_window_size=MAX_ZSTD_WINDOW_BYTES).decompressobj()
         at = 0
@@ -144,7 +147,7 @@ def _unzstd(data: bytes) -> bytes | None:
                 return None
             at += 16
         if not frame.eof:
-            return payload
+            return payload if len(payload) >= CAP_BYTES else None
         data = frame.unused_data + data[at:]
     return payload
 
