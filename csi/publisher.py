@@ -24,7 +24,7 @@ from clipfs.layer.layout import Layout
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.records import RecordStore, is_ours
 from clipfs.mount.syscalls import bind_read_only, detach
-from clipfs.processes import boot_id
+from clipfs.system.processes import boot_id
 from clipfs.tree.reader import ImageIndex
 from csi.errors import VolumeConflict, VolumeNotFound
 from csi.locks import NamedLocks, StillWanted, always

@@ -158,7 +158,7 @@ PAIRS = [
     ),
     Pair(
         check="single-flight, layer and node",
-        module="clipfs.layer.locks",
+        module="clipfs.system.locks",
         old="fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)",
         new="pass",
         test=TIERS + "test_trust.py::"

@@ -16,8 +16,8 @@ from clipfs.cache.inventory import Item, files_of, inventory, last_use_ns, users
 from clipfs.cache.litter import sweep
 from clipfs.cache.plan import Limits, Space, excess_bytes, to_remove
 from clipfs.layer.layout import Layout
-from clipfs.layer.locks import alone
 from clipfs.layer.partial import fill_lock
+from clipfs.system.locks import alone
 
 log = structlog.get_logger()
 

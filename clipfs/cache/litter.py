@@ -9,12 +9,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from clipfs.layer.durable import is_forsaken
 from clipfs.layer.layout import Layout
-from clipfs.layer.locks import alone
 from clipfs.layer.partial import fill_lock, forget_partial
 from clipfs.mount import counters, records
 from clipfs.mount.daemon import forget_old_logs
+from clipfs.system.durable import is_forsaken
+from clipfs.system.locks import alone
 
 FRESH_S = 3600
 """A file has the name it is written under for moments; one so old is nobody's."""

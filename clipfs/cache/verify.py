@@ -16,10 +16,10 @@ from clipfs.cache.inventory import Item, inventory
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.layer.layout import Layout
-from clipfs.layer.locks import same_file
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import KIND
 from clipfs.mount.rebuilt import first_wrong_byte
+from clipfs.system.locks import same_file
 from clipfs.tiers.verify import first_wrong_chunk
 from clipfs.tree.sparse import SparseLayout, layout_of
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from blake3 import blake3
 
 from clipfs import errors
-from clipfs.layer.durable import naming, write_all
 from clipfs.layer.index import CHUNK_BYTES, CHUNK_DIGEST_BYTES
 from clipfs.layer.job import Job
 from clipfs.layer.partial import mark_written, sync_chunks
+from clipfs.system.durable import naming, write_all
 
 REPORT_BYTES = 4 << 20
 FILL_REPORT_BYTES = CHUNK_BYTES

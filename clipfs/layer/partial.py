@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Self
 
 from clipfs import errors
-from clipfs.layer.durable import naming, sync_folder, write_all
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import Layout
-from clipfs.layer.locks import alone, same_file
-from clipfs.processes import boot_id
+from clipfs.system.durable import naming, sync_folder, write_all
+from clipfs.system.locks import alone, same_file
+from clipfs.system.processes import boot_id
 
 MAP_HEADER_BYTES = 64
 MAP_MAGIC = b"CLIPMAP1"

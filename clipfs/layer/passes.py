@@ -25,7 +25,7 @@ from clipfs.layer.job import (
     Report,
     SourceWanted,
 )
-from clipfs.layer.process import run_worker
+from clipfs.system.workers import run_worker
 
 STALL_S = 60.0
 """Without a byte for so long, a registry counts as gone."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from clipfs import errors
-from clipfs.layer.durable import create_atomically
+from clipfs.system.durable import create_atomically
 
 MAGIC = b"CLIPSEAL"
 TAG_BYTES = hashlib.sha256().digest_size

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Self
 
 from clipfs.layer.layout import Layout
-from clipfs.layer.locks import end_share, share
+from clipfs.system.locks import end_share, share
 
 
 class InUse:

@@ -19,7 +19,6 @@ import msgspec
 from clipfs import errors
 from clipfs.image.model import BlobSource
 from clipfs.layer import index as layer_index
-from clipfs.layer.child import TOO_LARGE, ask, report, worker_main
 from clipfs.layer.chunks import ChunkWriter
 from clipfs.layer.codec import Bound, inflated
 from clipfs.layer.download import READ_BYTES
@@ -28,6 +27,7 @@ from clipfs.layer.job import AnotherBlob, Job, PassProgress, PassWarning, Source
 from clipfs.layer.pipeline import Stage
 from clipfs.layer.source import Source
 from clipfs.layer.tar import TarParser
+from clipfs.system.child import TOO_LARGE, ask, report, worker_main
 
 
 def run_pass(job: Job) -> bytes:

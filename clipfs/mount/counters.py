@@ -16,7 +16,7 @@ from pathlib import Path
 import structlog
 
 from clipfs.layer.layout import Layout
-from clipfs.processes import is_running, name_of
+from clipfs.system.processes import is_running, name_of
 from clipfs.tiers.tier import TierName
 
 log = structlog.get_logger()

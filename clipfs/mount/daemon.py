@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from clipfs import errors
-from clipfs.processes import start_time
+from clipfs.system.processes import start_time
 
 log = structlog.get_logger()
 

@@ -15,8 +15,8 @@ import os
 from pathlib import Path
 
 from clipfs import errors
-from clipfs.layer.durable import make_atomically
 from clipfs.layer.layout import Layout
+from clipfs.system.durable import make_atomically
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.erofs import BLOCK
 from clipfs.tree.sparse import SparseLayout

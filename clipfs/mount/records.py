@@ -15,10 +15,10 @@ from typing import Generic, Literal, TypeVar
 
 import msgspec
 
-from clipfs.layer.durable import write_atomically
 from clipfs.layer.layout import Layout
 from clipfs.mount.mountinfo import Mount, read_mounts
-from clipfs.processes import boot_id, is_alive, start_time
+from clipfs.system.durable import write_atomically
+from clipfs.system.processes import boot_id, is_alive, start_time
 
 Front = Literal["erofs", "fuse"]
 FSTYPES: dict[Front, str] = {"erofs": "erofs", "fuse": "fuse.clip"}

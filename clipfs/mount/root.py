@@ -13,11 +13,11 @@ from pathlib import Path
 import structlog
 
 from clipfs import errors
-from clipfs.layer.durable import naming
 from clipfs.layer.layout import Layout
 from clipfs.mount import counters, records
 from clipfs.mount.mountinfo import read_mounts
-from clipfs.processes import boot_id
+from clipfs.system.durable import naming
+from clipfs.system.processes import boot_id
 from clipfs.tiers import storing
 
 log = structlog.get_logger()

@@ -16,7 +16,7 @@ from clipfs.mount.mountinfo import mounts_at, read_mounts
 from clipfs.mount.mountpoint import real_mountpoint
 from clipfs.mount.records import MountRecord
 from clipfs.mount.syscalls import detach
-from clipfs.processes import wait_for_end
+from clipfs.system.processes import wait_for_end
 
 log = structlog.get_logger()
 

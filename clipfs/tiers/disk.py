@@ -22,12 +22,12 @@ import trio
 
 from clipfs import errors
 from clipfs.image.model import Layer
-from clipfs.layer.durable import write_atomically
 from clipfs.layer.index import LayerIndex
 from clipfs.layer.layout import Layout
 from clipfs.layer.partial import Partial
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import open_index, seal_index
+from clipfs.system.durable import write_atomically
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 
 log = structlog.get_logger()

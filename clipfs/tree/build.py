@@ -14,9 +14,9 @@ import msgspec
 
 from clipfs.image.model import Layer
 from clipfs.layer import index as layer_index
-from clipfs.layer.durable import write_all, write_atomically
 from clipfs.layer.index import LayerIndex
-from clipfs.layer.process import run_worker
+from clipfs.system.durable import write_all, write_atomically
+from clipfs.system.workers import run_worker
 from clipfs.tree.worker import WORKER, LayerToMerge
 
 WORKER_MEMORY_BYTES = 4 << 30

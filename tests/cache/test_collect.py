@@ -13,11 +13,11 @@ from clipfs.cache.collect import collect
 from clipfs.cache.inventory import Item, inventory
 from clipfs.cache.plan import Limits
 from clipfs.layer.layout import Layout
-from clipfs.layer.locks import alone
 from clipfs.layer.partial import Partial, fill_lock
 from clipfs.layer.use import InUse, touch
 from clipfs.mount import counters, records
-from clipfs.processes import name_of
+from clipfs.system.locks import alone
+from clipfs.system.processes import name_of
 from clipfs.tiers.storing import mark_storing
 from tests.support.wait import wait_for
 

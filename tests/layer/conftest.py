@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from clipfs import processes
 from clipfs.layer.layout import Layout
+from clipfs.system import processes
 
 
 @pytest.fixture

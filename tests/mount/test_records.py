@@ -11,7 +11,7 @@ from clipfs.layer.layout import Layout
 from clipfs.mount import records
 from clipfs.mount.mountinfo import Mount
 from clipfs.mount.records import MountRecord
-from clipfs.processes import is_alive, start_time, wait_for_end
+from clipfs.system.processes import is_alive, start_time, wait_for_end
 
 
 @pytest.fixture

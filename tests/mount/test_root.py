@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from clipfs import errors, processes
+from clipfs import errors
 from clipfs.layer.layout import Layout
 from clipfs.layer.partial import fill_lock
 from clipfs.layer.use import InUse
 from clipfs.mount import counters, records
 from clipfs.mount.root import ready_root
+from clipfs.system import processes
 from clipfs.tiers.storing import mark_storing, storing_now
 from tests.support.driver import cleaned_up
 from tests.support.machine import needs_fuse

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.image.model import Layer
-from clipfs.layer.durable import write_atomically
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.layer.sealed_index import seal_index
+from clipfs.system.durable import write_atomically
 from clipfs.tiers.content_cache import PAGE_BYTES, ContentCacheTier
 from clipfs.tiers.content_client import ContentCache
 from clipfs.tiers.disk import DiskTier

@@ -22,9 +22,9 @@ from typing import BinaryIO
 
 from clipfs import errors
 from clipfs.image.digest import Digest
-from clipfs.layer.durable import naming
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.mount import syscalls
+from clipfs.system.durable import naming
 from clipfs.tree.erofs import BLOCK
 from clipfs.tree.merge import merge
 from clipfs.tree.writer import Device, write_image

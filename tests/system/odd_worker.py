@@ -1,4 +1,4 @@
-"""A worker for the tests of `clipfs.layer.process`: its job says how it behaves."""
+"""A worker for the tests of `clipfs.system.workers`: its job says how it behaves."""
 
 import os
 import signal
@@ -6,7 +6,7 @@ import sys
 import threading
 
 from clipfs import errors
-from clipfs.layer.child import ask, report, worker_main
+from clipfs.system.child import ask, report, worker_main
 
 
 def work(job: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The worker's side of `clipfs.layer.process`, whose docstring has the protocol.
+"""The worker's side of `clipfs.system.workers`, whose docstring has the protocol.
 
 Apart from the parent's side, so that a worker does not load trio: it starts in half the time.
 """

@@ -9,7 +9,7 @@ Its stdout is report lines and questions, `{"ask": question}`, each of which get
 stdin; then the line `{"done": N}` and N bytes of result, or the line
 `{"error": {"code", "message"}}`.
 
-Not here: the worker's side (`clipfs.layer.child`); what the jobs are (`clipfs.layer.worker`,
+Not here: the worker's side (`clipfs.system.child`); what the jobs are (`clipfs.layer.worker`,
 `clipfs.tree.worker`).
 """
 

@@ -10,16 +10,16 @@ import pytest
 import trio
 
 from clipfs import errors
-from clipfs.layer.process import OnQuestion, no_answer, run_worker
+from clipfs.system.workers import OnQuestion, no_answer, run_worker
 from tests.support.node import alive
 from tests.support.wait import wait_for
 
-WORKER = "tests.layer.odd_worker"
+WORKER = "tests.system.odd_worker"
 REPOSITORY = Path(__file__).parents[2]
 
 PARENT = """
 import trio
-from clipfs.layer.process import run_worker
+from clipfs.system.workers import run_worker
 
 async def main():
     await run_worker(%r, b"waits", on_line=lambda line: print(line.decode(), flush=True),

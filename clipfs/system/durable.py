@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from clipfs.processes import is_running, name_of
+from clipfs.system.processes import is_running, name_of
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> None:
