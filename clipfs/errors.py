@@ -8,7 +8,7 @@ Not here: errno of the FUSE front (`clipfs.mount.front`), gRPC codes (`csi.error
 """
 
 import errno
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
 
 class ClipError(Exception):
@@ -74,8 +74,10 @@ class NodeFault(ClipError):
     code = "node_fault"
 
 
-DISK_REFUSES = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
-"""Any write below --root may fail with these: `node_fault` names them where a process ends."""
+def is_the_disks(error: BaseException) -> TypeGuard[OSError]:
+    """Whether the disk refuses, as it may at any write: `node_fault` says which file and why."""
+    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+    return isinstance(error, OSError) and error.errno in refusals
 
 
 def node_fault(error: OSError) -> NodeFault | DiskFull:

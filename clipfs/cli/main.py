@@ -72,7 +72,7 @@ def ended(command: Callable[[], object], words: Sequence[str], *, program: str) 
     except BrokenPipeError:
         return 1
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in errors.DISK_REFUSES:
+        if errors.is_the_disks(error):
             named = errors.node_fault(error)
             return _failed(named.code, str(named), words, program)
         log.exception("this is a bug")

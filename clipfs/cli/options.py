@@ -5,7 +5,6 @@ Each decorator adds its options to a click command; `tier_settings` takes those 
 opens an option.
 """
 
-import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -195,7 +194,7 @@ def tier_settings(
     try:
         ready_root(layout)
     except OSError as error:
-        if error.errno in (errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if errors.is_the_disks(error):
             raise errors.node_fault(error) from error
         raise errors.InvalidInput(f"--root {root}: {error.strerror}") from error
     if not content_cache and not launched:

@@ -47,6 +47,12 @@ MAX_XATTR_BYTES = 65536
 MAX_ZSTD_WINDOW_BYTES = 128 << 20
 """What `zstd --ultra --long=27` makes; a larger window wants more memory than a pass has."""
 
+MIN_ZSTD_BLOCK_BYTES = 64
+"""Of a zstd blob's blocks on average: shorter ones take their time and bring nothing."""
+
+ZSTD_FREE_BLOCKS = 100_000
+"""So many blocks of a blob may be of any length: who streams by small writes makes short ones."""
+
 MAX_SPARSE_BYTES = 1 << 44
 """One sparse file with its holes: what ext4 can hold. Only its bytes cost a node anything."""
 

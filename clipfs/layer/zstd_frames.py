@@ -1,12 +1,15 @@
 """Follows the frames of a zstd blob without decompressing them: whether it ends where one does.
 
 libzstd's reader says nothing of a blob that ends inside a frame; a layer that has no diff_id
-would be taken for a shorter one.
+would be taken for a shorter one. Nor does it mind blocks without number that hold nothing.
 
 Source: RFC 8878, "Frames", "Zstandard Frame Header", "Blocks" and "Skippable Frames".
 """
 
 from collections.abc import Callable
+
+from clipfs import errors
+from clipfs.layer.limits import MIN_ZSTD_BLOCK_BYTES, ZSTD_FREE_BLOCKS
 
 MAGIC = b"\x28\xb5\x2f\xfd"
 _DICTIONARY_ID_BYTES = (0, 1, 2, 4)
@@ -27,6 +30,8 @@ class Frames:
         self._held = b""  # of a field that is not whole yet
         self._skip = 0
         self._checksum_bytes = 0
+        self._blocks = 0
+        self._bytes = 0
         self._expect(len(MAGIC), self._take_magic)
 
     @property
@@ -35,6 +40,8 @@ class Frames:
         return not self._skip and not self._held and self._take == self._take_magic
 
     def feed(self, data: bytes) -> None:
+        """The blob's next bytes; CorruptImage if its blocks are too many for its length."""
+        self._bytes += len(data)
         at = 0
         while at < len(data):
             if self._skip:
@@ -72,6 +79,12 @@ class Frames:
         self._expect(3, self._take_block)
 
     def _take_block(self, field: bytes) -> None:
+        self._blocks += 1
+        if self._blocks > ZSTD_FREE_BLOCKS + self._bytes // MIN_ZSTD_BLOCK_BYTES:
+            raise errors.CorruptImage(
+                f"zstd: {self._blocks} blocks in {self._bytes} bytes, which are refused as too "
+                f"many: over {ZSTD_FREE_BLOCKS}, and under {MIN_ZSTD_BLOCK_BYTES} bytes each"
+            )
         head = int.from_bytes(field, "little")
         size = 1 if head >> 1 & 3 == _RLE else head >> 3
         if head & 1:  # the last one

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeGuard
 
 import msgspec
 import structlog
@@ -84,7 +83,7 @@ def _child(
             serve(lambda: say(_Report()))
             code = 0
         except BaseException as error:
-            named = errors.node_fault(error) if _is_the_disks(error) else error
+            named = errors.node_fault(error) if errors.is_the_disks(error) else error
             if isinstance(named, errors.ClipError):
                 log.error("server failed", error=str(named), code=named.code)
                 say(_Report(code=named.code, message=str(named)))
@@ -95,10 +94,6 @@ def _child(
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
-
-
-def _is_the_disks(error: BaseException) -> TypeGuard[OSError]:
-    return isinstance(error, OSError) and error.errno in errors.DISK_REFUSES
 
 
 def _detach(keep: int, log_folder: Path | None) -> None:

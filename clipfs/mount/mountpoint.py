@@ -61,6 +61,6 @@ def _make(path: Path, made: list[Path]) -> None:
                 folder.mkdir()
                 made.append(folder)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if errors.is_the_disks(error) and error.errno != errno.EROFS:  # which is the caller's
             raise errors.node_fault(error) from error
         raise errors.InvalidInput(f"mount point {path}: {error.strerror}") from error

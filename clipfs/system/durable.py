@@ -89,5 +89,6 @@ def _fresh(path: Path, write: Callable[[int], object]) -> Path:
 
 def is_forsaken(fresh: Path) -> bool:
     """Whether a `*.tmp` file is one of these, and whoever wrote it has died before its rename."""
-    *_, pid, started, _, _ = ("", "", "", "", *fresh.name.split("."))
-    return pid.isdecimal() and started.isdecimal() and not is_running(f"{pid}.{started}")
+    parts = fresh.name.rsplit(".", 4)
+    is_ours = len(parts) == 5 and parts[1].isdecimal() and parts[2].isdecimal()
+    return is_ours and not is_running(f"{parts[1]}.{parts[2]}")

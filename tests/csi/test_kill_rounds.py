@@ -37,7 +37,7 @@ SEED = int(os.environ.get("CLIP_TEST_SEED", "1"))
 DEAD = (errno.ENOTCONN, errno.ECONNABORTED)
 """What readers get whose server has died."""
 
-WORKERS = (b"clipfs.layer.worker", b"clipfs.tree.build")
+WORKERS = (b"clipfs.layer.worker", b"clipfs.tree.worker")
 
 STATES = {
     "worker": ("new", "known"),

@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz TARGET`: fuzz, say what came of it, keep the corpus."""
+"""`python -m tests.fuzz [TARGET...]`: fuzz, say what came of it, keep the corpus."""
 
 import argparse
 import importlib
@@ -15,13 +15,20 @@ from tests.fuzz.targets import SPECS
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz")
-    parser.add_argument("target", choices=SPECS)
-    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"of {', '.join(SPECS)}")
+    parser.add_argument("--seconds", type=int, default=60, help="for each")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--discard", action="store_true", help="leave the kept corpus as it is")
-    parser.add_argument("--findings", type=Path, help="a folder for the inputs that break it")
+    parser.add_argument("--findings", type=Path, help="a folder for the inputs that break one")
     options = parser.parse_args()
-    name = options.target
+    if unknown := set(options.targets) - set(SPECS):
+        parser.error(f"there is no target {', '.join(sorted(unknown))}")
+    failed = [name for name in options.targets or SPECS if not _is_clean(name, options)]
+    return 1 if failed else 0
+
+
+def _is_clean(name: str, options: argparse.Namespace) -> bool:
+    """Fuzz one target; whether nothing was found."""
     target = cast("Target", importlib.import_module(f"tests.fuzz.targets.{name}"))
     with tempfile.TemporaryDirectory(prefix="fuzz-") as temporary:
         home = Path(temporary)
@@ -32,9 +39,10 @@ def main() -> int:
         for finding in report.findings:
             print(finding)
         if options.findings:
-            options.findings.mkdir(parents=True, exist_ok=True)
+            kept_at = options.findings / name
+            kept_at.mkdir(parents=True, exist_ok=True)
             for path in engine.findings.iterdir():
-                (options.findings / path.name).write_bytes(path.read_bytes())
+                (kept_at / path.name).write_bytes(path.read_bytes())
         if not report.executions:
             print(report.log)
         if not options.discard:
@@ -42,7 +50,7 @@ def main() -> int:
             kept = [path.read_bytes() for path in (home / "merged").iterdir()]
             corpus.write(name, kept)
             print(f"{len(kept)} inputs kept, {corpus.path(name).stat().st_size} bytes")
-    return 1 if report.findings else 0
+    return not report.findings
 
 
 if __name__ == "__main__":

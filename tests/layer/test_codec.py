@@ -12,7 +12,13 @@ from isal import igzip_lib
 
 from clipfs import errors
 from clipfs.layer.codec import PIECE_BYTES, Bound, inflated
-from clipfs.layer.limits import MAX_HEADER_BYTES, MAX_PAYLOAD_BYTES, MAX_RATIO, RATIO_FREE_BYTES
+from clipfs.layer.limits import (
+    MAX_HEADER_BYTES,
+    MAX_PAYLOAD_BYTES,
+    MAX_RATIO,
+    RATIO_FREE_BYTES,
+    ZSTD_FREE_BLOCKS,
+)
 from tests.layer.blobs import (
     FCOMMENT,
     FEXTRA,
@@ -125,6 +131,15 @@ def test_a_zstd_blob_cut_anywhere_is_refused(with_size: bool, with_checksum: boo
         else:
             with pytest.raises(errors.CorruptImage, match="zstd"):
                 payload_of(blob[:cut])
+
+
+def test_a_zstd_blob_of_blocks_that_hold_nothing_is_refused() -> None:
+    """Each takes a hundred times longer to follow than to send."""
+    header = zstd_frame(b"", with_size=False, with_checksum=False)[:6]
+    empty, last = bytes(3), b"\1\0\0"
+    assert payload_of(header + empty * ZSTD_FREE_BLOCKS + last)[0] == b""
+    with pytest.raises(errors.CorruptImage, match="refused as too many"):
+        payload_of(header + empty * 2 * ZSTD_FREE_BLOCKS + last)
 
 
 def _flipped(blob: bytes, at: int) -> bytes:
