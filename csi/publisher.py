@@ -21,6 +21,7 @@ from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest, cache_key
 from clipfs.image.model import Image
 from clipfs.layer.layout import Layout
+from clipfs.layer.use import InUse
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.records import RecordStore, is_ours
 from clipfs.mount.syscalls import bind_read_only, detach
@@ -87,11 +88,13 @@ class Publisher:
                 return
             credentials = self._credentials.merged(volume.credentials)
             image = self._resolve(volume, credentials)
-            if volume.pull_policy == "Never" and not self._is_here(image):
-                raise errors.ImageNotFound(
-                    f"{volume.image} is not on this node, and pullPolicy is Never"
-                )
-            self._make(volume, image, credentials, still_wanted)
+            with InUse(self._layout) as in_use:  # what is here stays, whoever makes room
+                in_use.hold([cache_key(image.digest), *(one.cache_key for one in image.layers)])
+                if volume.pull_policy == "Never" and not self._is_here(image):
+                    raise errors.ImageNotFound(
+                        f"{volume.image} is not on this node, and pullPolicy is Never"
+                    )
+                self._make(volume, image, credentials, still_wanted)
         log.info(
             "volume published",
             volume=volume.volume_id,

@@ -2,16 +2,21 @@
 
 Any number of processes may collect at the same time, and mount meanwhile. An item is removed
 under its lock, held alone, after another look at who uses it: a mount that is being prepared
-holds that lock, one that is mounted has its record.
+holds that lock, one that is mounted has its record. What is locked counts as in use, and others
+go instead.
 
 Not here: what dead processes left half done (`clipfs.cache.litter`).
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Collection
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import structlog
 
+from clipfs import errors
 from clipfs.cache.inventory import Item, files_of, inventory, last_use_ns, users_of
 from clipfs.cache.litter import sweep
 from clipfs.cache.plan import Limits, Space, excess_bytes, to_remove
@@ -35,13 +40,24 @@ class Collected:
 def collect(layout: Layout, limits: Limits) -> Collected:
     """Remove what may go until limits hold, or all that is left is in use."""
     layout.make()
-    sweep(layout)
+    try:
+        sweep(layout)
+    except OSError as error:  # it may want a lock's file, for which there is no room yet
+        if not errors.is_the_disks(error):
+            raise
+        log.warning("not swept", error=str(errors.node_fault(error)))
     removed: list[Item] = []
+    locked: set[str] = set()
     while True:
-        items, space = inventory(layout), space_of(layout)
-        went = [item for item in to_remove(items, limits, space) if _removed(layout, item)]
-        removed += went
-        if not went:
+        items = [_seen(item, locked) for item in inventory(layout)]
+        space = space_of(layout)
+        going = to_remove(items, limits, space)
+        for item in going:
+            if _removed(layout, item):
+                removed.append(item)
+            else:
+                locked.add(item.key)
+        if not going:
             return Collected(
                 removed=removed,
                 kept_bytes=sum(item.bytes for item in items),
@@ -57,9 +73,15 @@ def space_of(layout: Layout) -> Space:
     )
 
 
+def _seen(item: Item, locked: Collection[str]) -> Item:
+    return replace(item, users=(*item.users, "a lock")) if item.key in locked else item
+
+
 def _removed(layout: Layout, item: Item) -> bool:
     """Whether the item went: not if somebody took it up since it was looked at."""
-    with alone(layout.use_lock(item.key)) as unused, fill_lock(layout, item.key) as unfilled:
+    with ExitStack() as held:
+        unused = _is_mine(held, alone(layout.use_lock(item.key)), layout.use_lock(item.key))
+        unfilled = _is_mine(held, fill_lock(layout, item.key), layout.fill_lock(item.key))
         if not (unused and unfilled) or item.key in users_of(layout):
             return False
         if last_use_ns(layout, item) != item.last_use_ns:
@@ -68,3 +90,17 @@ def _removed(layout: Layout, item: Item) -> bool:
             path.unlink(missing_ok=True)
     log.info("removed from the cache", cache_key=item.key, kind=item.kind, bytes=item.bytes)
     return True
+
+
+def _is_mine(held: ExitStack, lock: AbstractContextManager[bool], path: Path) -> bool:
+    """Whether the lock at path is held alone now, until held ends.
+
+    On a disk without room for the lock's file nobody has it, and nobody comes to have it: to
+    make room must not need any.
+    """
+    try:
+        return held.enter_context(lock)
+    except OSError as error:
+        if errors.is_the_disks(error) and not path.exists():
+            return True
+        raise

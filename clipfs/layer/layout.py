@@ -67,6 +67,9 @@ class Layout:
     def use_lock(self, key: str) -> Path:
         return self.run / f"{key}.use"
 
+    def fill_lock(self, key: str) -> Path:
+        return self.run / f"{key}.fill"
+
     def make(self) -> None:
         """Create the folders that are missing, private to root: payloads may be secrets."""
         for folder in (self.cache, self.partial, self.index, self.run):

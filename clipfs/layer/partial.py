@@ -180,7 +180,7 @@ def _move_to_cache(layout: Layout, key: str, file: Path) -> None:
 @contextmanager
 def fill_lock(layout: Layout, key: str) -> Iterator[bool]:
     """Try to become the one filler of a layer on this node: True while held, False if taken."""
-    with alone(layout.run / f"{key}.fill") as mine:
+    with alone(layout.fill_lock(key)) as mine:
         yield mine
 
 

@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from clipfs.mount import counters, records
 from clipfs.system.locks import alone
 from clipfs.system.processes import name_of
 from clipfs.tiers.storing import mark_storing
+from tests.support.machine import needs_fuse
 from tests.support.wait import wait_for
 
 A, B, C = (f"sha256_{letter * 64}" for letter in "abc")
@@ -51,6 +53,44 @@ def test_the_least_recently_used_go_first_and_whole(three: Layout) -> None:
     assert keys(three) == [B]
     assert sorted(os.listdir(three.cache) + os.listdir(three.index)) == [B, f"{B}.v1.toc"]
     assert (found.kept_bytes <= 100_000, found.excess_bytes) == (True, 0)
+
+
+def test_what_somebody_prepares_stays_and_another_goes_instead(three: Layout) -> None:
+    with InUse(three) as in_use:
+        in_use.hold([C])
+        found = collect(three, Limits(max_bytes=140_000))
+    assert [item.key for item in found.removed] == [A]
+    assert (sorted(keys(three)), found.excess_bytes) == ([B, C], 0)
+
+
+def test_who_takes_a_layer_up_without_its_lock_is_seen_by_the_record(
+    three: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second look, under the lock: the record came after the first one."""
+    monkeypatch.setattr("clipfs.cache.collect.users_of", lambda _: {C: ("/mnt",)})
+    assert [item.key for item in collect(three, NOTHING).removed] == [A, B]
+    assert keys(three) == [C]
+
+
+@needs_fuse
+def test_a_disk_without_room_for_one_more_file_is_made_room_on(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=64", "root", root], check=True)
+    try:
+        layout = Layout(root)
+        layout.make()
+        for key in (A, B, C):
+            add(layout, key, used_s=10)
+        with suppress(OSError):
+            for number in range(64):
+                (root / f"filler-{number}").touch()
+        with pytest.raises(OSError, match="No space left"):
+            (root / "one-more").touch()
+        assert len(collect(layout, NOTHING).removed) == 3
+        assert keys(layout) == []
+    finally:
+        subprocess.run(["umount", root], check=True)
 
 
 def test_a_touch_saves_a_layer_from_being_the_next(three: Layout) -> None:
