@@ -23,6 +23,7 @@ from clipfs.image.tls import load_ca_file
 
 MAX_FILE_BYTES = 1 << 20
 _REFUSED = ("skip_verify", "client", "header")
+_CAPABILITIES = frozenset(("pull", "resolve", "push"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +47,12 @@ ITSELF = Host()
 
 
 class _Entry(msgspec.Struct, frozen=True):
-    """The keys of a `[host."..."]`, and at the top of a file those of `server`."""
+    """The keys of a `[host."..."]`, and at the top of a file those of `server`.
 
-    capabilities: tuple[str, ...] = ("pull", "resolve", "push")
+    capabilities  none is all of them, as containerd has it
+    """
+
+    capabilities: tuple[str, ...] = ()
     ca: str | list[str] = []
     override_path: bool = False
     skip_verify: bool = False
@@ -105,10 +109,14 @@ def _host(address: str, entry: _Entry, folder: Path) -> Host:
         if getattr(entry, name):
             raise ValueError(f"{name} of {address} is not supported; a CA is named by ca")
     files = [entry.ca] if isinstance(entry.ca, str) else entry.ca
+    capabilities = {one.lower() for one in entry.capabilities} or _CAPABILITIES
+    if unknown := sorted(capabilities - _CAPABILITIES):
+        known = ", ".join(sorted(_CAPABILITIES))
+        raise ValueError(f"{address} has no capability {unknown[0][:40]!r}; there are {known}")
     return Host(
         base=_base(address, override_path=entry.override_path),
-        may_resolve="resolve" in entry.capabilities,
-        may_pull="pull" in entry.capabilities,
+        may_resolve="resolve" in capabilities,
+        may_pull="pull" in capabilities,
         ca_pem="\n".join(load_ca_file(folder / one) for one in files),
     )
 

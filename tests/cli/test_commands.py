@@ -325,6 +325,18 @@ def test_a_node_without_fuse_is_named_and_keeps_nothing_of_the_mount(
     assert list((node.root / "run").glob("mounts/*")) == []
 
 
+def test_mirrors_are_asked_before_the_registry(node: Node, small: Small, tmp_path: Path) -> None:
+    nowhere = "127.0.0.1:1"
+    image = small.image.replace(small.registry.address, nowhere)
+    hosts = tmp_path / "mirrors" / nowhere / "hosts.toml"
+    hosts.parent.mkdir(parents=True)
+    hosts.write_text(f'[host."http://{small.registry.address}"]\n')
+    options = ["--root", str(node.root), "--plain-http", nowhere]
+    assert run(node, "ls", image, *options, "--json").returncode == 1
+    done = run(node, "ls", image, *options, "--mirrors", str(tmp_path / "mirrors"))
+    assert "dangling -> nowhere" in done.stdout
+
+
 REFUSES = {
     "full": ("rw", "disk_full", "No space left on device"),
     "read-only": ("ro", "node_fault", "Read-only file system"),

@@ -24,6 +24,13 @@ from tests.support.wait import wait_for
 pytestmark = needs_fuse
 
 
+def options_of(target: Path) -> set[str]:
+    """What holds for the mount at target alone, whatever it shows."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    (found,) = [fields[5] for line in lines if (fields := line.split())[4] == str(target)]
+    return set(found.split(","))
+
+
 def test_a_published_volume_shows_the_image_and_goes_without_a_trace(
     driver: Driver, image: str, tmp_path: Path
 ) -> None:
@@ -31,6 +38,7 @@ def test_a_published_volume_shows_the_image_and_goes_without_a_trace(
     assert (target / "hello").read_text() == "world\n"
     with pytest.raises(OSError, match="Read-only"):
         (target / "new").touch()
+    assert {"ro", "nosuid", "nodev"} <= options_of(target)
     (server,) = servers(tmp_path / "root")
     driver.unpublish("pod")
     driver.unpublish("pod")
