@@ -22,7 +22,7 @@ from clipfs.layer.limits import (
     MAX_SPARSE_BYTES,
     MAX_XATTR_BYTES,
 )
-from clipfs.layer.sparse import SparseMap
+from clipfs.layer.sparse import SparseMap, are_sound
 
 CHUNK_BYTES = 128 * 1024
 """Bytes of payload that are fetched, verified and marked present together."""
@@ -203,4 +203,5 @@ def decode(content: bytes) -> LayerIndex | None:
         return None
     chunks = -(-index.payload_bytes // CHUNK_BYTES)
     whole = len(index.chunk_digests) == chunks * CHUNK_DIGEST_BYTES and index.payload_bytes >= 0
-    return index if index.version == VERSION and whole else None
+    sound = whole and are_sound(index.sparse, index.payload_bytes)
+    return index if index.version == VERSION and sound else None

@@ -44,6 +44,7 @@ class Run(NamedTuple):
 class Placed(NamedTuple):
     """One sparse member: those of its chunks that hold data, ascending; the first is at start."""
 
+    size: int
     start: int
     chunk_bits: int
     chunks: "array[int]"  # quoted: Python 3.11 cannot subscript it
@@ -111,7 +112,7 @@ def layout_of(maps: Sequence[SparseMap]) -> SparseLayout | None:
             if last != first:
                 chunks.extend(range(first + 1, last + 1))
             newest = last
-        placed[one.payload_offset] = Placed(at, bits, chunks)
+        placed[one.payload_offset] = Placed(one.size, at, bits, chunks)
         last_bytes = min(1 << bits, one.size - (chunks[-1] << bits))
         at += (len(chunks) - 1 << bits) + round_up(last_bytes, BLOCK)
         if at > MAX_BLOCKS * BLOCK:
@@ -130,7 +131,7 @@ def chunk_blocks(size: int, placed: Placed | None) -> Iterator[int | None]:
     if placed is None:
         bits, chunks, start = chunk_bits(size, 0), array("Q"), 0
     else:
-        start, bits, chunks = placed
+        _, start, bits, chunks = placed
     rank = 0
     for chunk in range(-(-size >> bits)):
         if rank < len(chunks) and chunks[rank] == chunk:

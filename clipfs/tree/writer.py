@@ -191,7 +191,7 @@ class _Writer:
         if not start:
             return None
         placed = sparse.placed.get(start) if sparse is not None else None
-        if placed is None:  # zeros would be wrong bytes
+        if placed is None or placed.size != node.entry.size:  # zeros would be wrong bytes
             raise errors.CorruptImage(f"sparse file {shown(node.entry.path)} has no map")
         return placed
 

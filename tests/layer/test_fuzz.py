@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from clipfs import errors
 from clipfs.layer import index as layer_index
-from clipfs.layer.index import EntryKind
+from clipfs.layer.index import CHUNK_BYTES, CHUNK_DIGEST_BYTES, EntryKind
 from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_SPARSE_BYTES, MAX_XATTR_BYTES
 from clipfs.layer.seal import MAGIC, KeyRing
 from clipfs.layer.sparse import Extent
@@ -162,7 +162,11 @@ def test_a_parser_gives_entries_that_hold_or_a_named_error(
             assert end < extent.offset < extent.end <= size
             end = extent.end
     index = layer_index.make_index(
-        payload_bytes=0, diff_id="", chunk_digests=b"", entries=entries, sparse=parser.sparse
+        payload_bytes=len(payload),
+        diff_id="",
+        chunk_digests=bytes(-(-len(payload) // CHUNK_BYTES) * CHUNK_DIGEST_BYTES),
+        entries=entries,
+        sparse=parser.sparse,
     )
     decoded = layer_index.decode(layer_index.encode(index))
     assert decoded is not None

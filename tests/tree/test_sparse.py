@@ -5,6 +5,7 @@ import os
 import struct
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -211,6 +212,15 @@ def test_a_sparse_file_without_its_map_is_no_hole() -> None:
     for maps in (layer.maps[:1], []):
         with pytest.raises(errors.CorruptImage, match="has no map"):
             sparse_image([SparseLayer(layer.entries, maps, layer.payload)])
+
+
+@pytest.mark.parametrize("size", [50_512, 1 << 44])
+def test_a_sparse_file_of_another_size_than_its_map_is_corrupt(size: int) -> None:
+    """Cut in the map's chunks it would have any number of them."""
+    layer = made([(50_000, [(40_000, 100)])])
+    entries = [msgspec.structs.replace(one, size=size) for one in layer.entries]
+    with pytest.raises(errors.CorruptImage, match="has no map"):
+        sparse_image([SparseLayer(entries, layer.maps, layer.payload)])
 
 
 def test_another_layout_has_another_head() -> None:

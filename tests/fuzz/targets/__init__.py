@@ -34,8 +34,10 @@ SPECS = {
     "layer_index": Spec(
         (
             "clipfs.layer.index",
+            "clipfs.layer.sparse",
             "clipfs.tree.merge",
             "clipfs.tree.node",
+            "clipfs.tree.sparse",
             "clipfs.tree.writer",
             *_TREE,
         ),
