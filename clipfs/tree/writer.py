@@ -119,9 +119,9 @@ class _Writer:
 
     def __init__(self, meta_start: int, devices: Sequence[Device]) -> None:
         self._meta_start = meta_start
-        self._devices = devices
         numbers = [number for number, one in enumerate(devices) if one.sparse is not None]
         self._sparse_ids = {n: len(devices) + 1 + at for at, n in enumerate(numbers)}
+        self._sparse = [one.sparse.placed() if one.sparse is not None else {} for one in devices]
         self.image = bytearray()
 
     def place(self, nodes: Sequence[Node]) -> None:
@@ -187,11 +187,11 @@ class _Writer:
 
     def _placed(self, node: Node) -> Placed | None:
         """Where the chunks of a sparse file stand; None if it is a hole from end to end."""
-        sparse, start = self._devices[node.layer].sparse, node.entry.payload_offset
+        start = node.entry.payload_offset
         if not start:
             return None
-        placed = sparse.placed.get(start) if sparse is not None else None
-        if placed is None or placed.size != node.entry.size:  # zeros would be wrong bytes
+        placed = self._sparse[node.layer].get(start)
+        if placed is None or placed.map.size != node.entry.size:  # zeros would be wrong bytes
             raise errors.CorruptImage(f"sparse file {shown(node.entry.path)} has no map")
         return placed
 
@@ -206,10 +206,13 @@ class _Writer:
         if entry.kind == EntryKind.FILE:
             block = entry.payload_offset // erofs.BLOCK
             return erofs.CHUNK_INDEX.pack(0, node.layer + 1, block)
-        placed, device = self._placed(node), self._sparse_ids.get(node.layer, 0)
+        placed = self._placed(node)
+        if placed is None:
+            return erofs.HOLE * -(-entry.size >> self._chunk_bits(node))
+        device = self._sparse_ids[node.layer]
         return b"".join(
             erofs.HOLE if block is None else erofs.CHUNK_INDEX.pack(0, device, block)
-            for block in chunk_blocks(entry.size, placed)
+            for block in chunk_blocks(placed)
         )
 
     def _append(self, data: bytes | bytearray) -> int:

@@ -18,7 +18,7 @@ from clipfs.layer.layout import Layout
 from clipfs.mount import kernel, records, syscalls
 from clipfs.mount.kernel import Wanted, chosen_tree, mount_tree
 from clipfs.mount.mountinfo import mounts_at
-from clipfs.mount.prepare import Prepared
+from clipfs.mount.prepare import Prepared, sparse_layouts
 from clipfs.mount.unmount import unmount
 from clipfs.tiers.tier import IndexedLayer
 from tests.support.entries import file
@@ -59,6 +59,7 @@ def made_image(layout: Layout, *, size: int = SIZE, number: int = 1) -> Prepared
     return Prepared(
         image=Image(reference=reference, digest=digest, layers=(layer,)),
         layers=(IndexedLayer(layer=layer, index=index),),
+        sparse=(),
         index_path=index_path,
         resolve_s=0,
         index_s=0,
@@ -112,7 +113,8 @@ def made_sparse_image(layout: Layout, made: SparseLayer) -> Prepared:
         entries=made.entries, sparse=made.maps,
     )  # fmt: skip
     layout.payload(one.cache_key).write_bytes(made.payload)
-    return replace(image, layers=(IndexedLayer(layer=one.layer, index=index),))
+    layers = (IndexedLayer(layer=one.layer, index=index),)
+    return replace(image, layers=layers, sparse=sparse_layouts(layers))
 
 
 def test_auto_rebuilds_no_long_sparse_files_and_takes_those_that_are_there(

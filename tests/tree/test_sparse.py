@@ -3,6 +3,7 @@
 import itertools
 import os
 import struct
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from clipfs import errors
 from clipfs.layer.sparse import SparseMap
+from clipfs.tree import sparse as tree_sparse
 from clipfs.tree.paths import resolve
 from clipfs.tree.reader import ImageIndex, Inode
 from clipfs.tree.sparse import chunk_bits, layout_of
@@ -205,6 +207,35 @@ def test_sparse_files_beyond_what_the_kernel_can_address_are_refused() -> None:
     assert layout_of(fits) is not None
     with pytest.raises(errors.CorruptImage, match="blocks"):
         layout_of([*fits, SparseMap(1 << 44, 512 * 99, run)])
+
+
+def many_maps(count: int, size: int) -> list[SparseMap]:
+    """Of files with eight runs each, all over them."""
+    runs = struct.pack("<16Q", *(n for at in range(8) for n in (at * size // 8, 100)))
+    return [SparseMap(size, 512 + 1024 * at, runs) for at in range(count)]
+
+
+def test_a_layout_takes_memory_for_its_runs_alone_not_for_its_chunks() -> None:
+    maps = many_maps(2000, 1 << 20)
+    tracemalloc.start()
+    try:
+        layout = layout_of(maps)
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert layout is not None
+    assert 24 * 16_000 < kept < most < 40 * 16_000
+
+
+def test_sparse_files_of_a_layer_are_bounded_by_their_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    maps = many_maps(4, 1 << 20)
+    monkeypatch.setattr(tree_sparse, "MAX_LAYER_CHUNKS", 4 * 256)
+    assert layout_of(maps) is not None
+    monkeypatch.setattr(tree_sparse, "MAX_LAYER_CHUNKS", 4 * 256 - 1)
+    with pytest.raises(errors.CorruptImage, match="over 1023 chunks; spread them over more layers"):
+        layout_of(maps)
 
 
 def test_a_sparse_file_without_its_map_is_no_hole() -> None:
