@@ -10,7 +10,14 @@ class Spec(NamedTuple):
     max_bytes: int
 
 
-_TREE = ("clipfs.tree.reader", "clipfs.tree.folder", "clipfs.tree.erofs")
+_TREE = (
+    "clipfs.tree.reader",
+    "clipfs.tree.superblock",
+    "clipfs.tree.chunk_table",
+    "clipfs.tree.xattrs",
+    "clipfs.tree.folder",
+    "clipfs.tree.erofs",
+)
 
 SPECS = {
     "reference": Spec(("clipfs.image.reference", "clipfs.image.digest"), 400),
