@@ -171,17 +171,16 @@ def make_index(
     payload_bytes: int,
     diff_id: str,
     chunk_digests: bytes,
-    entries: Iterable[Entry] | PackedEntries,
+    entries: PackedEntries,
     sparse: Iterable[SparseMap] = (),
 ) -> LayerIndex:
     """An index of this version; entries in archive order."""
-    packed = entries if isinstance(entries, PackedEntries) else PackedEntries(entries)
     return LayerIndex(
         version=VERSION,
         payload_bytes=payload_bytes,
         diff_id=diff_id,
         chunk_digests=chunk_digests,
-        raw_entries=packed.encoded(),
+        raw_entries=entries.encoded(),
         sparse=tuple(sparse),
     )
 

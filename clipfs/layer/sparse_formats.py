@@ -35,7 +35,7 @@ _MAX_BLOCKS = MAX_EXTENTS // len(_BLOCK_RUNS) + 1
 
 
 class SparseReader(Protocol):
-    """Reads one member's map.
+    """Reads one member's map, block by block.
 
     runs      what is stated so far
     is_whole  whether the map has ended; until then `take` wants the next block
@@ -48,23 +48,6 @@ class SparseReader(Protocol):
 
     def take(self, block: bytes) -> None:
         """The map's next block; CorruptImage if it is malformed."""
-
-
-class InRecords:
-    """PAX 0.0 and 0.1: whole before the data begins."""
-
-    is_whole = True
-    in_data = False
-
-    def __init__(self, size: int, numbers: Sequence[bytes]) -> None:
-        if len(numbers) % 2:
-            raise errors.CorruptImage("a sparse map that ends with an offset")
-        self.runs = Runs(size)
-        for offset, length in zip(numbers[::2], numbers[1::2], strict=True):
-            self.runs.add(_number(offset), _number(length))
-
-    def take(self, block: bytes) -> None:
-        raise AssertionError("a map in records has no blocks")
 
 
 class InHeaders:
@@ -133,8 +116,9 @@ class InData:
 
 def reader_of(
     head: Header, block: bytes, attributes: Mapping[bytes, bytes], repeated: Sequence[pax.Record]
-) -> SparseReader | None:
-    """What reads the map of the member whose header is block; None if it is not sparse.
+) -> Runs | SparseReader | None:
+    """The runs of the member whose header is block, or what reads its map, if that goes on in
+    blocks behind it; None if it is not sparse.
 
     repeated  its own records of the keys that version 0.0 repeats, in their order
     Raises    UnsupportedImage for a version that is not known, CorruptImage
@@ -143,7 +127,8 @@ def reader_of(
     if head.typeflag == b"S":
         if is_pax:
             raise errors.CorruptImage("a sparse member of two formats at once")
-        return InHeaders(head, block)
+        in_headers = InHeaders(head, block)
+        return in_headers.runs if in_headers.is_whole else in_headers
     if not is_pax:
         return None
     version = _version(attributes)
@@ -152,7 +137,7 @@ def reader_of(
         raise errors.CorruptImage("a sparse member that does not state one real size")
     (size,) = sizes
     if version != (1, 0):
-        return InRecords(size, _numbers(attributes, repeated))
+        return _runs(size, _numbers(attributes, repeated))
     if repeated or _MAP in attributes or _NUMBLOCKS in attributes:
         raise errors.CorruptImage("a sparse member with maps of two versions")
     return InData(size)
@@ -172,6 +157,14 @@ def _version(attributes: Mapping[bytes, bytes]) -> tuple[int, int]:
             f"a sparse member of version {b'.'.join(stated)[:40]!r}; 0.0, 0.1 and 1.0 are read"
         )
     return known[stated]
+
+
+def _runs(size: int, numbers: Sequence[bytes]) -> Runs:
+    """Of PAX 0.0 and 0.1: whole before the data begins."""
+    runs = Runs(size)
+    for offset, length in zip(numbers[::2], numbers[1::2], strict=True):
+        runs.add(_number(offset), _number(length))
+    return runs
 
 
 def _numbers(attributes: Mapping[bytes, bytes], repeated: Sequence[pax.Record]) -> list[bytes]:

@@ -3,8 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from clipfs.layer.index import Entry, EntryKind
-from clipfs.layer.tar import TarParser
-from tests.layer.tars import BLOCK, member, padded, record, records
+from tests.layer.tars import BLOCK, Parsed, member, padded, record, records
 
 GNU_MAGIC = b"ustar  \0"
 _HEADER_RUNS, _BLOCK_RUNS = 4, 21
@@ -75,16 +74,7 @@ def with_checksum(head: bytes | bytearray) -> bytes:
     return bytes(blank[:148] + b"%06o\0 " % sum(blank) + blank[156:])
 
 
-def parsed(payload: bytes, piece_bytes: int | None = None) -> TarParser:
-    """What a parser makes of payload, fed in pieces of that size, or at once."""
-    parser, step = TarParser(), piece_bytes or len(payload) or 1
-    for at in range(0, len(payload), step):
-        parser.feed(payload[at : at + step])
-    parser.close()
-    return parser
-
-
-def content(parser: TarParser, entry: Entry, payload: bytes) -> bytes:
+def content(parser: Parsed, entry: Entry, payload: bytes) -> bytes:
     """What a file holds: the payload's runs, and zeros between them."""
     if entry.kind == EntryKind.FILE:
         return payload[entry.payload_offset :][: entry.size]

@@ -43,7 +43,7 @@ def an_index(payload_bytes: int = len(PAYLOAD), chunks: int = 1) -> LayerIndex:
         payload_bytes=payload_bytes,
         diff_id="sha256:" + hashlib.sha256(PAYLOAD).hexdigest(),
         chunk_digests=bytes(range(32)) * chunks,
-        entries=entries_of(PAYLOAD),
+        entries=PackedEntries(entries_of(PAYLOAD)),
     )
 
 

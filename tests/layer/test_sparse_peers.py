@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from clipfs.layer.index import EntryKind
-from tests.layer.sparse_tars import content, parsed
+from tests.layer.sparse_tars import content
+from tests.layer.tars import parsed
 from tests.support.machine import needs_fuse
 from tests.support.sparse_files import FILES, HUGE, make_sparse_files
 

@@ -13,7 +13,7 @@ from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.image.model import Image, Layer
 from clipfs.image.reference import parse_reference
-from clipfs.layer.index import make_index
+from clipfs.layer.index import PackedEntries, make_index
 from clipfs.layer.layout import Layout
 from clipfs.mount import kernel, records, syscalls
 from clipfs.mount.kernel import Wanted, chosen_tree, mount_tree
@@ -51,7 +51,9 @@ def made_image(layout: Layout, *, size: int = SIZE, number: int = 1) -> Prepared
     """An image of one layer with one file, whole on the disk of layout."""
     digest = Digest(f"sha256:{number:064x}")
     layer = Layer(digest=digest, size=1, media_type="", diff_id=digest)
-    index = make_index(payload_bytes=size, diff_id=digest, chunk_digests=b"", entries=[])
+    index = make_index(
+        payload_bytes=size, diff_id=digest, chunk_digests=b"", entries=PackedEntries()
+    )
     index_path = layout.image_index(f"sha256_{number:064x}")
     index_path.write_bytes(image_over([[file(b"x", size=size)]], [size]))
     layout.payload(layer.cache_key).write_bytes(b"x" * size)
@@ -110,7 +112,7 @@ def made_sparse_image(layout: Layout, made: SparseLayer) -> Prepared:
     (one,) = image.layers
     index = make_index(
         payload_bytes=len(made.payload), diff_id=one.layer.digest, chunk_digests=b"",
-        entries=made.entries, sparse=made.maps,
+        entries=PackedEntries(made.entries), sparse=made.maps,
     )  # fmt: skip
     layout.payload(one.cache_key).write_bytes(made.payload)
     layers = (IndexedLayer(layer=one.layer, index=index),)

@@ -15,7 +15,7 @@ from clipfs import errors
 from clipfs.cache.litter import sweep
 from clipfs.image.digest import Digest
 from clipfs.image.model import Layer
-from clipfs.layer.index import make_index
+from clipfs.layer.index import PackedEntries, make_index
 from clipfs.layer.layout import Layout
 from clipfs.mount.rebuilt import first_wrong_byte, is_rebuilt, rebuilt
 from clipfs.tiers.tier import IndexedLayer
@@ -46,7 +46,7 @@ def indexed(layout: Layout, made: SparseLayer) -> IndexedLayer:
     digest = Digest(f"sha256:{1:064x}")
     index = make_index(
         payload_bytes=len(made.payload), diff_id=digest, chunk_digests=b"",
-        entries=made.entries, sparse=made.maps,
+        entries=PackedEntries(made.entries), sparse=made.maps,
     )  # fmt: skip
     layer = IndexedLayer(
         layer=Layer(digest=digest, size=1, media_type="", diff_id=digest), index=index

@@ -30,6 +30,7 @@ SPECS = {
             "clipfs.layer.member",
             "clipfs.layer.sparse",
             "clipfs.layer.sparse_formats",
+            "clipfs.layer.sparse_members",
             "clipfs.layer.pax",
             "clipfs.layer.header",
             "clipfs.layer.names",

@@ -15,7 +15,7 @@ import msgspec
 
 from clipfs import errors
 from clipfs.layer import index as layer_index
-from clipfs.layer.index import CHUNK_BYTES, Entry, EntryKind, LayerIndex
+from clipfs.layer.index import CHUNK_BYTES, Entry, EntryKind, LayerIndex, PackedEntries
 from clipfs.layer.names import normalised
 from clipfs.layer.sparse import SparseMap
 from clipfs.tree.merge import merge
@@ -109,7 +109,7 @@ def run(data: bytes) -> Outcome:
         payload_bytes=index.payload_bytes,
         diff_id=index.diff_id,
         chunk_digests=index.chunk_digests,
-        entries=entries,
+        entries=PackedEntries(entries),
         sparse=index.sparse,
     )
     expect_same(made.entries(), entries, "entries, written and read back")
@@ -145,7 +145,7 @@ def _index(entries: list[Entry], payload_bytes: int, maps: Iterable[SparseMap] =
             payload_bytes=payload_bytes,
             diff_id="sha256:" + "0" * 64,
             chunk_digests=bytes(32 * chunks),
-            entries=entries,
+            entries=PackedEntries(entries),
             sparse=maps,
         )
     )
