@@ -25,8 +25,9 @@ from clipfs.layer.limits import (
 _PAIR = struct.Struct("<QQ")
 
 
-class Extent(NamedTuple):
-    """`length` bytes of a file from `offset` on, which lie in the payload at `payload_offset`."""
+class Run(NamedTuple):
+    """`length` bytes of data, which lie in the payload at `payload_offset`; in a file, be it a
+    member or what the kernel gets of a layer (`clipfs.tree.sparse`), they are at `offset`."""
 
     offset: int
     length: int
@@ -54,11 +55,11 @@ class SparseMap(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def run_count(self) -> int:
         return len(self.runs) // _PAIR.size
 
-    def extents(self) -> Iterator[Extent]:
+    def extents(self) -> Iterator[Run]:
         """The runs, ascending."""
         at = self.payload_offset
         for offset, length in _PAIR.iter_unpack(self.runs):
-            yield Extent(offset, length, at)
+            yield Run(offset, length, at)
             at += length
 
 
@@ -81,7 +82,7 @@ def are_sound(maps: Sequence[SparseMap], payload_bytes: int) -> bool:
     return at <= payload_bytes
 
 
-class Runs:
+class RunsBuilder:
     """One member's runs, taken up one by one as its map states them."""
 
     def __init__(self, size: int) -> None:

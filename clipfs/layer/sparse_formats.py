@@ -1,4 +1,4 @@
-"""How archives write the map of a sparse member; four ways, one answer: `Runs`.
+"""How archives write the map of a sparse member; four ways, one answer: `RunsBuilder`.
 
     GNU old   typeflag S: four runs in the header, 21 in each block that follows it
     PAX 0.0   a record `GNU.sparse.offset`, then `GNU.sparse.numbytes`, again and again
@@ -18,7 +18,7 @@ from clipfs import errors
 from clipfs.layer import header, pax
 from clipfs.layer.header import Header
 from clipfs.layer.limits import MAX_EXTENTS
-from clipfs.layer.sparse import Runs
+from clipfs.layer.sparse import RunsBuilder
 
 PREFIX = b"GNU.sparse."
 NAME = PREFIX + b"name"
@@ -42,7 +42,7 @@ class SparseReader(Protocol):
     in_data   whether its blocks are part of the member's data
     """
 
-    runs: Runs
+    runs: RunsBuilder
     is_whole: bool
     in_data: bool
 
@@ -58,7 +58,7 @@ class InHeaders:
     def __init__(self, head: Header, block: bytes) -> None:
         if head.magic != _GNU_MAGIC:
             raise errors.UnsupportedImage("a sparse member of a tar that is not GNU's")
-        self.runs = Runs(header.number(block[_REAL_SIZE], "real size"))
+        self.runs = RunsBuilder(header.number(block[_REAL_SIZE], "real size"))
         self._blocks = 0
         self.is_whole = False
         self._take(block, _HEADER_RUNS, _IS_EXTENDED)
@@ -84,7 +84,7 @@ class InData:
     in_data = True
 
     def __init__(self, size: int) -> None:
-        self.runs = Runs(size)
+        self.runs = RunsBuilder(size)
         self.is_whole = False
         self._line = b""
         self._left: int | None = None  # numbers still to come, once the first line was read
@@ -116,7 +116,7 @@ class InData:
 
 def reader_of(
     head: Header, block: bytes, attributes: Mapping[bytes, bytes], repeated: Sequence[pax.Record]
-) -> Runs | SparseReader | None:
+) -> RunsBuilder | SparseReader | None:
     """The runs of the member whose header is block, or what reads its map, if that goes on in
     blocks behind it; None if it is not sparse.
 
@@ -159,9 +159,9 @@ def _version(attributes: Mapping[bytes, bytes]) -> tuple[int, int]:
     return known[stated]
 
 
-def _runs(size: int, numbers: Sequence[bytes]) -> Runs:
+def _runs(size: int, numbers: Sequence[bytes]) -> RunsBuilder:
     """Of PAX 0.0 and 0.1: whole before the data begins."""
-    runs = Runs(size)
+    runs = RunsBuilder(size)
     for offset, length in zip(numbers[::2], numbers[1::2], strict=True):
         runs.add(_number(offset), _number(length))
     return runs

@@ -14,7 +14,7 @@ from clipfs import errors
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.layer.limits import MAX_LAYER_EXTENTS, MAX_SPARSE_MEMBERS
 from clipfs.layer.names import naming_member, shown
-from clipfs.layer.sparse import Runs, SparseMap
+from clipfs.layer.sparse import RunsBuilder, SparseMap
 from clipfs.layer.sparse_formats import SparseReader
 
 
@@ -48,13 +48,13 @@ class SparseMembers:
         return self._begun is not None
 
     def begin(
-        self, entry: Entry | None, found: Runs | SparseReader, body_bytes: int, offset: int
+        self, entry: Entry | None, found: RunsBuilder | SparseReader, body_bytes: int, offset: int
     ) -> Stored | None:
         """A member whose body, of body_bytes, is at offset of the payload; None: `take` its map."""
         if entry is None or entry.kind != EntryKind.FILE:
             name = shown(entry.path if entry else b"")
             raise errors.CorruptImage(f"tar: {name}: a sparse map of what is no file")
-        if isinstance(found, Runs):
+        if isinstance(found, RunsBuilder):
             return self._stored(entry, found, body_bytes, offset)
         self._begun = _Begun(entry, found, body_bytes, offset)
         return None
@@ -73,7 +73,7 @@ class SparseMembers:
         self._begun = None
         return self._stored(entry, reader.runs, body_bytes - taken, offset)
 
-    def _stored(self, entry: Entry, runs: Runs, packed_bytes: int, offset: int) -> Stored:
+    def _stored(self, entry: Entry, runs: RunsBuilder, packed_bytes: int, offset: int) -> Stored:
         """The map is whole, the data begins at offset."""
         with naming_member(entry.path):
             if packed_bytes != runs.data_bytes:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from clipfs import errors
 from clipfs.layer.limits import MAX_LAYER_CHUNKS
-from clipfs.layer.sparse import SparseMap
+from clipfs.layer.sparse import Run, SparseMap
 from clipfs.tree.erofs import BLOCK, BLOCK_BITS, MAX_BLOCKS, round_up
 
 MAGIC = b"CLIPSPR1"
@@ -35,14 +35,6 @@ CHUNKS, CHUNKS_A_RUN = 256, 4
 chunk, stays as small as its map in the tar is, be it a TiB with one byte in it."""
 
 
-class Run(NamedTuple):
-    """Data of the sparse file: where it stands there, and where it lies in the payload."""
-
-    offset: int
-    length: int
-    payload_offset: int
-
-
 class Placed(NamedTuple):
     """One sparse member, and where the first of its chunks that hold data stands."""
 
@@ -51,7 +43,7 @@ class Placed(NamedTuple):
 
     @property
     def chunk_bits(self) -> int:
-        return chunk_bits(self.map.size, self.map.run_count)
+        return sparse_chunk_bits(self.map.size, self.map.run_count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +87,7 @@ class SparseLayout:
         return found
 
 
-def chunk_bits(size: int, run_count: int) -> int:
+def sparse_chunk_bits(size: int, run_count: int) -> int:
     """log2 of the chunk in which a sparse file of size bytes is cut; run_count 0: it is a hole."""
     most = CHUNKS + CHUNKS_A_RUN * run_count if run_count else 1
     per_chunk = -(-size // most)
@@ -114,7 +106,7 @@ def layout_of(maps: Sequence[SparseMap]) -> SparseLayout | None:
     starts, offsets, lengths, sources = array("Q"), array("Q"), array("Q"), array("Q")
     at, table_chunks, digest = BLOCK, 0, hashlib.sha256()
     for one in maps:
-        bits = chunk_bits(one.size, one.run_count)
+        bits = sparse_chunk_bits(one.size, one.run_count)
         rank = newest = -1  # of the newest chunk with data: among those, and in the file
         starts.append(at)
         for offset, length, source in one.extents():

@@ -19,7 +19,7 @@ from clipfs.layer.names import shown
 from clipfs.tree import erofs, folder
 from clipfs.tree.folder import Record
 from clipfs.tree.node import Node, walk
-from clipfs.tree.sparse import Placed, SparseLayout, chunk_bits, chunk_blocks
+from clipfs.tree.sparse import Placed, SparseLayout, chunk_blocks, sparse_chunk_bits
 from clipfs.tree.superblock import (
     MAX_DEVICES,
     DeviceRow,
@@ -192,7 +192,7 @@ class _Writer:
         if node.entry.kind == EntryKind.FILE:
             return erofs.chunk_bits(node.entry.size)
         placed = self._placed(node)
-        return placed.chunk_bits if placed else chunk_bits(node.entry.size, 0)
+        return placed.chunk_bits if placed else sparse_chunk_bits(node.entry.size, 0)
 
     def _chunk_table(self, node: Node) -> bytes:
         entry = node.entry

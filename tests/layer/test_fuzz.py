@@ -15,7 +15,7 @@ from clipfs.layer import index as layer_index
 from clipfs.layer.index import CHUNK_BYTES, CHUNK_DIGEST_BYTES, EntryKind, PackedEntries
 from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_SPARSE_BYTES, MAX_XATTR_BYTES
 from clipfs.layer.seal import MAGIC, KeyRing
-from clipfs.layer.sparse import Extent
+from clipfs.layer.sparse import Run
 from clipfs.tree.sparse import layout_of
 from tests.layer.blobs import gzip_member, payload_of, skippable_frame, zstd_frame
 from tests.layer.sparse_tars import MAKERS, Maker, Runs
@@ -119,7 +119,7 @@ def changed(data: bytes, changes: list[tuple[int, int]]) -> bytes:
     return bytes(spoiled)
 
 
-def maps_of(parser: Parsed) -> list[tuple[int, int, list[Extent]]]:
+def maps_of(parser: Parsed) -> list[tuple[int, int, list[Run]]]:
     return [(one.size, one.payload_offset, list(one.extents())) for one in parser.sparse]
 
 

@@ -10,7 +10,7 @@ from clipfs import errors
 from clipfs.layer import sparse, sparse_formats, sparse_members
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.layer.limits import MAX_EXTENTS, MAX_SPARSE_BYTES
-from clipfs.layer.sparse import Extent
+from clipfs.layer.sparse import Run
 from clipfs.layer.tar import TarParser
 from tests.layer.sparse_tars import (
     MAKERS,
@@ -105,8 +105,8 @@ def test_offsets_beyond_8_gib_are_kept(make: Maker) -> None:
     assert entry.size == found.size == (10 << 40) + 6
     start = entry.payload_offset
     assert list(found.extents()) == [
-        Extent(9 << 30, 100, start),
-        Extent(10 << 40, 5, start + 100),
+        Run(9 << 30, 100, start),
+        Run(10 << 40, 5, start + 100),
     ]
 
 

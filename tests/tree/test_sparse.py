@@ -16,7 +16,7 @@ from clipfs.layer.sparse import SparseMap
 from clipfs.tree import sparse as tree_sparse
 from clipfs.tree.paths import resolve
 from clipfs.tree.reader import ImageIndex, Inode
-from clipfs.tree.sparse import chunk_bits, layout_of
+from clipfs.tree.sparse import layout_of, sparse_chunk_bits
 from tests.support.entries import file, link, whiteout
 from tests.support.machine import needs_fuse
 from tests.support.sparse_layers import SparseLayer, sparse_file_of, sparse_image
@@ -195,7 +195,7 @@ def test_layers_and_their_sparse_files_are_told_apart_by_the_device_table() -> N
 @pytest.mark.parametrize("run_count", [1, 2, 100, 1 << 19])
 @pytest.mark.parametrize("size", [1, 4096, 1 << 20, (1 << 30) + 1, 1 << 40, 1 << 44])
 def test_a_chunk_index_grows_with_the_map_not_with_the_file(size: int, run_count: int) -> None:
-    bits = chunk_bits(size, run_count)
+    bits = sparse_chunk_bits(size, run_count)
     assert bits >= 12
     assert -(-size >> bits) <= 256 + 4 * run_count
     assert bits == 12 or -(-size >> bits) > 128 + 2 * run_count  # and no coarser than needed
