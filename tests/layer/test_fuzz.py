@@ -18,8 +18,8 @@ from clipfs.layer.seal import MAGIC, KeyRing
 from clipfs.layer.sparse import Run
 from clipfs.tree.sparse import layout_of
 from tests.layer.blobs import gzip_member, payload_of, skippable_frame, zstd_frame
-from tests.layer.sparse_tars import MAKERS, Maker, Runs
 from tests.layer.tars import BLOCK, END, Parsed, base256, long_name, member, parsed, record
+from tests.support.raw_sparse_tar import MAKERS, Maker, Runs
 
 WIDE = st.integers(-(1 << 70), 1 << 70)
 TIMES = st.integers(0, 1 << 33) | st.builds(base256, WIDE, st.just(12)) | st.binary(max_size=12)

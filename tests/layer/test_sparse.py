@@ -12,20 +12,20 @@ from clipfs.layer.index import Entry, EntryKind
 from clipfs.layer.limits import MAX_EXTENTS, MAX_SPARSE_BYTES
 from clipfs.layer.sparse import Run
 from clipfs.layer.tar import TarParser
-from tests.layer.sparse_tars import (
+from tests.layer.tars import END, base256, member, padded, parsed, record, records
+from tests.support.raw_sparse_tar import (
     MAKERS,
     Maker,
     Runs,
-    content,
     in_data,
     old_gnu,
     pax_00,
     pax_01,
     pax_10,
     sparse_records,
-    with_checksum,
 )
-from tests.layer.tars import END, base256, member, padded, parsed, record, records
+from tests.support.raw_tar import with_checksum
+from tests.support.sparse_layers import content_of
 
 each_format = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 
@@ -66,8 +66,8 @@ def test_the_content_is_the_files_however_it_was_written_and_is_cut(
     assert [entry.path for entry in parser.entries] == [b"before", b"folder/s", b"after"]
     entry = parser.entries[1]
     assert entry.size == size
-    assert content(parser, entry, payload) == expected
-    assert content(parser, parser.entries[2], payload) == b"a" * 700
+    assert content_of(entry, parser.sparse, payload) == expected
+    assert content_of(parser.entries[2], parser.sparse, payload) == b"a" * 700
     assert entry.payload_offset % 512 == 0
     for one in parser.sparse:
         found = list(one.extents())
