@@ -83,7 +83,7 @@ PAIRS = [
     ),
     Pair(
         check="sparse map",
-        module="clipfs.layer.tar",
+        module="clipfs.layer.sparse_members",
         old="if packed_bytes != runs.data_bytes:",
         new="if False:",
         test="tests/layer/test_sparse.py::test_a_malformed_map_is_corrupt_and_names_its_member",

@@ -22,7 +22,7 @@ from clipfs.layer.limits import (
     MAX_SPARSE_BYTES,
     MAX_XATTR_BYTES,
 )
-from clipfs.layer.sparse import SparseMap
+from clipfs.layer.sparse import SparseMap, are_sound
 
 CHUNK_BYTES = 128 * 1024
 """Bytes of payload that are fetched, verified and marked present together."""
@@ -171,17 +171,16 @@ def make_index(
     payload_bytes: int,
     diff_id: str,
     chunk_digests: bytes,
-    entries: Iterable[Entry] | PackedEntries,
+    entries: PackedEntries,
     sparse: Iterable[SparseMap] = (),
 ) -> LayerIndex:
     """An index of this version; entries in archive order."""
-    packed = entries if isinstance(entries, PackedEntries) else PackedEntries(entries)
     return LayerIndex(
         version=VERSION,
         payload_bytes=payload_bytes,
         diff_id=diff_id,
         chunk_digests=chunk_digests,
-        raw_entries=packed.encoded(),
+        raw_entries=entries.encoded(),
         sparse=tuple(sparse),
     )
 
@@ -203,4 +202,5 @@ def decode(content: bytes) -> LayerIndex | None:
         return None
     chunks = -(-index.payload_bytes // CHUNK_BYTES)
     whole = len(index.chunk_digests) == chunks * CHUNK_DIGEST_BYTES and index.payload_bytes >= 0
-    return index if index.version == VERSION and whole else None
+    sound = whole and are_sound(index.sparse, index.payload_bytes)
+    return index if index.version == VERSION and sound else None

@@ -60,7 +60,12 @@ MAX_EXTENTS = 1 << 19
 """Runs of data of one sparse member: 2 GiB in single blocks of 4 KiB, 16 bytes of index each."""
 
 MAX_LAYER_EXTENTS = 1 << 20
-"""Those of all sparse members of a layer together: 60 MiB in a process that serves the layer."""
+"""Those of all sparse members of a layer together: 60 MiB in a process that serves the layer, at
+`MAX_SPARSE_MEMBERS`, for their maps and their layout."""
 
 MAX_SPARSE_MEMBERS = 1 << 17
-"""Of one layer, with data: each costs that process half a KiB."""
+"""Of one layer, with data."""
+
+MAX_LAYER_CHUNKS = 1 << 24
+"""Chunks, holes included, that a layer's sparse members are cut into: 128 MiB of image index, which
+the merge has to build. A file is cut into some 256, and four for each of its runs."""

@@ -4,6 +4,9 @@ Names are bytes from end to end. What cannot be a name on Linux is refused here,
 Source: POSIX.1-2017, "Pathname Resolution"; Linux limits NAME_MAX and PATH_MAX.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from clipfs import errors
 from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_DEPTH, MAX_PATH_BYTES
 
@@ -31,6 +34,16 @@ def normalised(name: bytes) -> bytes:
 def shown(name: bytes) -> str:
     """name for an error message: short, printable, quoted."""
     return ascii(name[:120].decode("utf-8", "surrogateescape"))
+
+
+@contextmanager
+def naming_member(name: bytes) -> Iterator[None]:
+    """Errors about the parts of a member say which member they mean."""
+    try:
+        yield
+    except (errors.CorruptImage, errors.UnsupportedImage) as error:
+        said = str(error).removeprefix("tar: ")
+        raise type(error)(f"tar: {shown(name)}: {said}") from error
 
 
 def _collapsed(name: bytes) -> list[bytes]:

@@ -125,7 +125,10 @@ class Partial:
         Raises  NodeFault if it is not complete, or not any more; OSError
         """
         if not self.is_complete():
-            raise errors.NodeFault(f"partial payload {self.key} is not complete: chunks were lost")
+            raise errors.NodeFault(
+                f"partial payload {self.key} is not complete: chunks were lost; the next mount "
+                "fetches them again"
+            )
         self.sync()
         with _locked(self.payload_fd):
             here = self._layout.partial_payload(self.key)

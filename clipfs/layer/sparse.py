@@ -8,19 +8,26 @@ Not here: how formats write maps (`clipfs.layer.sparse_formats`); where the kern
 """
 
 import struct
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Annotated, NamedTuple
 
 import msgspec
 
 from clipfs import errors
-from clipfs.layer.limits import MAX_EXTENTS, MAX_SPARSE_BYTES
+from clipfs.layer.limits import (
+    MAX_EXTENTS,
+    MAX_LAYER_EXTENTS,
+    MAX_PAYLOAD_BYTES,
+    MAX_SPARSE_BYTES,
+    MAX_SPARSE_MEMBERS,
+)
 
 _PAIR = struct.Struct("<QQ")
 
 
-class Extent(NamedTuple):
-    """`length` bytes of a file from `offset` on, which lie in the payload at `payload_offset`."""
+class Run(NamedTuple):
+    """`length` bytes of data, which lie in the payload at `payload_offset`; in a file, be it a
+    member or what the kernel gets of a layer (`clipfs.tree.sparse`), they are at `offset`."""
 
     offset: int
     length: int
@@ -40,23 +47,42 @@ class SparseMap(msgspec.Struct, frozen=True, array_like=True, gc=False):
                     apart from each other, none empty
     """
 
-    size: int
-    payload_offset: int
-    runs: bytes
+    size: Annotated[int, msgspec.Meta(gt=0, le=MAX_SPARSE_BYTES)]
+    payload_offset: Annotated[int, msgspec.Meta(gt=0, le=MAX_PAYLOAD_BYTES)]
+    runs: Annotated[bytes, msgspec.Meta(min_length=_PAIR.size)]
 
     @property
     def run_count(self) -> int:
         return len(self.runs) // _PAIR.size
 
-    def extents(self) -> Iterator[Extent]:
+    def extents(self) -> Iterator[Run]:
         """The runs, ascending."""
         at = self.payload_offset
         for offset, length in _PAIR.iter_unpack(self.runs):
-            yield Extent(offset, length, at)
+            yield Run(offset, length, at)
             at += length
 
 
-class Runs:
+def are_sound(maps: Sequence[SparseMap], payload_bytes: int) -> bool:
+    """Whether a tar of payload_bytes may have these maps, in archive order."""
+    runs = sum(one.run_count for one in maps)
+    if len(maps) > MAX_SPARSE_MEMBERS or runs > MAX_LAYER_EXTENTS:
+        return False
+    at = 0
+    for one in maps:
+        if one.payload_offset < at or len(one.runs) % _PAIR.size:
+            return False
+        at, end = one.payload_offset, -1
+        for offset, length in _PAIR.iter_unpack(one.runs):
+            if offset <= end or not length:
+                return False
+            at, end = at + length, offset + length
+        if end > one.size:
+            return False
+    return at <= payload_bytes
+
+
+class RunsBuilder:
     """One member's runs, taken up one by one as its map states them."""
 
     def __init__(self, size: int) -> None:

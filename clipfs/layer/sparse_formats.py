@@ -1,4 +1,4 @@
-"""How archives write the map of a sparse member; four ways, one answer: `Runs`.
+"""How archives write the map of a sparse member; four ways, one answer: `RunsBuilder`.
 
     GNU old   typeflag S: four runs in the header, 21 in each block that follows it
     PAX 0.0   a record `GNU.sparse.offset`, then `GNU.sparse.numbytes`, again and again
@@ -18,7 +18,7 @@ from clipfs import errors
 from clipfs.layer import header, pax
 from clipfs.layer.header import Header
 from clipfs.layer.limits import MAX_EXTENTS
-from clipfs.layer.sparse import Runs
+from clipfs.layer.sparse import RunsBuilder
 
 PREFIX = b"GNU.sparse."
 NAME = PREFIX + b"name"
@@ -35,36 +35,19 @@ _MAX_BLOCKS = MAX_EXTENTS // len(_BLOCK_RUNS) + 1
 
 
 class SparseReader(Protocol):
-    """Reads one member's map.
+    """Reads one member's map, block by block.
 
     runs      what is stated so far
     is_whole  whether the map has ended; until then `take` wants the next block
     in_data   whether its blocks are part of the member's data
     """
 
-    runs: Runs
+    runs: RunsBuilder
     is_whole: bool
     in_data: bool
 
     def take(self, block: bytes) -> None:
         """The map's next block; CorruptImage if it is malformed."""
-
-
-class InRecords:
-    """PAX 0.0 and 0.1: whole before the data begins."""
-
-    is_whole = True
-    in_data = False
-
-    def __init__(self, size: int, numbers: Sequence[bytes]) -> None:
-        if len(numbers) % 2:
-            raise errors.CorruptImage("a sparse map that ends with an offset")
-        self.runs = Runs(size)
-        for offset, length in zip(numbers[::2], numbers[1::2], strict=True):
-            self.runs.add(_number(offset), _number(length))
-
-    def take(self, block: bytes) -> None:
-        raise AssertionError("a map in records has no blocks")
 
 
 class InHeaders:
@@ -75,7 +58,7 @@ class InHeaders:
     def __init__(self, head: Header, block: bytes) -> None:
         if head.magic != _GNU_MAGIC:
             raise errors.UnsupportedImage("a sparse member of a tar that is not GNU's")
-        self.runs = Runs(header.number(block[_REAL_SIZE], "real size"))
+        self.runs = RunsBuilder(header.number(block[_REAL_SIZE], "real size"))
         self._blocks = 0
         self.is_whole = False
         self._take(block, _HEADER_RUNS, _IS_EXTENDED)
@@ -101,7 +84,7 @@ class InData:
     in_data = True
 
     def __init__(self, size: int) -> None:
-        self.runs = Runs(size)
+        self.runs = RunsBuilder(size)
         self.is_whole = False
         self._line = b""
         self._left: int | None = None  # numbers still to come, once the first line was read
@@ -133,8 +116,9 @@ class InData:
 
 def reader_of(
     head: Header, block: bytes, attributes: Mapping[bytes, bytes], repeated: Sequence[pax.Record]
-) -> SparseReader | None:
-    """What reads the map of the member whose header is block; None if it is not sparse.
+) -> RunsBuilder | SparseReader | None:
+    """The runs of the member whose header is block, or what reads its map, if that goes on in
+    blocks behind it; None if it is not sparse.
 
     repeated  its own records of the keys that version 0.0 repeats, in their order
     Raises    UnsupportedImage for a version that is not known, CorruptImage
@@ -143,7 +127,8 @@ def reader_of(
     if head.typeflag == b"S":
         if is_pax:
             raise errors.CorruptImage("a sparse member of two formats at once")
-        return InHeaders(head, block)
+        in_headers = InHeaders(head, block)
+        return in_headers.runs if in_headers.is_whole else in_headers
     if not is_pax:
         return None
     version = _version(attributes)
@@ -152,7 +137,7 @@ def reader_of(
         raise errors.CorruptImage("a sparse member that does not state one real size")
     (size,) = sizes
     if version != (1, 0):
-        return InRecords(size, _numbers(attributes, repeated))
+        return _runs(size, _numbers(attributes, repeated))
     if repeated or _MAP in attributes or _NUMBLOCKS in attributes:
         raise errors.CorruptImage("a sparse member with maps of two versions")
     return InData(size)
@@ -172,6 +157,14 @@ def _version(attributes: Mapping[bytes, bytes]) -> tuple[int, int]:
             f"a sparse member of version {b'.'.join(stated)[:40]!r}; 0.0, 0.1 and 1.0 are read"
         )
     return known[stated]
+
+
+def _runs(size: int, numbers: Sequence[bytes]) -> RunsBuilder:
+    """Of PAX 0.0 and 0.1: whole before the data begins."""
+    runs = RunsBuilder(size)
+    for offset, length in zip(numbers[::2], numbers[1::2], strict=True):
+        runs.add(_number(offset), _number(length))
+    return runs
 
 
 def _numbers(attributes: Mapping[bytes, bytes], repeated: Sequence[pax.Record]) -> list[bytes]:

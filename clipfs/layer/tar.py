@@ -4,16 +4,13 @@ Feed the payload to `TarParser.feed` in pieces of any size. Bodies are passed ov
 kept, so memory does not grow with the layer; bytes after the end mark belong to the payload
 and are passed over too.
 
-Not here: what a member's fields say (`clipfs.layer.member`), how the map of a sparse one is written
-(`clipfs.layer.sparse_formats`), what entries mean together (`clipfs.tree.merge`).
+Not here: what a member's fields say (`clipfs.layer.member`), sparse ones
+(`clipfs.layer.sparse_members`), what entries mean together (`clipfs.tree.merge`).
 Source: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual for long names.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
-
-import msgspec
 
 from clipfs import errors
 from clipfs.layer import header, pax, sparse_formats
@@ -23,14 +20,12 @@ from clipfs.layer.limits import (
     MAX_ENTRIES,
     MAX_GLOBAL_HEADER_BYTES,
     MAX_HEADER_BYTES,
-    MAX_LAYER_EXTENTS,
     MAX_PAYLOAD_BYTES,
-    MAX_SPARSE_MEMBERS,
 )
 from clipfs.layer.member import Attributes, entry_of, first_of, kind_of
-from clipfs.layer.names import shown
+from clipfs.layer.names import naming_member
 from clipfs.layer.sparse import SparseMap
-from clipfs.layer.sparse_formats import SparseReader
+from clipfs.layer.sparse_members import SparseMembers, Stored
 
 _ZERO_BLOCK = bytes(BLOCK)
 _RECORDS = frozenset((b"x", b"g", b"L", b"K", b"X"))
@@ -43,31 +38,18 @@ class _Record(NamedTuple):
     body_bytes: int
 
 
-class _Sparse(NamedTuple):
-    """A sparse member whose map is being read; body_bytes of its body follow the header."""
-
-    entry: Entry
-    reader: SparseReader
-    body_bytes: int
-    body_offset: int
-
-
 class TarParser:
-    """One payload's parser. `entries`, unless `on_entry` gets them, and `sparse`, their maps,
-    grow in archive order."""
+    """One payload's parser: on_entry gets its entries, in archive order."""
 
-    def __init__(self, on_entry: Callable[[Entry], None] | None = None) -> None:
-        self.entries: list[Entry] = []
-        self.sparse: list[SparseMap] = []
-        self._on_entry = on_entry or self.entries.append
+    def __init__(self, on_entry: Callable[[Entry], None]) -> None:
+        self._on_entry = on_entry
+        self._sparse = SparseMembers()
         self._taken = 0
         self._offset = 0  # payload bytes fed before the piece in hand
         self._skip = 0  # bytes of body and padding still to pass over
         self._padding = 0  # bytes of padding among them
         self._held = bytearray()  # of a block or a record that is not whole yet
         self._record: _Record | None = None
-        self._sparse: _Sparse | None = None
-        self._extents = 0  # of all sparse members
         self._record_bytes = 0  # of all records of the next member
         self._global_bytes = 0
         self._pax: list[pax.Record] = []
@@ -76,6 +58,11 @@ class TarParser:
         self._long_link: bytes | None = None
         self._zero_blocks = 0
         self._ended = False
+
+    @property
+    def sparse(self) -> Sequence[SparseMap]:
+        """The maps of the sparse members so far that hold data, in archive order."""
+        return self._sparse.maps
 
     def feed(self, data: bytes) -> None:
         """Take the payload's next piece; CorruptImage or UnsupportedImage names the member."""
@@ -97,8 +84,8 @@ class TarParser:
                 self._held.clear()
             if self._record:
                 self._take_record(self._record.kind, part)
-            elif self._sparse:
-                self._take_map(self._sparse, part, self._offset + at)
+            elif self._sparse.wants_block:
+                self._take_stored(self._sparse.take(part, self._offset + at))
             else:
                 self._take_header(part, self._offset + at)
         self._offset += size
@@ -109,7 +96,8 @@ class TarParser:
         The end mark, and the last body's padding, may be missing: `umoci insert` leaves both
         out, and Go's reader, which is what most tools use, does not ask for them.
         """
-        is_begun = self._held or self._record or self._record_bytes or self._sparse
+        is_begun = self._held or self._record or self._record_bytes
+        is_begun = is_begun or self._sparse.wants_block
         if (is_begun or self._skip > self._padding) and not self._ended:
             raise errors.CorruptImage(f"tar: the stream ends early, at byte {self._offset}")
 
@@ -138,12 +126,13 @@ class TarParser:
         self._long_name = self._long_link = None
         reader = None
         if attributes or head.typeflag == b"S":
-            with _naming(name):
+            with naming_member(name):
                 repeated = [one for one in own if sparse_formats.is_repeated(one)]
                 reader = sparse_formats.reader_of(head, block, attributes, repeated)
         entry = self._entry_of(head, attributes, name, link, size, body_offset)
         if reader is not None:
-            self._begin_sparse(entry, reader, size, body_offset)
+            self._skip = self._padding = 0  # what follows is its map, or is told by it
+            self._take_stored(self._sparse.begin(entry, reader, size, body_offset))
         elif entry is not None:
             self._on_entry(entry)
 
@@ -190,8 +179,7 @@ class TarParser:
         """The member, whose body is passed over from now on; None if it means nothing here."""
         kind = kind_of(head.typeflag, name)
         body_bytes = size if kind == EntryKind.FILE else 0  # a link may state a size, without data
-        self._padding = -body_bytes % BLOCK
-        self._skip = body_bytes + self._padding
+        self._pass_over(body_bytes)
         if kind == EntryKind.CHARACTER and head.device() == (0, 0):
             return None  # overlayfs' whiteout
         if self._taken >= MAX_ENTRIES:
@@ -201,63 +189,12 @@ class TarParser:
         self._taken += 1
         return entry_of(head, attributes, kind, name, link, body_bytes, offset)
 
-    def _begin_sparse(
-        self, entry: Entry | None, reader: SparseReader, size: int, offset: int
-    ) -> None:
-        if entry is None or entry.kind != EntryKind.FILE:
-            name = shown(entry.path if entry else b"")
-            raise errors.CorruptImage(f"tar: {name}: a sparse map of what is no file")
-        self._skip = self._padding = 0
-        self._sparse = _Sparse(entry, reader, size, offset)
-        if reader.is_whole:
-            self._end_sparse(self._sparse, offset)
+    def _take_stored(self, stored: Stored | None) -> None:
+        """A sparse member whose map is whole: its data is passed over; None: it is not."""
+        if stored is not None:
+            self._pass_over(stored.packed_bytes)
+            self._on_entry(stored.entry)
 
-    def _take_map(self, sparse: _Sparse, block: bytes, offset: int) -> None:
-        """The next block of a map, which ends at offset."""
-        with _naming(sparse.entry.path):
-            if sparse.reader.in_data and offset - sparse.body_offset > sparse.body_bytes:
-                raise errors.CorruptImage("a sparse map that is longer than its member")
-            sparse.reader.take(block)
-        if sparse.reader.is_whole:
-            self._end_sparse(sparse, offset)
-
-    def _end_sparse(self, sparse: _Sparse, offset: int) -> None:
-        """The map is whole, the data begins at offset."""
-        self._sparse = None
-        runs, packed_bytes = sparse.reader.runs, sparse.body_bytes
-        if sparse.reader.in_data:
-            packed_bytes -= offset - sparse.body_offset
-        with _naming(sparse.entry.path):
-            if packed_bytes != runs.data_bytes:
-                raise errors.CorruptImage(
-                    f"a sparse map of {runs.data_bytes} bytes for {packed_bytes} bytes of data"
-                )
-        self._padding = -packed_bytes % BLOCK
-        self._skip = packed_bytes + self._padding
-        found = None if runs.is_whole else runs.map(offset)
-        if found is not None:
-            self._extents += found.run_count
-            self.sparse.append(found)
-            if self._extents > MAX_LAYER_EXTENTS or len(self.sparse) > MAX_SPARSE_MEMBERS:
-                raise errors.CorruptImage(
-                    f"tar: more than {MAX_SPARSE_MEMBERS} sparse members, or of more than "
-                    f"{MAX_LAYER_EXTENTS} runs together"
-                )
-        self._on_entry(
-            msgspec.structs.replace(
-                sparse.entry,
-                size=runs.size,
-                payload_offset=offset if packed_bytes else 0,
-                kind=EntryKind.FILE if runs.is_whole else EntryKind.SPARSE,
-            )
-        )
-
-
-@contextmanager
-def _naming(name: bytes) -> Iterator[None]:
-    """Errors say which member they mean."""
-    try:
-        yield
-    except (errors.CorruptImage, errors.UnsupportedImage) as error:
-        said = str(error).removeprefix("tar: ")
-        raise type(error)(f"tar: {shown(name)}: {said}") from error
+    def _pass_over(self, body_bytes: int) -> None:
+        self._padding = -body_bytes % BLOCK
+        self._skip = body_bytes + self._padding

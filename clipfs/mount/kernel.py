@@ -19,7 +19,6 @@ from clipfs.image.digest import cache_key
 from clipfs.layer.layout import Layout
 from clipfs.mount import records, syscalls
 from clipfs.mount.front import erofs
-from clipfs.mount.payloads import sparse_layouts
 from clipfs.mount.prepare import Prepared
 from clipfs.mount.rebuilt import is_rebuilt, rebuilt
 
@@ -107,7 +106,7 @@ def _payloads(image: Prepared, layout: Layout) -> list[erofs.PayloadFile]:
 def _sparse_files(image: Prepared, layout: Layout) -> list[erofs.PayloadFile]:
     return [
         erofs.PayloadFile(path=rebuilt(layout, layer, sparse), payload_bytes=sparse.size_bytes)
-        for layer, sparse in sparse_layouts(image.layers)
+        for layer, sparse in image.sparse
     ]
 
 
@@ -116,7 +115,7 @@ def _copied_bytes(image: Prepared, layout: Layout) -> int:
     padded = sum(one.payload_bytes for one in _payloads(image, layout) if one.needs_copy)
     missing = {
         layer.cache_key: sparse.data_bytes
-        for layer, sparse in sparse_layouts(image.layers)
+        for layer, sparse in image.sparse
         if not is_rebuilt(layout.sparse_file(layer.cache_key), sparse)
     }
     return padded + sum(missing.values())

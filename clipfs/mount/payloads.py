@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from clipfs.tiers.chain import TierChain
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
-from clipfs.tree.sparse import SparseLayout, layout_of
+from clipfs.tree.sparse import SparseLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,10 +20,6 @@ class ChainPayloads:
     chain: TierChain
     layers: Sequence[IndexedLayer]
     sparse: Sequence[tuple[IndexedLayer, SparseLayout]]
-
-    @classmethod
-    def of(cls, chain: TierChain, layers: Sequence[IndexedLayer]) -> "ChainPayloads":
-        return cls(chain, layers, sparse_layouts(layers))
 
     async def read(self, device: int, offset: int, length: int) -> Payload:
         """Exactly length bytes, verified, within one file; ClipError if no tier has them."""
@@ -39,9 +35,3 @@ class ChainPayloads:
                 at, source = run.offset - offset, run.payload_offset - start
                 data[at : at + run.length] = found[source : source + run.length]
         return data
-
-
-def sparse_layouts(layers: Sequence[IndexedLayer]) -> list[tuple[IndexedLayer, SparseLayout]]:
-    """The layers that have sparse files, as the image index numbers their devices."""
-    found = [(layer, layout_of(layer.index.sparse)) for layer in layers]
-    return [(layer, layout) for layer, layout in found if layout is not None]

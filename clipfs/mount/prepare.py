@@ -28,6 +28,7 @@ from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.build import build_image_index
 from clipfs.tree.reader import ImageIndex
+from clipfs.tree.sparse import SparseLayout, layout_of
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,10 +36,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """An indexed image: `layers` in the image's order, `index_path` its image index."""
+    """An indexed image: `layers` in the image's order, `index_path` its image index.
+
+    sparse  the layers that have sparse files, as the image index numbers their devices
+    """
 
     image: Image
     layers: tuple[IndexedLayer, ...]
+    sparse: tuple[tuple[IndexedLayer, SparseLayout], ...]
     index_path: Path
     resolve_s: float
     index_s: float
@@ -89,6 +94,7 @@ async def prepared(
                 ready = Prepared(
                     image=image,
                     layers=layers,
+                    sparse=await trio.to_thread.run_sync(sparse_layouts, layers),
                     index_path=index_path,
                     resolve_s=resolved - begin,
                     index_s=time.perf_counter() - resolved,
@@ -127,3 +133,9 @@ def _is_usable(path: Path, layers: Sequence[IndexedLayer]) -> bool:
             return (index.layer_digests, index.sparse_layers) == (digests, sparse)
     except (FileNotFoundError, errors.CorruptImage):
         return False
+
+
+def sparse_layouts(layers: Sequence[IndexedLayer]) -> tuple[tuple[IndexedLayer, SparseLayout], ...]:
+    """The layers that have sparse files, in their order."""
+    found = [(layer, layout_of(layer.index.sparse)) for layer in layers]
+    return tuple((layer, layout) for layer, layout in found if layout is not None)

@@ -13,10 +13,11 @@ Not here: where what stands in it (`clipfs.tree.sparse`).
 import errno
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 from clipfs import errors
 from clipfs.layer.layout import Layout
-from clipfs.system.durable import make_atomically
+from clipfs.system.durable import make_atomically, naming, write_all
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.erofs import BLOCK
 from clipfs.tree.sparse import SparseLayout
@@ -27,7 +28,7 @@ _PIECE_BYTES = 1 << 20
 def is_rebuilt(path: Path, sparse: SparseLayout) -> bool:
     """Whether path is a sparse file of just this layout, and whole."""
     try:
-        with path.open("rb") as file:
+        with naming(path), path.open("rb") as file:
             whole = os.fstat(file.fileno()).st_size == sparse.size_bytes
             return whole and os.pread(file.fileno(), BLOCK, 0) == sparse.head
     except FileNotFoundError:
@@ -42,10 +43,10 @@ def rebuilt(layout: Layout, layer: IndexedLayer, sparse: SparseLayout) -> Path:
     path, source = layout.sparse_file(layer.cache_key), layout.payload(layer.cache_key)
     try:
         if not is_rebuilt(path, sparse):
-            with source.open("rb") as payload:
+            with naming(path), source.open("rb") as payload:
                 if os.fstat(payload.fileno()).st_size != layer.index.payload_bytes:
-                    raise errors.NodeFault(f"payload {source.name} is not whole")
-                make_atomically(path, lambda fd: _write(fd, payload.fileno(), sparse))
+                    raise _not_whole(source)
+                make_atomically(path, lambda fd: _write(fd, payload, sparse))
     except OSError as error:
         raise errors.node_fault(error) from error
     return path
@@ -70,18 +71,24 @@ def first_wrong_byte(fd: int, payload_fd: int, sparse: SparseLayout) -> int | No
     return _first_other_than_zero(fd, at, sparse.size_bytes)
 
 
-def _write(fd: int, payload_fd: int, sparse: SparseLayout) -> None:
+def _write(fd: int, payload: BinaryIO, sparse: SparseLayout) -> None:
     os.fchmod(fd, 0o400)
     os.ftruncate(fd, sparse.size_bytes)
-    os.pwrite(fd, sparse.head, 0)
+    write_all(fd, sparse.head, 0)
     for run in sparse.runs():
         done = 0
         while done < run.length:
             source, target = run.payload_offset + done, run.offset + done
-            step = os.copy_file_range(payload_fd, fd, run.length - done, source, target)
+            step = os.copy_file_range(payload.fileno(), fd, run.length - done, source, target)
             if not step:
-                raise errors.NodeFault("a payload is shorter than its index says")
+                raise _not_whole(Path(payload.name))
             done += step
+
+
+def _not_whole(payload: Path) -> errors.NodeFault:
+    return errors.NodeFault(
+        f"{payload} is not as long as its index says; `clipfs cache verify` removes it"
+    )
 
 
 def _first_other_than_zero(fd: int, start: int, end: int) -> int | None:

@@ -57,7 +57,7 @@ async def serve(
                 settings, registry, prepared.image.reference, hooks=hooks, to_store=to_store
             ) as tiers,
         ):
-            payloads = ChainPayloads.of(tiers.chain, prepared.layers)
+            payloads = ChainPayloads(tiers.chain, prepared.layers, prepared.sparse)
             await _serve_mount(prepared, settings.layout, mountpoint, payloads, on_ready, context)
             touch(
                 settings.layout,

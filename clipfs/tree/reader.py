@@ -7,8 +7,8 @@
 The node wrote the file itself, but disks lie: every offset is checked, and a malformed image
 is CorruptImage, never a crash or an endless loop.
 
-Not here: bytes of files (`clipfs.tiers`); the format's numbers (`clipfs.tree.erofs`); paths
-(`clipfs.tree.paths`).
+Not here: bytes of files (`clipfs.tiers`); the format's numbers (`clipfs.tree.erofs`); the head
+(`clipfs.tree.superblock`); chunk tables (`clipfs.tree.chunk_table`); paths (`clipfs.tree.paths`).
 """
 
 import mmap
@@ -18,12 +18,13 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, NewType, Self
+from typing import NewType, Self
 
 from clipfs import errors
-from clipfs.image.digest import Digest
-from clipfs.tree import erofs
+from clipfs.tree import chunk_table, erofs, superblock
 from clipfs.tree import folder as folders
+from clipfs.tree.chunk_table import Chunks, Piece
+from clipfs.tree.xattrs import unpacked
 
 Nid = NewType("Nid", int)
 """An inode number: the slot of the inode in the image; what users see as st_ino."""
@@ -33,13 +34,6 @@ _KINDS = {number: kind for kind, number in erofs.FILE_TYPES.items()}
 """File type in a folder -> stat.S_IF*."""
 _NS = 1_000_000_000
 _SIGN = 1 << 63
-
-
-class Chunks(NamedTuple):
-    """A file's chunk table in the image: log2 of a chunk's bytes, and where the table begins."""
-
-    bits: int
-    table: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +61,6 @@ class Inode:
     chunks: Chunks | None = None
 
 
-class Piece(NamedTuple):
-    """length bytes of a file, on a device from offset on; device None: they are zeros."""
-
-    device: int | None
-    offset: int
-    length: int
-
-
 @dataclass(frozen=True, slots=True)
 class DirectoryEntry:
     """One name of a folder; kind is a stat.S_IF* value."""
@@ -90,12 +76,12 @@ class ImageIndex:
     def __init__(self, data: bytes | mmap.mmap) -> None:
         self._data = data
         self._size = len(data)
-        head = self._read_superblock()
+        head = superblock.read_superblock(data)
         self.root = Nid(head.root_nid)
         self._meta_start = head.meta_block * erofs.BLOCK
         self.entry_count, self.total_bytes = erofs.TOTALS.unpack(head.volume_name)
-        self._device_bytes: tuple[int, ...] = ()
-        self.layer_digests, self.sparse_layers = self._read_devices(head)
+        devices = superblock.read_devices(data, head)
+        self.layer_digests, self.sparse_layers, self._device_bytes = devices
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -125,9 +111,11 @@ class ImageIndex:
         if kind not in erofs.FILE_TYPES or raw.mtime_ns >= _NS:
             raise errors.CorruptImage(f"image index: inode {nid} is malformed")
         if kind == stat.S_IFREG and raw.size:
-            chunks = self._chunks(raw, tail)
+            chunks = chunk_table.chunks_of(raw, tail, self._size)
             if raw.size <= 1 << chunks.bits:
-                device, device_offset, _ = self._chunk(chunks, 0, raw.size)
+                device, device_offset, _ = chunk_table.piece_of(
+                    self._data, self._device_bytes, chunks, 0, raw.size
+                )
                 chunks = None if device is not None else chunks
         elif kind in (stat.S_IFCHR, stat.S_IFBLK):
             rdev = _device(raw.u)
@@ -150,23 +138,11 @@ class ImageIndex:
         """Where length bytes of a file from offset on are; they end within it."""
         if inode.device is not None:
             return [Piece(inode.device, inode.device_offset + offset, length)]
-        found: list[Piece] = []
         if inode.chunks is None:
-            return found
-        end = offset + length
-        while offset < end:
-            number = offset >> inode.chunks.bits
-            start = number << inode.chunks.bits
-            size = min(inode.size - start, 1 << inode.chunks.bits)
-            device, at, _ = self._chunk(inode.chunks, number, size)
-            step = min(start + size, end) - offset
-            piece = Piece(device, 0 if device is None else at + offset - start, step)
-            if found and _follows(found[-1], piece):
-                found[-1] = found[-1]._replace(length=found[-1].length + step)
-            else:
-                found.append(piece)
-            offset += step
-        return found
+            return []
+        return chunk_table.pieces(
+            self._data, self._device_bytes, inode.chunks, inode.size, offset, length
+        )
 
     def lookup(self, folder: Nid, name: bytes) -> Nid | None:
         """The inode of name in folder; None if there is no such name."""
@@ -216,51 +192,8 @@ class ImageIndex:
     def xattrs(self, nid: Nid) -> dict[bytes, bytes]:
         """Full name -> value."""
         raw, tail = self._raw(nid)
-        found: dict[bytes, bytes] = {}
-        if not raw.xattr_count:
-            return found
         size = erofs.xattr_area_bytes(raw.xattr_count)
-        area, at = self._bytes(tail - size, size), erofs.XATTR_HEADER_BYTES
-        while at + erofs.XATTR_ENTRY.size <= size:
-            name_bytes, prefix, value_bytes = erofs.XATTR_ENTRY.unpack_from(area, at)
-            at += erofs.XATTR_ENTRY.size
-            end = at + name_bytes + value_bytes
-            if prefix not in erofs.XATTR_PREFIX_OF or end > size:
-                raise errors.CorruptImage(f"image index: inode {nid} has bad xattrs")
-            name = erofs.XATTR_PREFIX_OF[prefix] + area[at : at + name_bytes]
-            found[name] = area[at + name_bytes : end]
-            at = erofs.round_up(end, 4)
-        return found
-
-    def _read_superblock(self) -> erofs.Superblock:
-        try:
-            fields = erofs.SUPERBLOCK.unpack_from(self._data, erofs.SUPERBLOCK_OFFSET)
-        except struct.error as error:
-            raise errors.CorruptImage("image index: shorter than its superblock") from error
-        head = erofs.Superblock._make(fields)
-        if head.magic != erofs.MAGIC or head.block_bits != erofs.BLOCK_BITS:
-            raise errors.CorruptImage("image index: not an EROFS image of 512-byte blocks")
-        if head.feature_incompat & ~erofs.FEATURES or head.root_nid != erofs.ROOT_NID:
-            raise errors.CorruptImage("image index: an EROFS image of another kind")
-        if head.blocks * erofs.BLOCK != self._size:
-            raise errors.CorruptImage(
-                f"image index: {self._size} bytes, not {head.blocks} blocks of {erofs.BLOCK}"
-            )
-        return head
-
-    def _read_devices(self, head: erofs.Superblock) -> tuple[tuple[Digest, ...], tuple[int, ...]]:
-        """The layers' digests, and the numbers of those that have sparse files, in their order."""
-        size = erofs.DEVICE_SLOT.size
-        raw = self._bytes(head.device_slot * size, head.devices * size)
-        table = tuple(erofs.DEVICE_SLOT.iter_unpack(raw))
-        tags = [tag.rstrip(b"\0") for tag, _, _ in table]
-        self._device_bytes = tuple(blocks * erofs.BLOCK for _, blocks, _ in table)
-        layers = [tag for tag in tags if not tag.startswith(erofs.SPARSE_TAG)]
-        sparse = [tag.removeprefix(erofs.SPARSE_TAG) for tag in tags[len(layers) :]]
-        if not all(one.isdigit() and int(one) < len(layers) for one in sparse):
-            raise errors.CorruptImage("image index: the device table is malformed")
-        digests = tuple(Digest("sha256:" + tag.decode("ascii", "replace")) for tag in layers)
-        return digests, tuple(map(int, sparse))
+        return unpacked(self._bytes(tail - size, size))
 
     def _raw(self, nid: Nid) -> tuple[erofs.RawInode, int]:
         """The inode's fields, and the offset of what follows it and its xattrs."""
@@ -272,32 +205,6 @@ class ImageIndex:
         if not raw.format & erofs.EXTENDED:
             raise errors.CorruptImage(f"image index: inode {nid} is malformed")
         return raw, at + erofs.INODE.size + erofs.xattr_area_bytes(raw.xattr_count)
-
-    def _chunks(self, raw: erofs.RawInode, tail: int) -> Chunks:
-        """A file's chunk table, which lies within the image."""
-        if raw.format >> 1 != erofs.LAYOUT_CHUNK:
-            raise errors.CorruptImage("image index: a file without a chunk index")
-        chunks = Chunks(
-            erofs.BLOCK_BITS + (raw.u & erofs.CHUNK_BITS_MASK),
-            erofs.round_up(tail, erofs.CHUNK_INDEX.size),
-        )
-        if chunks.table + (-(-raw.size >> chunks.bits)) * erofs.CHUNK_INDEX.size > self._size:
-            raise errors.CorruptImage("image index: a chunk table is out of bounds")
-        return chunks
-
-    def _chunk(self, chunks: Chunks, number: int, size: int) -> Piece:
-        """Where the first size bytes of a chunk are."""
-        at = chunks.table + number * erofs.CHUNK_INDEX.size
-        raw = self._data[at : at + erofs.CHUNK_INDEX.size]
-        if raw == erofs.HOLE:
-            return Piece(None, 0, size)
-        _, device, block = erofs.CHUNK_INDEX.unpack(raw)
-        offset = block * erofs.BLOCK
-        if not 0 < device <= len(self._device_bytes):
-            raise errors.CorruptImage(f"image index: there is no device {device}")
-        if offset + size > self._device_bytes[device - 1]:
-            raise errors.CorruptImage("image index: a file reaches beyond its layer")
-        return Piece(device - 1, offset, size)
 
     def _folder(self, nid: Nid) -> tuple[erofs.RawInode, int]:
         raw, _ = self._raw(nid)
@@ -316,12 +223,6 @@ class ImageIndex:
         if at + size > self._size:
             raise errors.CorruptImage("image index: an offset is out of bounds")
         return self._data[at : at + size]
-
-
-def _follows(piece: Piece, other: Piece) -> bool:
-    return other.device == piece.device and (
-        other.device is None or other.offset == piece.offset + piece.length
-    )
 
 
 def _device(encoded: int) -> int:

@@ -13,6 +13,7 @@ one (for the kernel) or only looks up which payload bytes would stand there (the
 """
 
 import hashlib
+import itertools
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -20,8 +21,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from clipfs import errors
-from clipfs.layer.sparse import SparseMap
-from clipfs.tree.erofs import BLOCK, MAX_BLOCKS, round_up
+from clipfs.layer.limits import MAX_LAYER_CHUNKS
+from clipfs.layer.sparse import Run, SparseMap
+from clipfs.tree.erofs import BLOCK, BLOCK_BITS, MAX_BLOCKS, round_up
 
 MAGIC = b"CLIPSPR1"
 MIN_CHUNK_BITS = 12
@@ -33,36 +35,39 @@ CHUNKS, CHUNKS_A_RUN = 256, 4
 chunk, stays as small as its map in the tar is, be it a TiB with one byte in it."""
 
 
-class Run(NamedTuple):
-    """Data of the sparse file: where it stands there, and where it lies in the payload."""
-
-    offset: int
-    length: int
-    payload_offset: int
-
-
 class Placed(NamedTuple):
-    """One sparse member: those of its chunks that hold data, ascending; the first is at start."""
+    """One sparse member, and where the first of its chunks that hold data stands."""
 
+    map: SparseMap
     start: int
-    chunk_bits: int
-    chunks: "array[int]"  # quoted: Python 3.11 cannot subscript it
+
+    @property
+    def chunk_bits(self) -> int:
+        return sparse_chunk_bits(self.map.size, self.map.run_count)
 
 
 @dataclass(frozen=True, slots=True)
 class SparseLayout:
     """The sparse file of one layer; size_bytes is a multiple of a block.
 
-    placed  by the payload_offset of the member's map
+    It takes 24 bytes of memory for each run of data and 8 for each member, besides the maps.
     """
 
     size_bytes: int
     data_bytes: int
     head: bytes
-    placed: dict[int, Placed]
+    _maps: Sequence[SparseMap]
+    _starts: "array[int]"  # quoted: Python 3.11 cannot subscript it
     _offsets: "array[int]"
     _lengths: "array[int]"
     _sources: "array[int]"
+
+    def placed(self) -> dict[int, Placed]:
+        """The members that hold data, by the payload_offset of each one's map."""
+        return {
+            one.payload_offset: Placed(one, start)
+            for one, start in zip(self._maps, self._starts, strict=True)
+        }
 
     def runs(self) -> Iterator[Run]:
         """All data, ascending; between the runs, and behind HEAD, there are zeros."""
@@ -82,7 +87,7 @@ class SparseLayout:
         return found
 
 
-def chunk_bits(size: int, run_count: int) -> int:
+def sparse_chunk_bits(size: int, run_count: int) -> int:
     """log2 of the chunk in which a sparse file of size bytes is cut; run_count 0: it is a hole."""
     most = CHUNKS + CHUNKS_A_RUN * run_count if run_count else 1
     per_chunk = -(-size // most)
@@ -92,49 +97,50 @@ def chunk_bits(size: int, run_count: int) -> int:
 def layout_of(maps: Sequence[SparseMap]) -> SparseLayout | None:
     """Where the chunks of a layer's sparse members stand; None if it has none that hold data.
 
-    Raises  CorruptImage if that file would be longer than the kernel can address
+    maps    as a decoded layer index has them
+    Raises  CorruptImage if that file would be longer than the kernel can address, or its members'
+            chunk indexes together longer than `MAX_LAYER_CHUNKS`
     """
     if not maps:
         return None
-    offsets, lengths, sources = array("Q"), array("Q"), array("Q")
-    placed: dict[int, Placed] = {}
-    at, digest = BLOCK, hashlib.sha256()
+    starts, offsets, lengths, sources = array("Q"), array("Q"), array("Q"), array("Q")
+    at, table_chunks, digest = BLOCK, 0, hashlib.sha256()
     for one in maps:
-        bits, chunks, newest = chunk_bits(one.size, one.run_count), array("Q"), -1
+        bits = sparse_chunk_bits(one.size, one.run_count)
+        rank = newest = -1  # of the newest chunk with data: among those, and in the file
+        starts.append(at)
         for offset, length, source in one.extents():
             first, last = offset >> bits, (offset + length - 1) >> bits
-            if first != newest:
-                chunks.append(first)
-            offsets.append(at + (len(chunks) - 1 << bits) + offset - (first << bits))
+            rank += first != newest
+            offsets.append(at + (rank << bits) + offset - (first << bits))
             lengths.append(length)
             sources.append(source)
-            if last != first:
-                chunks.extend(range(first + 1, last + 1))
+            rank += last - first
             newest = last
-        placed[one.payload_offset] = Placed(at, bits, chunks)
-        last_bytes = min(1 << bits, one.size - (chunks[-1] << bits))
-        at += (len(chunks) - 1 << bits) + round_up(last_bytes, BLOCK)
+        last_bytes = min(1 << bits, one.size - (newest << bits))
+        at += (rank << bits) + round_up(last_bytes, BLOCK)
+        table_chunks += -(-one.size >> bits)
         if at > MAX_BLOCKS * BLOCK:
             raise errors.CorruptImage(f"sparse files of a layer take over {MAX_BLOCKS} blocks")
+        if table_chunks > MAX_LAYER_CHUNKS:
+            raise errors.CorruptImage(
+                f"sparse files of a layer have over {MAX_LAYER_CHUNKS} chunks; spread them over "
+                "more layers"
+            )
     for values in (offsets, lengths, sources):
-        digest.update(values.tobytes())
+        digest.update(values)
     head = (MAGIC + at.to_bytes(8, "little") + digest.digest()).ljust(BLOCK, b"\0")
-    return SparseLayout(at, sum(lengths), head, placed, offsets, lengths, sources)
+    return SparseLayout(at, sum(lengths), head, tuple(maps), starts, offsets, lengths, sources)
 
 
-def chunk_blocks(size: int, placed: Placed | None) -> Iterator[int | None]:
-    """Of each chunk of a sparse file the block where it stands; None for a hole.
-
-    placed  None: the file is a hole from end to end
-    """
-    if placed is None:
-        bits, chunks, start = chunk_bits(size, 0), array("Q"), 0
-    else:
-        start, bits, chunks = placed
-    rank = 0
-    for chunk in range(-(-size >> bits)):
-        if rank < len(chunks) and chunks[rank] == chunk:
-            yield (start + (rank << bits)) // BLOCK
-            rank += 1
-        else:
-            yield None
+def chunk_blocks(placed: Placed) -> Iterator[int | None]:
+    """Of each chunk of a sparse file the block where it stands; None for a hole."""
+    bits, block, chunk = placed.chunk_bits, placed.start // BLOCK, 0
+    for offset, length, _ in placed.map.extents():
+        first, last = offset >> bits, (offset + length - 1) >> bits
+        yield from itertools.repeat(None, first - chunk)
+        for _ in range(max(chunk, first), last + 1):
+            yield block
+            block += 1 << bits - BLOCK_BITS
+        chunk = last + 1
+    yield from itertools.repeat(None, (-(-placed.map.size >> bits)) - chunk)

@@ -3,7 +3,8 @@
 Layout: superblock and device table; the inodes, the root's first, each with its xattrs and
 its chunk index or symlink target; then the blocks of folders and of long symlink targets.
 
-Not here: the format's numbers (`clipfs.tree.erofs`); where the file goes (`clipfs.tree.build`).
+Not here: the format's numbers (`clipfs.tree.erofs`); the head (`clipfs.tree.superblock`); where the
+file goes (`clipfs.tree.build`).
 """
 
 import stat
@@ -18,9 +19,17 @@ from clipfs.layer.names import shown
 from clipfs.tree import erofs, folder
 from clipfs.tree.folder import Record
 from clipfs.tree.node import Node, walk
-from clipfs.tree.sparse import Placed, SparseLayout, chunk_bits, chunk_blocks
+from clipfs.tree.sparse import Placed, SparseLayout, chunk_blocks, sparse_chunk_bits
+from clipfs.tree.superblock import (
+    MAX_DEVICES,
+    DeviceRow,
+    layer_row,
+    meta_start,
+    packed_head,
+    sparse_row,
+)
+from clipfs.tree.xattrs import area_bytes, packed
 
-MAX_DEVICES = 0xFFFF
 _TYPES = {
     EntryKind.FILE: stat.S_IFREG,
     EntryKind.SPARSE: stat.S_IFREG,
@@ -58,8 +67,7 @@ def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
     if len(table) > MAX_DEVICES:
         raise errors.UnsupportedImage(f"an image of {len(devices)} layers, over {MAX_DEVICES}")
     nodes = list(walk(root))
-    meta_start = _meta_start(len(table))
-    writer = _Writer(meta_start, devices)
+    writer = _Writer(meta_start(len(table)), devices)
     writer.place(nodes)
     for number, node in enumerate(nodes, start=1):
         try:
@@ -67,22 +75,23 @@ def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
         except struct.error as error:
             raise errors.CorruptImage(f"{shown(node.entry.path)} fits no image: {error}") from error
     image = writer.image
-    head = _head(nodes, table, len(image) // erofs.BLOCK)
+    head = packed_head(
+        table,
+        inodes=len(nodes),
+        names=sum(len(node.children) for node in nodes if node.children is not None),
+        content_bytes=sum(node.entry.size for node in nodes),
+        blocks=len(image) // erofs.BLOCK,
+    )
     image[: len(head)] = head
     return image
 
 
-def _meta_start(devices: int) -> int:
-    table = erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size
-    return erofs.round_up(table + devices * erofs.DEVICE_SLOT.size, erofs.BLOCK)
-
-
-def _table(devices: Sequence[Device]) -> list[tuple[bytes, int]]:
-    """Tag and bytes of every device, in the kernel's order."""
-    table = [(one.digest.partition(":")[2].encode(), one.payload_bytes) for one in devices]
+def _table(devices: Sequence[Device]) -> list[DeviceRow]:
+    """Every device, in the kernel's order."""
+    table = [layer_row(one.digest, one.payload_bytes) for one in devices]
     for number, one in enumerate(devices):
         if one.sparse is not None:
-            table.append((erofs.SPARSE_TAG + b"%d" % number, one.sparse.size_bytes))
+            table.append(sparse_row(number, one.sparse.size_bytes))
     return table
 
 
@@ -94,34 +103,18 @@ def _is_inline(entry: Entry) -> bool:
     """Whether a symlink's target fits behind its inode, wherever in a block that begins."""
     if entry.kind != EntryKind.SYMLINK:
         return False
-    tail = (erofs.INODE.size + _xattr_bytes(entry)) % erofs.SLOT
+    tail = (erofs.INODE.size + area_bytes(entry.xattrs)) % erofs.SLOT
     return tail + len(entry.target) <= erofs.BLOCK - erofs.SLOT
-
-
-def _xattr_bytes(entry: Entry) -> int:
-    if not entry.xattrs:
-        return 0
-    return erofs.XATTR_HEADER_BYTES + sum(
-        erofs.round_up(erofs.XATTR_ENTRY.size + len(name) - len(_prefix(name)) + len(value), 4)
-        for name, value in entry.xattrs
-    )
-
-
-def _prefix(name: bytes) -> bytes:
-    for prefix in erofs.XATTR_PREFIXES:
-        if name.startswith(prefix):
-            return prefix
-    raise errors.CorruptImage(f"the xattr {shown(name)} has no place in an image")
 
 
 class _Writer:
     """Places the inodes, then fills the image: inodes at their places, blocks appended."""
 
-    def __init__(self, meta_start: int, devices: Sequence[Device]) -> None:
-        self._meta_start = meta_start
-        self._devices = devices
+    def __init__(self, start: int, devices: Sequence[Device]) -> None:
+        self._meta_start = start
         numbers = [number for number, one in enumerate(devices) if one.sparse is not None]
         self._sparse_ids = {n: len(devices) + 1 + at for at, n in enumerate(numbers)}
+        self._sparse = [one.sparse.placed() if one.sparse is not None else {} for one in devices]
         self.image = bytearray()
 
     def place(self, nodes: Sequence[Node]) -> None:
@@ -129,7 +122,7 @@ class _Writer:
         at = self._meta_start + erofs.ROOT_NID * erofs.SLOT
         for node in nodes:
             at = erofs.round_up(at, erofs.SLOT)
-            before = erofs.INODE.size + _xattr_bytes(node.entry)
+            before = erofs.INODE.size + area_bytes(node.entry.xattrs)
             if _is_inline(node.entry):
                 tail, size = (at + before) % erofs.BLOCK, len(node.entry.target)
                 if tail + size > erofs.BLOCK:  # a target must not cross a block
@@ -147,7 +140,7 @@ class _Writer:
     def write(self, node: Node, number: int) -> None:
         """Write node's inode, the number-th, and its blocks."""
         entry, at = node.entry, self._meta_start + node.nid * erofs.SLOT
-        xattrs = _xattrs(entry)
+        xattrs = packed(entry.xattrs)
         tail = at + erofs.INODE.size + len(xattrs)
         self.image[at + erofs.INODE.size : tail] = xattrs
         layout, size, union = erofs.LAYOUT_PLAIN, entry.size, 0
@@ -187,11 +180,11 @@ class _Writer:
 
     def _placed(self, node: Node) -> Placed | None:
         """Where the chunks of a sparse file stand; None if it is a hole from end to end."""
-        sparse, start = self._devices[node.layer].sparse, node.entry.payload_offset
+        start = node.entry.payload_offset
         if not start:
             return None
-        placed = sparse.placed.get(start) if sparse is not None else None
-        if placed is None:  # zeros would be wrong bytes
+        placed = self._sparse[node.layer].get(start)
+        if placed is None or placed.map.size != node.entry.size:  # zeros would be wrong bytes
             raise errors.CorruptImage(f"sparse file {shown(node.entry.path)} has no map")
         return placed
 
@@ -199,17 +192,20 @@ class _Writer:
         if node.entry.kind == EntryKind.FILE:
             return erofs.chunk_bits(node.entry.size)
         placed = self._placed(node)
-        return placed.chunk_bits if placed else chunk_bits(node.entry.size, 0)
+        return placed.chunk_bits if placed else sparse_chunk_bits(node.entry.size, 0)
 
     def _chunk_table(self, node: Node) -> bytes:
         entry = node.entry
         if entry.kind == EntryKind.FILE:
             block = entry.payload_offset // erofs.BLOCK
             return erofs.CHUNK_INDEX.pack(0, node.layer + 1, block)
-        placed, device = self._placed(node), self._sparse_ids.get(node.layer, 0)
+        placed = self._placed(node)
+        if placed is None:
+            return erofs.HOLE * -(-entry.size >> self._chunk_bits(node))
+        device = self._sparse_ids[node.layer]
         return b"".join(
             erofs.HOLE if block is None else erofs.CHUNK_INDEX.pack(0, device, block)
-            for block in chunk_blocks(entry.size, placed)
+            for block in chunk_blocks(placed)
         )
 
     def _append(self, data: bytes | bytearray) -> int:
@@ -241,38 +237,3 @@ class _Writer:
 
 def _record(name: bytes, node: Node) -> Record:
     return Record(name, node.nid, erofs.FILE_TYPES[_TYPES[node.entry.kind]])
-
-
-def _xattrs(entry: Entry) -> bytes:
-    if not entry.xattrs:
-        return b""
-    area = bytearray(erofs.XATTR_HEADER_BYTES)
-    for name, value in entry.xattrs:
-        prefix = _prefix(name)
-        suffix = name[len(prefix) :]
-        area += erofs.XATTR_ENTRY.pack(len(suffix), erofs.XATTR_PREFIXES[prefix], len(value))
-        area += suffix + value
-        area += bytes(-len(area) % 4)
-    return bytes(area)
-
-
-def _head(nodes: Sequence[Node], devices: Sequence[tuple[bytes, int]], blocks: int) -> bytearray:
-    names = sum(len(node.children) for node in nodes if node.children is not None)
-    total = min(sum(node.entry.size for node in nodes), _U64)  # sparse files may say more
-    head = bytearray(_meta_start(len(devices)))
-    superblock = erofs.Superblock(
-        inodes=len(nodes),
-        blocks=blocks,
-        meta_block=len(head) // erofs.BLOCK,
-        volume_name=erofs.TOTALS.pack(names, total),
-        feature_incompat=erofs.FEATURES if devices else erofs.FEATURE_CHUNKED_FILE,
-        devices=len(devices),
-        device_slot=(erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size) // erofs.DEVICE_SLOT.size,
-    )
-    erofs.SUPERBLOCK.pack_into(head, erofs.SUPERBLOCK_OFFSET, *superblock)
-    at = erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size
-    for tag, size in devices:
-        device_blocks = -(-size // erofs.BLOCK)
-        erofs.DEVICE_SLOT.pack_into(head, at, tag, device_blocks, 0)
-        at += erofs.DEVICE_SLOT.size
-    return head

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.layer.sparse_tars import MAKERS
-from tests.layer.tars import END
 from tests.support import images
 from tests.support.containerd import run_containerd
 from tests.support.images import Packed
 from tests.support.machine import needs_fuse
 from tests.support.node import Node, content_cache
+from tests.support.raw_sparse_tar import MAKERS
+from tests.support.raw_tar import END
 from tests.support.registry import RegistryServer
 from tests.support.sparse_files import FILES, HUGE, make_sparse_files
 from tests.support.trees import compare

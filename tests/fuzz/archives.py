@@ -12,8 +12,8 @@ from random import Random
 
 from tests.fuzz.judge import Mutate
 from tests.layer.tars import BLOCK, END, base256, long_name, member, padded, record, records
+from tests.support.raw_tar import with_checksum
 
-_CHECKSUM = slice(148, 156)
 _FIELDS = [(0, 100), (100, 8), (108, 8), (116, 8), (124, 12), (124, 12), (136, 12), (156, 1),
            (157, 100), (257, 8), (329, 8), (337, 8), (345, 155)]  # fmt: skip
 _NUMBERS = [0, 0, 1, 7, 64, 511, 512, 513, 600, 1 << 20, 1 << 31]
@@ -101,8 +101,7 @@ def repaired(archive: bytes) -> bytes:
     for start, _ in spans(archive):
         block = data[start : start + BLOCK]
         if len(block) == BLOCK and any(block):
-            block[_CHECKSUM] = b" " * 8
-            data[start + 148 : start + 156] = b"%06o\0 " % sum(block)
+            data[start : start + BLOCK] = with_checksum(block)
     return bytes(data)
 
 

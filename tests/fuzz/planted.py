@@ -18,6 +18,7 @@ class Planted:
 TAR, MEMBER, PAX = "clipfs.layer.tar", "clipfs.layer.member", "clipfs.layer.pax"
 CODEC = "clipfs.layer.codec"
 READER, FOLDER = "clipfs.tree.reader", "clipfs.tree.folder"
+CHUNKS, XATTRS = "clipfs.tree.chunk_table", "clipfs.tree.xattrs"
 PLANTED = [
     Planted(
         name="tar-a-long-link-stays-for-the-next-member",
@@ -62,9 +63,9 @@ PLANTED = [
     Planted(
         name="erofs-a-files-bytes-may-lie-beyond-its-layer",
         target="erofs",
-        module=READER,
-        old="if offset + size > self._device_bytes[device - 1]:",
-        new="if offset > self._device_bytes[device - 1]:",
+        module=CHUNKS,
+        old="if offset + size > device_bytes[device - 1]:",
+        new="if offset > device_bytes[device - 1]:",
         found="content beyond its device",
     ),
     Planted(
@@ -78,9 +79,9 @@ PLANTED = [
     Planted(
         name="erofs-an-xattrs-prefix-is-not-checked",
         target="erofs",
-        module=READER,
-        old="if prefix not in erofs.XATTR_PREFIX_OF or end > size:",
-        new="if end > size:",
+        module=XATTRS,
+        old="if prefix not in erofs.XATTR_PREFIX_OF or end > len(area):",
+        new="if end > len(area):",
         found="KeyError",
     ),
     Planted(

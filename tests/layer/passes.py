@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from clipfs.image.digest import Digest
 from clipfs.image.model import BlobSource, Layer
-from clipfs.layer.index import CHUNK_BYTES, LayerIndex, make_index
+from clipfs.layer.index import CHUNK_BYTES, LayerIndex, PackedEntries, make_index
 from clipfs.layer.job import PassProgress
 from clipfs.layer.partial import Partial
 from clipfs.layer.passes import PassRequest, PassResult, run_pass
@@ -91,7 +91,7 @@ def index_of(payload: bytes) -> LayerIndex:
         payload_bytes=len(payload),
         diff_id=sha256(payload),
         chunk_digests=chunk_digests(payload),
-        entries=[],
+        entries=PackedEntries(),
     )
 
 

@@ -12,15 +12,14 @@ from hypothesis import strategies as st
 
 from clipfs import errors
 from clipfs.layer import index as layer_index
-from clipfs.layer.index import EntryKind
+from clipfs.layer.index import CHUNK_BYTES, CHUNK_DIGEST_BYTES, EntryKind, PackedEntries
 from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_SPARSE_BYTES, MAX_XATTR_BYTES
 from clipfs.layer.seal import MAGIC, KeyRing
-from clipfs.layer.sparse import Extent
-from clipfs.layer.tar import TarParser
+from clipfs.layer.sparse import Run
 from clipfs.tree.sparse import layout_of
 from tests.layer.blobs import gzip_member, payload_of, skippable_frame, zstd_frame
-from tests.layer.sparse_tars import MAKERS, Maker, Runs, parsed
-from tests.layer.tars import BLOCK, END, base256, long_name, member, record
+from tests.layer.tars import BLOCK, END, Parsed, base256, long_name, member, parsed, record
+from tests.support.raw_sparse_tar import MAKERS, Maker, Runs
 
 WIDE = st.integers(-(1 << 70), 1 << 70)
 TIMES = st.integers(0, 1 << 33) | st.builds(base256, WIDE, st.just(12)) | st.binary(max_size=12)
@@ -120,7 +119,7 @@ def changed(data: bytes, changes: list[tuple[int, int]]) -> bytes:
     return bytes(spoiled)
 
 
-def maps_of(parser: TarParser) -> list[tuple[int, int, list[Extent]]]:
+def maps_of(parser: Parsed) -> list[tuple[int, int, list[Run]]]:
     return [(one.size, one.payload_offset, list(one.extents())) for one in parser.sparse]
 
 
@@ -162,12 +161,16 @@ def test_a_parser_gives_entries_that_hold_or_a_named_error(
             assert end < extent.offset < extent.end <= size
             end = extent.end
     index = layer_index.make_index(
-        payload_bytes=0, diff_id="", chunk_digests=b"", entries=entries, sparse=parser.sparse
+        payload_bytes=len(payload),
+        diff_id="",
+        chunk_digests=bytes(-(-len(payload) // CHUNK_BYTES) * CHUNK_DIGEST_BYTES),
+        entries=PackedEntries(entries),
+        sparse=parser.sparse,
     )
     decoded = layer_index.decode(layer_index.encode(index))
     assert decoded is not None
     assert decoded.entries() == entries
-    assert list(decoded.sparse) == parser.sparse
+    assert list(decoded.sparse) == list(parser.sparse)
     with contextlib.suppress(errors.CorruptImage):  # longer than the kernel can address
         layout_of(decoded.sparse)
 
@@ -191,7 +194,9 @@ def test_a_layer_index_that_anyone_wrote_is_read_or_none(
     junk: bytes, changes: list[tuple[int, int]]
 ) -> None:
     real = layer_index.encode(
-        layer_index.make_index(payload_bytes=5, diff_id="d", chunk_digests=bytes(32), entries=[])
+        layer_index.make_index(
+            payload_bytes=5, diff_id="d", chunk_digests=bytes(32), entries=PackedEntries()
+        )
     )
     for content in (junk, changed(real, changes), b"\x95\x01\x05\xa0\xc4\x20" + bytes(32) + junk):
         layer_index.decode(content)

@@ -11,6 +11,7 @@ import pytest
 
 from clipfs import errors
 from clipfs.layer import index as layer_index
+from clipfs.layer import sparse
 from clipfs.layer.index import (
     CHUNK_BYTES,
     VERSION,
@@ -34,13 +35,15 @@ PAYLOAD = (
     + END
 )
 
+RUNS = struct.pack("<4Q", 0, 200, 4096, 300)
+
 
 def an_index(payload_bytes: int = len(PAYLOAD), chunks: int = 1) -> LayerIndex:
     return make_index(
         payload_bytes=payload_bytes,
         diff_id="sha256:" + hashlib.sha256(PAYLOAD).hexdigest(),
         chunk_digests=bytes(range(32)) * chunks,
-        entries=entries_of(PAYLOAD),
+        entries=PackedEntries(entries_of(PAYLOAD)),
     )
 
 
@@ -71,6 +74,53 @@ def test_maps_of_sparse_members_are_read_back_and_cost_an_index_without_them_no_
     fields = msgspec.msgpack.decode(layer_index.encode(made))
     assert len(fields) == 5
     assert layer_index.decode(layer_index.encode(made)) == made
+
+
+@pytest.mark.parametrize(
+    "maps",
+    [
+        pytest.param([(100, 512, b"abc")], id="no-pairs"),
+        pytest.param([(100, 512, b"")], id="no-run"),
+        pytest.param([(100, -512, (0, 5))], id="negative-offset"),
+        pytest.param([(100, 0, (0, 5))], id="at-the-first-header"),
+        pytest.param([(-1, 512, (0, 5))], id="negative-size"),
+        pytest.param([(1 << 63, 512, (0, 5))], id="size-beyond-the-limit"),
+        pytest.param([(100, 1 << 62, (0, 5))], id="offset-beyond-the-limit"),
+        pytest.param([(100, 512, (96, 5))], id="beyond-its-size"),
+        pytest.param([(1 << 44, 512, (0, 1 << 62))], id="a-run-of-2-to-the-62"),
+        pytest.param([(1 << 44, 512, (0, 4096))], id="more-data-than-the-payload"),
+        pytest.param([(100, 512, (0, 0))], id="empty-run"),
+        pytest.param([(100, 512, (0, 5, 5, 5))], id="runs-that-touch"),
+        pytest.param([(100, 512, (9, 5, 2, 5))], id="descending"),
+        pytest.param([(100, 512, (0, 5, (1 << 64) - 1, 5))], id="beyond-64-bits"),
+        pytest.param([(100, 512, (0, 5)), (100, 512, (0, 5))], id="two-at-one-place"),
+        pytest.param([(100, 1024, (0, 5)), (100, 512, (0, 5))], id="not-in-archive-order"),
+        pytest.param([(9000, 512, (0, 600)), (100, 1024, (0, 5))], id="two-that-overlap"),
+    ],
+)
+def test_maps_that_no_tar_makes_are_no_index(
+    maps: list[tuple[int, int, bytes | tuple[int, ...]]],
+) -> None:
+    packed = [
+        (size, at, runs if isinstance(runs, bytes) else struct.pack(f"<{len(runs)}Q", *runs))
+        for size, at, runs in maps
+    ]
+    sound = msgspec.structs.replace(an_index(4096), sparse=(SparseMap(9000, 512, RUNS),))
+    assert layer_index.decode(layer_index.encode(sound)) is not None
+    fields = msgspec.structs.asdict(sound) | {"sparse": packed}
+    assert layer_index.decode(msgspec.msgpack.encode(list(fields.values()))) is None
+
+
+@pytest.mark.parametrize("limit", ["MAX_SPARSE_MEMBERS", "MAX_LAYER_EXTENTS"])
+def test_maps_beyond_a_layers_limits_are_no_index(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maps = tuple(SparseMap(9000, 512 + 512 * n, RUNS) for n in range(3))
+    content = layer_index.encode(msgspec.structs.replace(an_index(4096), sparse=maps))
+    monkeypatch.setattr(sparse, limit, 3 if limit == "MAX_SPARSE_MEMBERS" else 6)
+    assert layer_index.decode(content) is not None
+    monkeypatch.setattr(sparse, limit, 2 if limit == "MAX_SPARSE_MEMBERS" else 5)
+    assert layer_index.decode(content) is None
 
 
 def test_the_bytes_are_the_same_in_every_process() -> None:

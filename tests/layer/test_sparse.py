@@ -7,25 +7,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipfs import errors
-from clipfs.layer import sparse, sparse_formats, tar
-from clipfs.layer.index import EntryKind
+from clipfs.layer import sparse, sparse_formats, sparse_members
+from clipfs.layer.index import Entry, EntryKind
 from clipfs.layer.limits import MAX_EXTENTS, MAX_SPARSE_BYTES
-from clipfs.layer.sparse import Extent
-from tests.layer.sparse_tars import (
+from clipfs.layer.sparse import Run
+from clipfs.layer.tar import TarParser
+from tests.layer.tars import END, base256, member, padded, parsed, record, records
+from tests.support.raw_sparse_tar import (
     MAKERS,
     Maker,
     Runs,
-    content,
     in_data,
     old_gnu,
-    parsed,
     pax_00,
     pax_01,
     pax_10,
     sparse_records,
-    with_checksum,
 )
-from tests.layer.tars import END, base256, member, padded, record, records
+from tests.support.raw_tar import with_checksum
+from tests.support.sparse_layers import content_of
 
 each_format = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
 
@@ -66,8 +66,8 @@ def test_the_content_is_the_files_however_it_was_written_and_is_cut(
     assert [entry.path for entry in parser.entries] == [b"before", b"folder/s", b"after"]
     entry = parser.entries[1]
     assert entry.size == size
-    assert content(parser, entry, payload) == expected
-    assert content(parser, parser.entries[2], payload) == b"a" * 700
+    assert content_of(entry, parser.sparse, payload) == expected
+    assert content_of(parser.entries[2], parser.sparse, payload) == b"a" * 700
     assert entry.payload_offset % 512 == 0
     for one in parser.sparse:
         found = list(one.extents())
@@ -105,8 +105,8 @@ def test_offsets_beyond_8_gib_are_kept(make: Maker) -> None:
     assert entry.size == found.size == (10 << 40) + 6
     start = entry.payload_offset
     assert list(found.extents()) == [
-        Extent(9 << 30, 100, start),
-        Extent(10 << 40, 5, start + 100),
+        Run(9 << 30, 100, start),
+        Run(10 << 40, 5, start + 100),
     ]
 
 
@@ -297,7 +297,7 @@ def test_blocks_of_a_map_are_bounded_though_they_state_nothing() -> None:
 
 
 def test_runs_of_all_members_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tar, "MAX_LAYER_EXTENTS", 5)
+    monkeypatch.setattr(sparse_members, "MAX_LAYER_EXTENTS", 5)
     one = pax_01(b"s", 9, [(0, 1), (4, 1)], b"dd")
     assert len(parsed(one * 2 + END).sparse) == 2
     with pytest.raises(errors.CorruptImage, match="more than 5 runs together"):
@@ -305,7 +305,7 @@ def test_runs_of_all_members_together_are_bounded(monkeypatch: pytest.MonkeyPatc
 
 
 def test_sparse_members_with_data_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tar, "MAX_SPARSE_MEMBERS", 2)
+    monkeypatch.setattr(sparse_members, "MAX_SPARSE_MEMBERS", 2)
     one, hole = pax_01(b"s", 9, [(0, 1)], b"d"), pax_01(b"s", 9, [], b"")
     assert len(parsed(one * 2 + hole * 3 + END).sparse) == 2
     with pytest.raises(errors.CorruptImage, match="more than 2 sparse members"):
@@ -315,7 +315,8 @@ def test_sparse_members_with_data_are_bounded(monkeypatch: pytest.MonkeyPatch) -
 def test_the_parser_keeps_no_more_of_a_map_than_its_runs() -> None:
     runs = [(2 * at, 1) for at in range(20_000)]
     payload = pax_10(b"s", 40_000, runs, b"d" * 20_000)
-    parser, held = tar.TarParser(), 0
+    ignored: list[Entry] = []
+    parser, held = TarParser(ignored.append), 0
     for at in range(0, len(payload), 512):
         parser.feed(payload[at : at + 512])
         held = max(held, len(parser._held))

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from clipfs.layer.index import EntryKind
-from tests.layer.sparse_tars import content, parsed
+from tests.layer.tars import parsed
 from tests.support.machine import needs_fuse
 from tests.support.sparse_files import FILES, HUGE, make_sparse_files
+from tests.support.sparse_layers import content_of
 
 pytestmark = needs_fuse
 
@@ -55,7 +56,7 @@ def test_a_sparse_file_is_what_was_archived(
         assert entry.size == path.stat().st_size
         sparse += entry.kind == EntryKind.SPARSE
         if entry.size < 1 << 30:
-            assert content(parser, entry, payload) == path.read_bytes()
+            assert content_of(entry, parser.sparse, payload) == path.read_bytes()
             continue
         (found,) = [one for one in parser.sparse if one.payload_offset == entry.payload_offset]
         with path.open("rb") as file:
@@ -79,4 +80,6 @@ def test_any_file_with_holes_is_what_was_archived(seed: int, tmp_path: Path) -> 
         subprocess.run([*parameter.values[0], "-f", archive, "-C", tmp_path, "s"], check=True)  # type: ignore[misc] # the command
         parser = parsed(archive.read_bytes(), 999)
         (entry,) = parser.entries
-        assert content(parser, entry, archive.read_bytes()) == (tmp_path / "s").read_bytes()
+        assert (
+            content_of(entry, parser.sparse, archive.read_bytes()) == (tmp_path / "s").read_bytes()
+        )

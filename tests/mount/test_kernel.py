@@ -13,12 +13,12 @@ from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.image.model import Image, Layer
 from clipfs.image.reference import parse_reference
-from clipfs.layer.index import make_index
+from clipfs.layer.index import PackedEntries, make_index
 from clipfs.layer.layout import Layout
 from clipfs.mount import kernel, records, syscalls
 from clipfs.mount.kernel import Wanted, chosen_tree, mount_tree
 from clipfs.mount.mountinfo import mounts_at
-from clipfs.mount.prepare import Prepared
+from clipfs.mount.prepare import Prepared, sparse_layouts
 from clipfs.mount.unmount import unmount
 from clipfs.tiers.tier import IndexedLayer
 from tests.support.entries import file
@@ -51,7 +51,9 @@ def made_image(layout: Layout, *, size: int = SIZE, number: int = 1) -> Prepared
     """An image of one layer with one file, whole on the disk of layout."""
     digest = Digest(f"sha256:{number:064x}")
     layer = Layer(digest=digest, size=1, media_type="", diff_id=digest)
-    index = make_index(payload_bytes=size, diff_id=digest, chunk_digests=b"", entries=[])
+    index = make_index(
+        payload_bytes=size, diff_id=digest, chunk_digests=b"", entries=PackedEntries()
+    )
     index_path = layout.image_index(f"sha256_{number:064x}")
     index_path.write_bytes(image_over([[file(b"x", size=size)]], [size]))
     layout.payload(layer.cache_key).write_bytes(b"x" * size)
@@ -59,6 +61,7 @@ def made_image(layout: Layout, *, size: int = SIZE, number: int = 1) -> Prepared
     return Prepared(
         image=Image(reference=reference, digest=digest, layers=(layer,)),
         layers=(IndexedLayer(layer=layer, index=index),),
+        sparse=(),
         index_path=index_path,
         resolve_s=0,
         index_s=0,
@@ -109,10 +112,11 @@ def made_sparse_image(layout: Layout, made: SparseLayer) -> Prepared:
     (one,) = image.layers
     index = make_index(
         payload_bytes=len(made.payload), diff_id=one.layer.digest, chunk_digests=b"",
-        entries=made.entries, sparse=made.maps,
+        entries=PackedEntries(made.entries), sparse=made.maps,
     )  # fmt: skip
     layout.payload(one.cache_key).write_bytes(made.payload)
-    return replace(image, layers=(IndexedLayer(layer=one.layer, index=index),))
+    layers = (IndexedLayer(layer=one.layer, index=index),)
+    return replace(image, layers=layers, sparse=sparse_layouts(layers))
 
 
 def test_auto_rebuilds_no_long_sparse_files_and_takes_those_that_are_there(

@@ -1,5 +1,6 @@
 """A layer's sparse files, rebuilt for the kernel: whole or not there, and never another's."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from clipfs import errors
 from clipfs.cache.litter import sweep
 from clipfs.image.digest import Digest
 from clipfs.image.model import Layer
-from clipfs.layer.index import make_index
+from clipfs.layer.index import PackedEntries, make_index
 from clipfs.layer.layout import Layout
 from clipfs.mount.rebuilt import first_wrong_byte, is_rebuilt, rebuilt
 from clipfs.tiers.tier import IndexedLayer
@@ -45,7 +46,7 @@ def indexed(layout: Layout, made: SparseLayer) -> IndexedLayer:
     digest = Digest(f"sha256:{1:064x}")
     index = make_index(
         payload_bytes=len(made.payload), diff_id=digest, chunk_digests=b"",
-        entries=made.entries, sparse=made.maps,
+        entries=PackedEntries(made.entries), sparse=made.maps,
     )  # fmt: skip
     layer = IndexedLayer(
         layer=Layer(digest=digest, size=1, media_type="", diff_id=digest), index=index
@@ -116,6 +117,49 @@ def test_that_of_another_layout_is_made_anew_though_it_is_as_long(
     assert not is_rebuilt(path, other.layout)
 
 
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite", "copy_file_range", "pread"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_what_the_disk_refuses_is_told_with_the_files_name(
+    call: str,
+    number: int,
+    layout: Layout,
+    indexed: IndexedLayer,
+    sparse: SparseLayout,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if call == "pread":
+        rebuilt(layout, indexed, sparse)
+
+    def refused(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, call, refused)
+    said = f"{layout.sparse_file(indexed.cache_key)}.*: {os.strerror(number)}"
+    kind = errors.DiskFull if number == errno.ENOSPC else errors.NodeFault
+    with pytest.raises(kind, match=said):
+        rebuilt(layout, indexed, sparse)
+
+
+def test_a_disk_that_takes_less_than_it_is_given_is_given_the_rest(
+    layout: Layout, indexed: IndexedLayer, made: SparseLayer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pwrite = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, at: pwrite(fd, data[:10], at))
+    assert made.layout is not None
+    assert rebuilt(layout, indexed, made.layout).read_bytes() == sparse_file_of(made)
+
+
+def test_a_payload_that_is_cut_while_it_is_read_is_named(
+    layout: Layout, indexed: IndexedLayer, sparse: SparseLayout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "copy_file_range", lambda *_: 0)
+    with pytest.raises(
+        errors.NodeFault, match=r"cache/sha256_\w+ is not as long as .*cache verify"
+    ):
+        rebuilt(layout, indexed, sparse)
+    assert os.listdir(layout.index) == []
+
+
 def test_a_death_while_it_is_written_leaves_no_file_of_its_name(
     layout: Layout, indexed: IndexedLayer, sparse: SparseLayout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,7 +203,9 @@ def test_a_payload_that_is_not_whole_is_not_believed(
 ) -> None:
     payload = layout.payload(indexed.cache_key)
     os.truncate(payload, payload.stat().st_size + change)
-    with pytest.raises(errors.NodeFault, match="not whole"):
+    with pytest.raises(
+        errors.NodeFault, match=r"cache/sha256_\w+ is not as long as .*cache verify"
+    ):
         rebuilt(layout, indexed, sparse)
     payload.unlink()
     with pytest.raises(errors.NodeFault, match="No such file"):

@@ -76,6 +76,14 @@ def padded(body: bytes) -> bytes:
     return body + bytes(-len(body) % BLOCK)
 
 
+def with_checksum(head: bytes | bytearray) -> bytes:
+    """A header block whose fields were changed, right again."""
+    block = bytearray(head)
+    block[_CHECKSUM] = b" " * 8
+    block[_CHECKSUM] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
 def base256(value: int, width: int) -> bytes:
     """As GNU tar writes what octal digits do not hold."""
     data = bytearray((value % (1 << (8 * width))).to_bytes(width, "big"))

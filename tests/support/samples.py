@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from clipfs.image.digest import Digest
 from clipfs.image.model import Layer
-from clipfs.layer.index import CHUNK_BYTES, make_index
+from clipfs.layer.index import CHUNK_BYTES, PackedEntries, make_index
 from clipfs.tiers.tier import Extent, IndexedLayer
 from tests.support import images
 from tests.support.images import Packed
@@ -59,7 +59,7 @@ def make_sample(tar: Path, *, content_bytes: int, seed: int = 0, codec: str = "p
         payload_bytes=len(payload),
         diff_id=diff_id,
         chunk_digests=b"".join(blake3(chunk).digest() for chunk in chunks),
-        entries=[],
+        entries=PackedEntries(),
     )
     media_type = images.LAYER_TYPES[codec]
     layer = Layer(digest=_sha256(blob), size=len(blob), media_type=media_type, diff_id=diff_id)

@@ -1,7 +1,7 @@
 """Layers with sparse members, as entries, maps and the payload behind them."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from clipfs.layer.index import Entry, EntryKind
@@ -36,16 +36,24 @@ class SparseLayer:
 
     def content(self, entry: Entry) -> bytes:
         """What the file holds."""
-        data = bytearray(entry.size)
-        for one in self.maps:
-            if one.payload_offset == entry.payload_offset:
-                for run in one.extents():
-                    data[run.offset : run.end] = self.payload[run.payload_offset :][: run.length]
-        return bytes(data)
+        return content_of(entry, self.maps, self.payload)
 
     @property
     def layout(self) -> SparseLayout | None:
         return layout_of(self.maps)
+
+
+def content_of(entry: Entry, maps: Iterable[SparseMap], payload: bytes | bytearray) -> bytes:
+    """What a file holds: the payload's runs, and zeros between them."""
+    if entry.kind == EntryKind.FILE:
+        return bytes(payload[entry.payload_offset :][: entry.size])
+    data = bytearray(entry.size)
+    for one in maps:
+        if one.payload_offset == entry.payload_offset:
+            assert one.size == entry.size
+            for run in one.extents():
+                data[run.offset : run.end] = payload[run.payload_offset :][: run.length]
+    return bytes(data)
 
 
 def sparse_image(layers: Sequence[SparseLayer]) -> bytes:

@@ -7,7 +7,7 @@ import pytest
 
 from clipfs import errors
 from clipfs.image.model import Layer
-from clipfs.layer.index import CHUNK_DIGEST_BYTES, Entry, LayerIndex, make_index
+from clipfs.layer.index import CHUNK_DIGEST_BYTES, Entry, LayerIndex, PackedEntries, make_index
 from clipfs.tree import worker
 from clipfs.tree.build import build_image_index
 from clipfs.tree.reader import ImageIndex
@@ -23,7 +23,7 @@ def indexed(*entries: Entry) -> LayerIndex:
         payload_bytes=1 << 20,
         diff_id="sha256:" + "0" * 64,
         chunk_digests=bytes(8 * CHUNK_DIGEST_BYTES),
-        entries=entries,
+        entries=PackedEntries(entries),
     )
 
 

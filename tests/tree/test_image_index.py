@@ -13,7 +13,8 @@ from clipfs import errors
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.tree.merge import merge
 from clipfs.tree.reader import ImageIndex
-from clipfs.tree.writer import MAX_DEVICES, write_image
+from clipfs.tree.superblock import MAX_DEVICES
+from clipfs.tree.writer import write_image
 from tests.support.entries import device, devices_of, file, folder, image_of, link, symlink
 from tests.support.tree_views import view_of_index, view_of_merge
 from tests.tree.torture import torture

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from clipfs import errors
 from clipfs.tree import erofs
+from clipfs.tree.chunk_table import Piece
 from clipfs.tree.paths import resolve
-from clipfs.tree.reader import ImageIndex, Nid, Piece
+from clipfs.tree.reader import ImageIndex, Nid
 from tests.support.entries import file, folder, symlink
 from tests.support.sparse_layers import SparseLayer, sparse_image
 

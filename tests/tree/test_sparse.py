@@ -3,17 +3,20 @@
 import itertools
 import os
 import struct
+import tracemalloc
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clipfs import errors
 from clipfs.layer.sparse import SparseMap
+from clipfs.tree import sparse as tree_sparse
 from clipfs.tree.paths import resolve
 from clipfs.tree.reader import ImageIndex, Inode
-from clipfs.tree.sparse import chunk_bits, layout_of
+from clipfs.tree.sparse import layout_of, sparse_chunk_bits
 from tests.support.entries import file, link, whiteout
 from tests.support.machine import needs_fuse
 from tests.support.sparse_layers import SparseLayer, sparse_file_of, sparse_image
@@ -192,7 +195,7 @@ def test_layers_and_their_sparse_files_are_told_apart_by_the_device_table() -> N
 @pytest.mark.parametrize("run_count", [1, 2, 100, 1 << 19])
 @pytest.mark.parametrize("size", [1, 4096, 1 << 20, (1 << 30) + 1, 1 << 40, 1 << 44])
 def test_a_chunk_index_grows_with_the_map_not_with_the_file(size: int, run_count: int) -> None:
-    bits = chunk_bits(size, run_count)
+    bits = sparse_chunk_bits(size, run_count)
     assert bits >= 12
     assert -(-size >> bits) <= 256 + 4 * run_count
     assert bits == 12 or -(-size >> bits) > 128 + 2 * run_count  # and no coarser than needed
@@ -206,11 +209,49 @@ def test_sparse_files_beyond_what_the_kernel_can_address_are_refused() -> None:
         layout_of([*fits, SparseMap(1 << 44, 512 * 99, run)])
 
 
+def many_maps(count: int, size: int) -> list[SparseMap]:
+    """Of files with eight runs each, all over them."""
+    runs = struct.pack("<16Q", *(n for at in range(8) for n in (at * size // 8, 100)))
+    return [SparseMap(size, 512 + 1024 * at, runs) for at in range(count)]
+
+
+def test_a_layout_takes_memory_for_its_runs_alone_not_for_its_chunks() -> None:
+    maps = many_maps(2000, 1 << 20)
+    tracemalloc.start()
+    try:
+        layout = layout_of(maps)
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert layout is not None
+    assert 24 * 16_000 < kept < most < 40 * 16_000
+
+
+def test_sparse_files_of_a_layer_are_bounded_by_their_chunks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    maps = many_maps(4, 1 << 20)
+    monkeypatch.setattr(tree_sparse, "MAX_LAYER_CHUNKS", 4 * 256)
+    assert layout_of(maps) is not None
+    monkeypatch.setattr(tree_sparse, "MAX_LAYER_CHUNKS", 4 * 256 - 1)
+    with pytest.raises(errors.CorruptImage, match="over 1023 chunks; spread them over more layers"):
+        layout_of(maps)
+
+
 def test_a_sparse_file_without_its_map_is_no_hole() -> None:
     layer = made([(50_000, [(40_000, 100)]), (9000, [(1, 1)])])
     for maps in (layer.maps[:1], []):
         with pytest.raises(errors.CorruptImage, match="has no map"):
             sparse_image([SparseLayer(layer.entries, maps, layer.payload)])
+
+
+@pytest.mark.parametrize("size", [50_512, 1 << 44])
+def test_a_sparse_file_of_another_size_than_its_map_is_corrupt(size: int) -> None:
+    """Cut in the map's chunks it would have any number of them."""
+    layer = made([(50_000, [(40_000, 100)])])
+    entries = [msgspec.structs.replace(one, size=size) for one in layer.entries]
+    with pytest.raises(errors.CorruptImage, match="has no map"):
+        sparse_image([SparseLayer(entries, layer.maps, layer.payload)])
 
 
 def test_another_layout_has_another_head() -> None:

@@ -23,7 +23,8 @@ from clipfs import errors
 from clipfs.layer.limits import MAX_DEPTH
 from clipfs.mount import device
 from clipfs.mount.front.errno import errno_of
-from clipfs.tree.reader import ImageIndex, Inode, Nid, Piece
+from clipfs.tree.chunk_table import Piece
+from clipfs.tree.reader import ImageIndex, Inode, Nid
 
 log = structlog.get_logger()
 

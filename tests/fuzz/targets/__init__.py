@@ -10,7 +10,14 @@ class Spec(NamedTuple):
     max_bytes: int
 
 
-_TREE = ("clipfs.tree.reader", "clipfs.tree.folder", "clipfs.tree.erofs")
+_TREE = (
+    "clipfs.tree.reader",
+    "clipfs.tree.superblock",
+    "clipfs.tree.chunk_table",
+    "clipfs.tree.xattrs",
+    "clipfs.tree.folder",
+    "clipfs.tree.erofs",
+)
 
 SPECS = {
     "reference": Spec(("clipfs.image.reference", "clipfs.image.digest"), 400),
@@ -23,6 +30,7 @@ SPECS = {
             "clipfs.layer.member",
             "clipfs.layer.sparse",
             "clipfs.layer.sparse_formats",
+            "clipfs.layer.sparse_members",
             "clipfs.layer.pax",
             "clipfs.layer.header",
             "clipfs.layer.names",
@@ -34,8 +42,10 @@ SPECS = {
     "layer_index": Spec(
         (
             "clipfs.layer.index",
+            "clipfs.layer.sparse",
             "clipfs.tree.merge",
             "clipfs.tree.node",
+            "clipfs.tree.sparse",
             "clipfs.tree.writer",
             *_TREE,
         ),

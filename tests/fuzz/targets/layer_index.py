@@ -6,6 +6,7 @@ an image that can be read, or are refused.
 
 import copy
 import re
+import struct
 from collections.abc import Iterable
 from random import Random
 from typing import Any
@@ -14,10 +15,12 @@ import msgspec
 
 from clipfs import errors
 from clipfs.layer import index as layer_index
-from clipfs.layer.index import CHUNK_BYTES, Entry, EntryKind
+from clipfs.layer.index import CHUNK_BYTES, Entry, EntryKind, LayerIndex, PackedEntries
 from clipfs.layer.names import normalised
+from clipfs.layer.sparse import SparseMap
 from clipfs.tree.merge import merge
-from clipfs.tree.writer import write_image
+from clipfs.tree.sparse import layout_of
+from clipfs.tree.writer import Device, write_image
 from tests.fuzz.downstream import read_back
 from tests.fuzz.images import Walk
 from tests.fuzz.judge import Mutate, Outcome, expect, expect_plain, expect_same
@@ -61,6 +64,17 @@ _SOUND: list[list[Any]] = [
 
 _KEPT = re.compile(rb"user\..+|security\.capability|system\.posix_acl_(access|default)", re.DOTALL)
 
+_MAPS = [
+    SparseMap(9000, 512, struct.pack("<4Q", 0, 200, 8000, 1000)),
+    SparseMap(1 << 40, 2048, struct.pack("<2Q", 1 << 39, 1)),
+]
+_SPARSE_FILES = [
+    Entry(path=b"a", kind=EntryKind.SPARSE, mode=0o644, size=9000, payload_offset=512),
+    Entry(path=b"d/b", kind=EntryKind.SPARSE, mode=0o644, size=1 << 40, payload_offset=2048),
+    Entry(path=b"hole", kind=EntryKind.SPARSE, mode=0o644, size=1 << 40),
+]
+_RUNS = [0, 1, 5, 200, 512, 4096, 8000, 1 << 39, 1 << 44, 1 << 62, (1 << 64) - 1]
+
 
 def seeds() -> Iterable[bytes]:
     entries = [
@@ -71,7 +85,8 @@ def seeds() -> Iterable[bytes]:
         [link(b"early", b"late"), file(b"late", size=1, mtime_s=-1, mtime_ns=5, uid=7, gid=8)],
         [file(b"d/%02d" % n) for n in range(40)],
     ]
-    return [_index(one, payload) for one in entries for payload in (0, 4096, CHUNK_BYTES + 1)]
+    plain = [_index(one, payload) for one in entries for payload in (0, 4096, CHUNK_BYTES + 1)]
+    return [*plain, _index(_SPARSE_FILES, 4096, _MAPS), _index([], 4096, _MAPS[:1])]
 
 
 def run(data: bytes) -> Outcome:
@@ -94,13 +109,15 @@ def run(data: bytes) -> Outcome:
         payload_bytes=index.payload_bytes,
         diff_id=index.diff_id,
         chunk_digests=index.chunk_digests,
-        entries=entries,
+        entries=PackedEntries(entries),
+        sparse=index.sparse,
     )
     expect_same(made.entries(), entries, "entries, written and read back")
-    if not all(_is_a_tars(entry, index.payload_bytes) for entry in entries):
-        _survives(entries, index.payload_bytes)
+    if not all(_is_a_tars(entry, index) for entry in entries):
+        _survives(entries, index)
         return Outcome.REFUSED
-    return Outcome.READ if read_back(entries, index.payload_bytes) else Outcome.REFUSED
+    is_read = read_back(entries, index.payload_bytes, index.sparse)
+    return Outcome.READ if is_read else Outcome.REFUSED
 
 
 def mutate(data: bytes, random: Random, blind: Mutate, max_bytes: int) -> bytes:
@@ -121,14 +138,15 @@ def mutate(data: bytes, random: Random, blind: Mutate, max_bytes: int) -> bytes:
         return data
 
 
-def _index(entries: list[Entry], payload_bytes: int) -> bytes:
+def _index(entries: list[Entry], payload_bytes: int, maps: Iterable[SparseMap] = ()) -> bytes:
     chunks = -(-payload_bytes // CHUNK_BYTES)
     return layer_index.encode(
         layer_index.make_index(
             payload_bytes=payload_bytes,
             diff_id="sha256:" + "0" * 64,
             chunk_digests=bytes(32 * chunks),
-            entries=entries,
+            entries=PackedEntries(entries),
+            sparse=maps,
         )
     )
 
@@ -141,13 +159,21 @@ def _holds(entry: Entry) -> None:
     expect(entry.size >= 0 and entry.payload_offset >= 0, "a size or an offset below 0")
 
 
-def _is_a_tars(entry: Entry, payload_bytes: int) -> bool:
+def _is_a_tars(entry: Entry, index: LayerIndex) -> bool:
     """Whether `clipfs.layer.tar` could have made it."""
     try:
         sound = normalised(entry.path) == entry.path
     except errors.CorruptImage:
         return False
-    is_file = entry.kind == EntryKind.FILE
+    if entry.kind == EntryKind.SPARSE:
+        has_map = any(
+            (one.size, one.payload_offset) == (entry.size, entry.payload_offset)
+            for one in index.sparse
+        )
+        stored_bytes, sound = 0, sound and (has_map or not entry.payload_offset)
+    else:
+        stored_bytes = entry.size
+    is_file = entry.kind in (EntryKind.FILE, EntryKind.SPARSE)
     is_link = entry.kind in (EntryKind.SYMLINK, EntryKind.HARDLINK)
     if entry.kind == EntryKind.SYMLINK:
         sound = sound and 0 < len(entry.target) < 4096 and b"\0" not in entry.target
@@ -156,7 +182,7 @@ def _is_a_tars(entry: Entry, payload_bytes: int) -> bool:
         and (is_file or entry.size == 0)
         and (is_link or not entry.target)
         and entry.payload_offset % 512 == 0
-        and entry.payload_offset + entry.size <= payload_bytes
+        and entry.payload_offset + stored_bytes <= index.payload_bytes
         and entry.rdev_major < 1 << 12
         and entry.rdev_minor < 1 << 20
         and all(len(name) < 256 and _KEPT.fullmatch(name) for name, _ in entry.xattrs)
@@ -164,19 +190,36 @@ def _is_a_tars(entry: Entry, payload_bytes: int) -> bool:
     )
 
 
-def _survives(entries: list[Entry], payload_bytes: int) -> None:
+def _survives(entries: list[Entry], index: LayerIndex) -> None:
     """No tar says it, so the image may be as odd: what matters is which error comes of it."""
+    (layer,) = devices_of(1, index.payload_bytes)
     try:
-        Walk(bytes(write_image(merge([entries]), devices_of(1, payload_bytes))))
+        device = Device(
+            digest=layer.digest,
+            payload_bytes=index.payload_bytes,
+            sparse=layout_of(index.sparse),
+        )
+        Walk(bytes(write_image(merge([entries]), [device])))
     except errors.CorruptImage as error:
         expect_plain(error)
+
+
+def _change_map(fields: Any, random: Random) -> None:
+    """One step in the map of a sparse file: another size or place, other runs."""
+    if not isinstance(fields, list) or len(fields) < 3:
+        return
+    at = random.randrange(3)
+    numbers = random.choices(_RUNS, k=random.choice((0, 1, 2, 2, 4, 4)))
+    fields[at] = struct.pack(f"<{len(numbers)}Q", *numbers) if at == 2 else random.choice(_RUNS)
 
 
 def _change(tree: list[Any], entries: list[Any], random: Random) -> None:
     """One step: a field of the index, an entry more or less or elsewhere, a field of one."""
     which = random.random()
     if which < 0.05:
-        tree[random.randrange(len(tree) - 1)] = random.choice(_VALUES)
+        tree[random.randrange(min(len(tree), 4))] = random.choice(_VALUES)
+    elif which < 0.2 and len(tree) > 5 and isinstance(tree[5], list) and tree[5]:
+        _change_map(random.choice(tree[5]), random)
     elif which < 0.1:
         chunks = random.choice((0, 1, 2, 50))
         tree[1] = chunks * CHUNK_BYTES

@@ -25,7 +25,7 @@ from clipfs.image.manifest import (
 )
 from clipfs.image.model import Layer
 from clipfs.image.platform import Platform
-from clipfs.layer.index import make_index
+from clipfs.layer.index import PackedEntries, make_index
 from clipfs.tree.worker import raw_entry
 from tests.fuzz.judge import Mutate, Outcome, expect, expect_plain, expect_same
 from tests.image import documents
@@ -153,7 +153,7 @@ def _holds_manifest(found: Manifest, stated: dict[str, Any]) -> None:
 def _holds_raw(layer: Layer) -> None:
     if layer.raw_path is None:
         return
-    index = make_index(payload_bytes=0, diff_id="", chunk_digests=b"", entries=[])
+    index = make_index(payload_bytes=0, diff_id="", chunk_digests=b"", entries=PackedEntries())
     try:
         entry = raw_entry(layer.raw_path, index)
     except errors.CorruptImage as error:

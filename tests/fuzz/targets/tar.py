@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from clipfs import errors
 from clipfs.layer import index as layer_index
-from clipfs.layer.index import Entry, EntryKind
+from clipfs.layer.index import CHUNK_BYTES, CHUNK_DIGEST_BYTES, Entry, EntryKind, PackedEntries
 from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_XATTR_BYTES
 from clipfs.layer.sparse import SparseMap
 from clipfs.layer.tar import TarParser
@@ -51,7 +51,11 @@ def run(data: bytes) -> Outcome:
     if members is not None:
         tar_oracle.compare(read.entries, read.sparse, members)
     index = layer_index.make_index(
-        payload_bytes=0, diff_id="", chunk_digests=b"", entries=read.entries, sparse=read.sparse
+        payload_bytes=len(data),
+        diff_id="",
+        chunk_digests=bytes(-(-len(data) // CHUNK_BYTES) * CHUNK_DIGEST_BYTES),
+        entries=PackedEntries(read.entries),
+        sparse=read.sparse,
     )
     kept = layer_index.decode(layer_index.encode(index))
     expect_same(kept, index, "an index, and what is read of its bytes")
@@ -65,15 +69,16 @@ def mutate(data: bytes, random: Random, blind: Mutate, max_bytes: int) -> bytes:
 
 
 def _read(data: bytes, piece_bytes: int) -> Read:
-    parser = TarParser()
+    entries: list[Entry] = []
+    parser = TarParser(entries.append)
     try:
         for at in range(0, len(data), piece_bytes):
             parser.feed(data[at : at + piece_bytes])
         parser.close()
     except (errors.CorruptImage, errors.UnsupportedImage) as error:
         expect_plain(error)
-        return Read(parser.entries, parser.sparse, f"{type(error).__name__}: {error}")
-    return Read(parser.entries, parser.sparse, None)
+        return Read(entries, list(parser.sparse), f"{type(error).__name__}: {error}")
+    return Read(entries, list(parser.sparse), None)
 
 
 def _holds(entry: Entry, payload_bytes: int) -> None:

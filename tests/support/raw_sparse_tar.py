@@ -1,10 +1,19 @@
-"""Sparse members by hand, in each of the four ways that archives write them."""
+"""Sparse members by hand, in each of the four ways that archives write them.
+
+Shares no code with the product, so that end-to-end tests can use it.
+"""
 
 from collections.abc import Callable, Sequence
 
-from clipfs.layer.index import Entry, EntryKind
-from clipfs.layer.tar import TarParser
-from tests.layer.tars import BLOCK, member, padded, record, records
+from tests.support.raw_tar import (
+    BLOCK,
+    base256,
+    member,
+    padded,
+    record,
+    records,
+    with_checksum,
+)
 
 GNU_MAGIC = b"ustar  \0"
 _HEADER_RUNS, _BLOCK_RUNS = 4, 21
@@ -69,34 +78,6 @@ MAKERS: dict[str, Maker] = {
 }
 
 
-def with_checksum(head: bytes | bytearray) -> bytes:
-    """A header block whose fields were changed, right again."""
-    blank = head[:148] + b" " * 8 + head[156:BLOCK]
-    return bytes(blank[:148] + b"%06o\0 " % sum(blank) + blank[156:])
-
-
-def parsed(payload: bytes, piece_bytes: int | None = None) -> TarParser:
-    """What a parser makes of payload, fed in pieces of that size, or at once."""
-    parser, step = TarParser(), piece_bytes or len(payload) or 1
-    for at in range(0, len(payload), step):
-        parser.feed(payload[at : at + step])
-    parser.close()
-    return parser
-
-
-def content(parser: TarParser, entry: Entry, payload: bytes) -> bytes:
-    """What a file holds: the payload's runs, and zeros between them."""
-    if entry.kind == EntryKind.FILE:
-        return payload[entry.payload_offset :][: entry.size]
-    data = bytearray(entry.size)
-    for one in parser.sparse:
-        if one.payload_offset == entry.payload_offset:
-            assert one.size == entry.size
-            for run in one.extents():
-                data[run.offset : run.end] = payload[run.payload_offset :][: run.length]
-    return bytes(data)
-
-
 def _fields(runs: Runs) -> bytes:
     return b"".join(_number(number) for run in runs for number in run)
 
@@ -104,4 +85,4 @@ def _fields(runs: Runs) -> bytes:
 def _number(value: int) -> bytes:
     """12 bytes: octal, or base 256 where that is too short."""
     octal = b"%011o\0" % value
-    return octal if len(octal) == 12 else b"\x80" + value.to_bytes(11, "big")
+    return octal if len(octal) == 12 else base256(value, 12)
