@@ -142,9 +142,9 @@ class Download:
     def abort(self) -> None:
         """End what another thread waits for in here."""
         self._aborted = True
-        if self._socket is not None:
+        if (connected := self._socket) is not None:  # that thread may close it meanwhile
             with contextlib.suppress(OSError):  # closed already
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # without TLS's farewell
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)  # without TLS's farewell
 
     def close(self) -> None:
         if self._response is not None:

@@ -1,5 +1,6 @@
 """A blob in ranges, read in the test's own process: what stalls, drips, and is given up."""
 
+import contextlib
 import itertools
 import random
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from clipfs import errors
 from clipfs.image.model import BlobSource
+from clipfs.layer.download import Download
 from clipfs.layer.job import Job, Ranges, SourceWanted
 from clipfs.layer.pace import SLOWEST_BYTES_PER_S, Pace
 from clipfs.layer.source import Source
@@ -149,6 +151,27 @@ def test_a_reader_that_is_slower_than_the_connection_has_one_only() -> None:
             threading.Event().wait(0.02)
         source.check()
     assert web.at_once["/blob"] == 1
+
+
+def test_a_download_that_its_own_thread_closes_just_then_can_be_aborted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """After abort has looked for its connection."""
+    closed: list[Download] = []
+
+    class ClosedMeanwhile(contextlib.suppress):
+        def __enter__(self) -> None:
+            download.close()
+            closed.append(download)
+
+    with run_web(lambda _: Reply(body=BLOB)) as web:
+        place = BlobSource(url=f"http://{web.address}/blob", headers={})
+        download = Download(place, digest=sha256(BLOB), size=len(BLOB), stall_s=30)
+        download.ask(0, in_ranges=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(contextlib, "suppress", ClosedMeanwhile)
+            download.abort()
+    assert closed == [download]
 
 
 WINDOW_S = 60.0
