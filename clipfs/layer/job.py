@@ -37,7 +37,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     source         may hold a credential: the job goes through a pipe, never an argument
     stall_s        without a byte for so long, or too slow over so long, a source counts as gone
     ranges         by how many requests the blob is read
-    tells_another  of a blob that is of no use it is told whether it is another one
+    tells_another  of a blob that is of no use it is told whether it is another one; of one that
+                   came in several ranges, any of which may be at fault, it always is
     payload_fd     where the payload is written, from byte 0
     map_fd         the chunk map of a fill
     chunk_digests  what each chunk of a fill must be, as in the layer's index

@@ -80,11 +80,13 @@ class Mode:
 
     are_ranges_known  the source has answered one as it should
     is_wide           there are several lanes, so each asks for a segment at a time
+    answers           that bytes came from; no other lane asks before the first has come
     """
 
     in_ranges: bool
     are_ranges_known: bool = False
     is_wide: bool = False
+    answers: int = 0
 
 
 class Lane:
@@ -190,6 +192,7 @@ class Lane:
         end = segment.end if mode.in_ranges and mode.is_wide else None
         download.ask(segment.at, end, in_ranges=mode.in_ranges)
         self._was_answered = True
+        mode.answers += 1
         return download
 
     def _go_in_one_stream(self) -> None:

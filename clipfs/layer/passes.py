@@ -39,7 +39,8 @@ class PassRequest:
     """One pass over `layer`.
 
     payload_fd      an empty file, or the partial payload of a fill
-    tells_another   if the sources' blob is not the layer's, that is WrongBlob
+    tells_another   if the sources' blob is not the layer's, that is WrongBlob; always if it came
+                    in several ranges
     map_fd, index   of a fill: chunks are verified against index and marked as they come
     """
 

@@ -39,6 +39,11 @@ class Source:
         """Bytes that have come, in whatever order, each counted once."""
         return self._window.received
 
+    @property
+    def is_pieced(self) -> bool:
+        """Whether a blob that is asked for in ranges has come in more than one."""
+        return self._job.ranges.apply_to(self._job.size) and self._mode.answers > 1
+
     def read(self, size: int = -1, /) -> bytes:
         """At most size bytes, b"" at the end; raises what the download failed of."""
         piece, self._kept = self._kept, b""

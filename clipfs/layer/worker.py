@@ -37,7 +37,7 @@ def run_pass(job: Job) -> bytes:
             try:
                 return _passed(job, source)
             except (errors.CorruptImage, errors.UnsupportedImage):
-                if job.tells_another:
+                if job.tells_another or source.is_pieced:
                     _tell_if_another(source)
                 raise
     except (errors.CorruptImage, errors.UnsupportedImage) as error:

@@ -39,11 +39,11 @@ async def right_pass(
             on_progress(seen)
 
     while True:
-        in_ranges = request.ranges.apply_to(request.layer.size)
-        request = replace(request, tells_another=in_ranges or sources.has_others())
+        request = replace(request, tells_another=sources.has_others())
         try:
             result = await run_pass(request, on_progress=on_either, on_break=sources.after)
         except WrongBlob as wrong:
+            in_ranges = request.ranges.apply_to(request.layer.size)
             sources.leave_wrong(wrong.error, or_again=in_ranges)
         else:
             on_download(request.layer.size - seen.downloaded_bytes)
