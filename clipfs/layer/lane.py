@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.image.model import BlobSource
-from clipfs.layer.download import BrokenOff, Download
+from clipfs.layer.broken_off import BrokenOff
+from clipfs.layer.download import Download
 from clipfs.layer.job import Job, SourceWanted
 from clipfs.layer.window import Segment, Window
 

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import random
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import pytest
 
 from clipfs import errors
 from clipfs.image.model import BlobSource
+from clipfs.layer import download as download_module
+from clipfs.layer.broken_off import BrokenOff
 from clipfs.layer.download import Download
 from clipfs.layer.job import Job, Ranges, SourceWanted
 from clipfs.layer.pace import SLOWEST_BYTES_PER_S, Pace
@@ -20,7 +23,7 @@ from clipfs.layer.source import Source
 from clipfs.layer.window import AHEAD
 from tests.layer.passes import sha256
 from tests.support.wait import wait_for
-from tests.support.web import Asked, Reply, WebServer, part_of, run_web
+from tests.support.web import PACED_BYTES, Asked, Reply, WebServer, part_of, run_web
 
 BLOB = random.Random(7).randbytes((2 << 20) + 77)
 SEGMENT = 1 << 17
@@ -30,7 +33,10 @@ SLOW = 4e6
 
 
 def source_of(
-    web: WebServer, *, wanted: Callable[[SourceWanted], None] = lambda _: None, stall_s: float = 30
+    web: WebServer,
+    *,
+    wanted: Callable[[SourceWanted], None] = lambda _: None,
+    stall_s: float = 30,
 ) -> Source:
     """BLOB from web; wanted gets the questions for new sources, and may raise."""
     place = BlobSource(url=f"http://{web.address}/blob", headers={})
@@ -42,6 +48,17 @@ def source_of(
         return place
 
     return Source(job, new_source=new_source)
+
+
+def download_of(web: WebServer, *, stall_s: float = 30) -> Download:
+    place = BlobSource(url=f"http://{web.address}/blob", headers={})
+    return Download(place, digest=sha256(BLOB), size=len(BLOB), stall_s=stall_s)
+
+
+def read_to_its_end(download: Download) -> None:
+    download.ask(0, in_ranges=True)
+    while download.read():
+        pass
 
 
 def whole(source: Source) -> bytes:
@@ -58,10 +75,17 @@ def is_middle(asked: Asked) -> bool:
     return asked.headers.get("range") == MIDDLE
 
 
-@pytest.mark.parametrize("sent", [0, 70_000])
-@pytest.mark.parametrize("is_dripping", [False, True], ids=["stalls", "drips"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda reply: replace(reply, stops_at=0), id="stalls-at-once"),
+        pytest.param(lambda reply: replace(reply, stops_at=70_000), id="stalls"),
+        pytest.param(lambda reply: replace(reply, stops_at=0, drip_s=0.05), id="drips-at-once"),
+        pytest.param(lambda reply: replace(reply, stops_at=70_000, drip_s=0.05), id="drips"),
+    ],
+)
 def test_a_segment_that_stalls_or_drips_goes_on_at_another_source(
-    sent: int, is_dripping: bool
+    spoil: Callable[[Reply], Reply],
 ) -> None:
     ended = threading.Event()
     met: list[str] = []
@@ -72,7 +96,7 @@ def test_a_segment_that_stalls_or_drips_goes_on_at_another_source(
         if not is_middle(asked) or met:
             return reply
         met.append(asked.headers["range"])
-        return replace(reply, stops_at=sent, until=ended, drip_s=0.05 if is_dripping else None)
+        return replace(spoil(reply), until=ended)
 
     with (
         run_web(respond) as web,
@@ -85,11 +109,66 @@ def test_a_segment_that_stalls_or_drips_goes_on_at_another_source(
     assert met == [MIDDLE]
     assert source.downloaded == len(BLOB)
     assert [one.code for one in questions] == [errors.RegistryUnavailable.code]
+    assert re.search("timed out|slower than", questions[0].message)
     ends = Counter(one.headers["range"].partition("-")[2] for one in web.asked)
     middle = MIDDLE.partition("-")[2]
     assert ends.pop(middle) >= 2
     assert set(ends.values()) == {1}
     assert web.at_once["/blob"] >= 2
+
+
+def raw_of(reply: Reply, *, chunked: bool) -> bytes:
+    stated = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
+    form = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(reply.body)}"
+    return f"HTTP/1.1 206 Partial Content\r\n{stated}{form}\r\n".encode()
+
+
+def in_its_head(reply: Reply) -> Reply:
+    head = raw_of(reply, chunked=False)
+    return Reply(raw=head + b"Slow: " + b"a" * 60, stops_at=len(head), drip_s=0.1)
+
+
+def in_a_chunks_size(reply: Reply) -> Reply:
+    head = raw_of(reply, chunked=True) + b"\r\n4\r\n" + reply.body[:4] + b"\r\n"
+    return Reply(raw=head + b"4;" + b"a" * 60, stops_at=len(head), drip_s=0.1)
+
+
+@pytest.mark.parametrize("spoil", [in_its_head, in_a_chunks_size])
+def test_an_answer_that_drips_before_its_bytes_breaks_off(
+    spoil: Callable[[Reply], Reply],
+) -> None:
+    """There http.client waits for a whole line, however often a byte of it comes."""
+    ended = threading.Event()
+    with run_web(lambda asked: replace(spoil(part_of(BLOB, asked, SLOW)), until=ended)) as web:
+        download = download_of(web, stall_s=0.5)
+        try:
+            with pytest.raises(BrokenOff, match="timed out after"):
+                read_to_its_end(download)
+        finally:
+            ended.set()
+            download.close()
+    assert len(web.asked) == 1
+
+
+def test_a_source_whose_every_answer_is_late_and_of_one_byte_is_too_slow() -> None:
+    """None of them is slow by itself, and each is what was asked for."""
+    questions: list[SourceWanted] = []
+
+    def respond(asked: Asked) -> Reply:
+        first = int(asked.headers["range"].removeprefix("bytes=").partition("-")[0])
+        if questions or first > 40:
+            return part_of(BLOB, asked, 1e9)
+        stated = f"bytes {first}-{first}/{len(BLOB)}"
+        one = raw_of(Reply(206, {"Content-Range": stated}, BLOB[:1]), chunked=False)
+        return Reply(raw=one + b"\r\n" + BLOB[first : first + 1], bytes_per_s=PACED_BYTES / 0.2)
+
+    with (
+        run_web(respond) as web,
+        closing(source_of(web, wanted=questions.append, stall_s=0.5)) as source,
+    ):
+        assert whole(source) == BLOB
+    assert [one.code for one in questions] == [errors.RegistryUnavailable.code]
+    assert "slower than" in questions[0].message
 
 
 @pytest.mark.parametrize("end", ["given-up", "corrupt", "refused"])
@@ -165,11 +244,10 @@ def test_a_download_that_its_own_thread_closes_just_then_can_be_aborted(
             closed.append(download)
 
     with run_web(lambda _: Reply(body=BLOB)) as web:
-        place = BlobSource(url=f"http://{web.address}/blob", headers={})
-        download = Download(place, digest=sha256(BLOB), size=len(BLOB), stall_s=30)
+        download = download_of(web)
         download.ask(0, in_ranges=False)
         with monkeypatch.context() as patch:
-            patch.setattr(contextlib, "suppress", ClosedMeanwhile)
+            patch.setattr(download_module, "suppress", ClosedMeanwhile)
             download.abort()
     assert closed == [download]
 
