@@ -33,10 +33,18 @@ NewSource = Callable[[SourceWanted], BlobSource]
 class Sources:
     """The source in use, and a new one once it gives no more; whoever asks meanwhile waits."""
 
-    def __init__(self, source: BlobSource, new_source: NewSource, window: Window) -> None:
+    def __init__(
+        self,
+        source: BlobSource,
+        new_source: NewSource,
+        window: Window,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._source = source
         self._new_source = new_source
         self._window = window
+        self._clock = clock
         self._turn = 0
         self._pause: tuple[BrokenOff, float] | None = None
         self._lock = threading.Lock()
@@ -47,7 +55,7 @@ class Sources:
             if self._pause is not None:
                 broken, until = self._pause
                 self._pause = None
-                if (left_s := until - time.monotonic()) > 0:
+                if (left_s := until - self._clock()) > 0:
                     self._renew(broken, left_s)
             return self._source, self._turn
 
@@ -61,7 +69,7 @@ class Sources:
         """Let nobody ask before the time that broken states, if it does."""
         if broken.retry_after_s:
             with self._lock:
-                self._pause = broken, time.monotonic() + broken.retry_after_s
+                self._pause = broken, self._clock() + broken.retry_after_s
 
     def _renew(self, broken: BrokenOff, retry_after_s: float | None) -> None:
         self._source = self._new_source(

@@ -10,6 +10,8 @@ the bytes mean (`codec`).
 
 import hashlib
 import threading
+import time
+from collections.abc import Callable
 
 from clipfs import errors
 from clipfs.layer.job import Job
@@ -21,12 +23,14 @@ from clipfs.layer.window import Window
 class Source:
     """One job's blob; close it."""
 
-    def __init__(self, job: Job, *, new_source: NewSource) -> None:
+    def __init__(
+        self, job: Job, *, new_source: NewSource, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """new_source  may take its time, and does not return if there is none"""
         self._job = job
         ranges = job.ranges
-        self._window = Window(job.size, segment_bytes=ranges.segment_bytes)
-        self._sources = Sources(job.source, new_source, self._window)
+        self._window = Window(job.size, segment_bytes=ranges.segment_bytes, clock=clock)
+        self._sources = Sources(job.source, new_source, self._window, clock=clock)
         self._mode = Mode(in_ranges=ranges.apply_to(job.size))
         self._lanes: list[Lane] = []
         self._hash = hashlib.sha256()

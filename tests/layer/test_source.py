@@ -5,6 +5,7 @@ import itertools
 import random
 import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -18,7 +19,6 @@ from clipfs.layer import download as download_module
 from clipfs.layer.broken_off import BrokenOff
 from clipfs.layer.download import Download
 from clipfs.layer.job import Job, Ranges, SourceWanted
-from clipfs.layer.pace import SLOWEST_BYTES_PER_S, Pace
 from clipfs.layer.source import Source
 from clipfs.layer.window import AHEAD
 from tests.layer.passes import sha256
@@ -37,6 +37,7 @@ def source_of(
     *,
     wanted: Callable[[SourceWanted], None] = lambda _: None,
     stall_s: float = 30,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Source:
     """BLOB from web; wanted gets the questions for new sources, and may raise."""
     place = BlobSource(url=f"http://{web.address}/blob", headers={})
@@ -47,7 +48,7 @@ def source_of(
         wanted(question)
         return place
 
-    return Source(job, new_source=new_source)
+    return Source(job, new_source=new_source, clock=clock)
 
 
 def download_of(web: WebServer, *, stall_s: float = 30) -> Download:
@@ -223,13 +224,14 @@ def test_lanes_are_only_so_far_ahead_of_a_reader_that_pauses() -> None:
     assert source.downloaded == len(BLOB)
 
 
-def test_a_reader_that_is_slower_than_the_connection_has_one_only() -> None:
-    """More of them would cost, and bring nothing."""
-    with run_web(lambda asked: part_of(BLOB, asked, 1e9)) as web, closing(source_of(web)) as source:
-        while source.read():
-            threading.Event().wait(0.02)
-        source.check()
-    assert web.at_once["/blob"] == 1
+def test_a_reader_that_never_waits_has_one_connection_only() -> None:
+    """More of them would cost, and bring nothing. On its clock no time goes by."""
+    with (
+        run_web(lambda asked: part_of(BLOB, asked, SLOW)) as web,
+        closing(source_of(web, clock=lambda: 0.0)) as source,
+    ):
+        assert whole(source) == BLOB
+    assert [one.headers["range"] for one in web.asked] == ["bytes=0-"]
 
 
 def test_a_download_that_its_own_thread_closes_just_then_can_be_aborted(
@@ -250,24 +252,3 @@ def test_a_download_that_its_own_thread_closes_just_then_can_be_aborted(
             patch.setattr(download_module, "suppress", ClosedMeanwhile)
             download.abort()
     assert closed == [download]
-
-
-WINDOW_S = 60.0
-
-
-@pytest.mark.parametrize(
-    ("arrivals", "verdicts"),
-    [
-        pytest.param([(1, 1.0)] * 60, [False] * 59 + [True], id="a-byte-a-second"),
-        pytest.param([(SLOWEST_BYTES_PER_S, 1.0)] * 120, [False] * 120, id="just-fast-enough"),
-        pytest.param([(61_440, 0.1), (0, 59.9)], [False, False], id="all-at-the-beginning"),
-        pytest.param([(61_439, 0.1), (0, 59.9)], [False, True], id="a-byte-too-few"),
-    ],
-)
-def test_a_window_of_time_decides_whether_a_source_is_too_slow(
-    arrivals: list[tuple[int, float]], verdicts: list[bool]
-) -> None:
-    pace = Pace(WINDOW_S)
-    assert [
-        pace.is_too_slow(count=count, waited_s=waited_s) for count, waited_s in arrivals
-    ] == verdicts
