@@ -66,7 +66,7 @@ class Source:
         found = f"sha256:{self._hash.hexdigest()}"
         if found != self._job.digest:
             raise errors.CorruptImage(
-                f"the registry sent another blob, {found} ({self.downloaded} bytes)"
+                f"the registry sent a wrong blob, {found} ({self.downloaded} bytes)"
             )
 
     def close(self) -> None:

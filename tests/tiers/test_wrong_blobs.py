@@ -1,4 +1,4 @@
-"""A host that serves another blob of the right length: the next is asked, a warning names it.
+"""A host that serves a wrong blob of the right length: the next is asked, a warning names it.
 
 The registry is a real one; the mirrors are proxies in front of it that change its answers.
 """
@@ -89,7 +89,7 @@ class Hosts:
                     pytest.raises(errors.CorruptImage, match=corrupt) if corrupt else nullcontext()
                 ):
                     await pull(tiers, sample, indexed=indexed)
-        said = [one for one in logs if one["event"] == "host sent another blob"]
+        said = [one for one in logs if one["event"] == "host sent a wrong blob"]
         assert all(one["log_level"] == "warning" for one in said)
         return [one["host"].removeprefix("http://").removesuffix("/v2") for one in said]
 
