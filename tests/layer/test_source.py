@@ -158,7 +158,7 @@ def test_a_source_whose_every_answer_is_late_and_of_one_byte_is_too_slow() -> No
     def respond(asked: Asked) -> Reply:
         first = int(asked.headers["range"].removeprefix("bytes=").partition("-")[0])
         if questions or first > 40:
-            return part_of(BLOB, asked, 1e9)
+            return part_of(BLOB, asked)
         stated = f"bytes {first}-{first}/{len(BLOB)}"
         one = raw_of(Reply(206, {"Content-Range": stated}, BLOB[:1]), chunked=False)
         return Reply(raw=one + b"\r\n" + BLOB[first : first + 1], bytes_per_s=PACED_BYTES / 0.2)

@@ -160,10 +160,10 @@ def _paced(reply: Reply, data: bytes) -> Iterator[bytes]:
 
 
 def part_of(blob: bytes, asked: Asked, bytes_per_s: float | None = None) -> Reply:
-    """What asked wants of blob: a range, or the whole; only the whole if bytes_per_s is None."""
+    """What asked wants of blob: a range, or the whole."""
     match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("range", ""))
-    if match is None or bytes_per_s is None:
-        return Reply(body=blob)
+    if match is None:
+        return Reply(body=blob, bytes_per_s=bytes_per_s)
     first, last = int(match[1]), int(match[2] or len(blob) - 1)
     stated = {"Content-Range": f"bytes {first}-{last}/{len(blob)}"}
     return Reply(206, stated, blob[first : last + 1], bytes_per_s=bytes_per_s)
