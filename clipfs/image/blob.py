@@ -3,7 +3,7 @@
     sources = BlobSources(registry, reference, layer)
     source = await sources.first()
     source = await sources.after(broken)      waits first; raises broken.error to give up
-    sources.leave_wrong(error)                the blob was another one: begin with first() again,
+    sources.leave_wrong(error)                the blob was a wrong one: begin with first() again,
                                               at other hosts; raises error if there is none
 
 A fresh source has a fresh token and a fresh signature where the old ones have expired, and is
@@ -62,11 +62,11 @@ class BlobSources:
         return source
 
     def has_others(self) -> bool:
-        """Whether there is another host to ask if what comes is another blob."""
+        """Whether there is another host to ask if a wrong blob comes."""
         return len(self._right()) > 1
 
     def leave_wrong(self, error: errors.ClipError, *, or_again: bool = False) -> None:
-        """Leave out the hosts that the blob came from, which is another one, and warn of them.
+        """Leave out the hosts that the blob came from, which is a wrong one, and warn of them.
 
         Of several, whose parts do not fit, the last in order is believed once more.
         or_again  the last host of all is believed once more, too
@@ -77,7 +77,7 @@ class BlobSources:
         left = suspects[-1:] if len(suspects) > 1 or (or_again and suspects == right) else []
         for host in suspects:
             log.warning(
-                "host sent another blob",
+                "host sent a wrong blob",
                 host=host,
                 image=str(self._reference),
                 layer=self._layer.digest,

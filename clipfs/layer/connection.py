@@ -8,7 +8,7 @@ Not here: what is asked there (`clipfs.layer.download`).
 
 import base64
 import http.client
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from clipfs.image.model import BlobSource
 from clipfs.image.tls import client_context
@@ -21,36 +21,29 @@ def connection_to(
 
     Raises  ValueError if source's URL is none, or its proxy is of another kind
     """
-    parts = urlsplit(source.url)
+    parts, via = urlsplit(source.url), _proxy(source)
     target = parts.path + (f"?{parts.query}" if parts.query else "")
-    host, port, via = parts.hostname or "", parts.port, _proxy(source)
+    host, port = parts.hostname or "", parts.port
+    peer, login = via or ((host, port), {})
     if parts.scheme == "http":
-        if via is None:
-            return http.client.HTTPConnection(host, port, timeout=stall_s), target, {}
-        proxy, login = via
-        connection = http.client.HTTPConnection(proxy.hostname or "", proxy.port, timeout=stall_s)
-        return connection, source.url, login
+        plain = http.client.HTTPConnection(*peer, timeout=stall_s)
+        return plain, source.url if via else target, login
     context = client_context(source.ca_pem)
-    if via is None:
-        return (
-            http.client.HTTPSConnection(host, port, timeout=stall_s, context=context), target, {}
-        )  # fmt: skip
-    proxy, login = via
-    secure = http.client.HTTPSConnection(
-        proxy.hostname or "", proxy.port or 80, timeout=stall_s, context=context
-    )
-    secure.set_tunnel(host, port or 443, headers=login)
+    secure = http.client.HTTPSConnection(*peer, timeout=stall_s, context=context)
+    if via:
+        secure.set_tunnel(host, port or 443, headers=login)
     return secure, target, {}
 
 
-def _proxy(source: BlobSource) -> tuple[SplitResult, dict[str, str]] | None:
-    """Its address, and the header that shows it who we are."""
+def _proxy(source: BlobSource) -> tuple[tuple[str, int], dict[str, str]] | None:
+    """Its host and port, and the header that shows it who we are."""
     if not source.proxy:
         return None
     proxy = urlsplit(source.proxy)
     if proxy.scheme != "http":
         raise ValueError(f"a proxy by {proxy.scheme} is not supported for layers, only by http")
+    peer = proxy.hostname or "", proxy.port or 80
     if not proxy.username:
-        return proxy, {}
+        return peer, {}
     pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
-    return proxy, {"Proxy-Authorization": "Basic " + base64.b64encode(pair).decode()}
+    return peer, {"Proxy-Authorization": "Basic " + base64.b64encode(pair).decode()}

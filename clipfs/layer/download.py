@@ -7,19 +7,21 @@ Not here: what becomes of a download that breaks off (`clipfs.layer.lane`).
 Source: RFC 9110, "Range Requests".
 """
 
-import contextlib
 import http.client
 import re
 import socket
 import time
+from contextlib import AbstractContextManager, nullcontext, suppress
 from urllib.parse import urlsplit
 
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.image.model import BlobSource
 from clipfs.image.retry import retry_after_s
+from clipfs.layer.broken_off import BrokenOff, refusal
 from clipfs.layer.connection import connection_to
 from clipfs.layer.pace import SLOWEST_BYTES_PER_S, Pace
+from clipfs.layer.watchdog import at_most
 
 READ_BYTES = 1 << 20
 """At most at a time."""
@@ -28,25 +30,6 @@ PATIENCE_S = 0.2
 """What has come after so long is handed on, though it is less."""
 
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)")
-
-
-class BrokenOff(Exception):
-    """This source gives no more; another one may. `error` is what to say if there is none.
-
-    status  of an answer that refuses, or is of no use; None: none came, or it ended too early
-    """
-
-    def __init__(
-        self,
-        error: errors.ClipError,
-        *,
-        status: int | None = None,
-        retry_after_s: float | None = None,
-    ) -> None:
-        super().__init__(str(error))
-        self.error = error
-        self.status = status
-        self.retry_after_s = retry_after_s
 
 
 class Download:
@@ -93,33 +76,23 @@ class Download:
             headers["Range"] = f"bytes={start}-{end - 1}"
         elif start or in_ranges:
             headers["Range"] = f"bytes={start}-"
+        begin = time.monotonic()
         try:
             response = self._answer(headers)
         except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: the URL
             raise self._broken(error) from error
+        self._keep_pace(0, waited_s=time.monotonic() - begin)
         self._left = None if response.chunked else response.length
         self._place(response, start, end, is_ranged="Range" in headers)
 
     def read(self, size: int = READ_BYTES) -> bytes:
         """At most size bytes, b"" where the server ends its answer, too early or not."""
-        size, filled = min(size, READ_BYTES), 0
-        begin = last = time.monotonic()
-        while filled < size and self._failed is None:
-            try:
-                count = self._receive(self._buffer[filled:size])
-            except (OSError, http.client.HTTPException, ValueError) as error:
-                self._failed = error
-                break
-            filled += count
-            now = time.monotonic()
-            if self._pace.is_too_slow(count=count, waited_s=now - last):
-                slow = f"slower than {SLOWEST_BYTES_PER_S} bytes/s for {self._stall_s:.0f} s"
-                self._failed = TimeoutError(slow)
-            last = now
-            if not count or now - begin > PATIENCE_S:
-                break
-        if self._failed is not None and not filled:
-            raise self._broken(self._failed) from self._failed
+        is_bounded = self._left is not None  # else a chunk's size comes by many small steps
+        try:
+            with nullcontext() if is_bounded else self._watched():
+                filled = self._fill(self._buffer[: min(size, READ_BYTES)])
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise self._broken(error) from error
         self.at += filled
         return bytes(self._buffer[:filled])
 
@@ -142,9 +115,7 @@ class Download:
     def abort(self) -> None:
         """End what another thread waits for in here."""
         self._aborted = True
-        if self._socket is not None:
-            with contextlib.suppress(OSError):  # closed already
-                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)  # without TLS's farewell
+        _shut_down(self._socket)
 
     def close(self) -> None:
         if self._response is not None:
@@ -172,13 +143,15 @@ class Download:
         self, connection: http.client.HTTPConnection, headers: dict[str, str]
     ) -> http.client.HTTPResponse:
         if connection.sock is None:
-            connection.connect()
+            with at_most(self._stall_s, end=lambda: _shut_down(connection.sock)):
+                connection.connect()
         self._socket = connection.sock
         if self._aborted:
             raise ConnectionAbortedError("nobody waits for it any more")
         self._response = None
-        connection.request("GET", self._target, headers={**headers, **self._login})
-        self._response = connection.getresponse()
+        with self._watched():
+            connection.request("GET", self._target, headers={**headers, **self._login})
+            self._response = connection.getresponse()
         return self._response
 
     def _place(
@@ -193,7 +166,7 @@ class Download:
         if status != 206 or not is_ranged:
             header = response.headers.get("Retry-After", "")
             raise BrokenOff(
-                _refusal(self._what, status),
+                refusal(self._what, status),
                 status=status,
                 retry_after_s=retry_after_s(header, now=time.time()),
             )
@@ -211,8 +184,28 @@ class Download:
         is_as_long = self._left in (None, self.ends - self.at)
         self.exact = self.at == start and is_as_long and end in (None, self.ends)
 
+    def _fill(self, into: memoryview) -> int:
+        """How many bytes came by the end of the answer, or of our patience; raises if none did."""
+        filled = 0
+        begin = last = time.monotonic()
+        while filled < len(into) and self._failed is None:
+            try:
+                count = self._receive(into[filled:])
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                self._failed = error
+                break
+            filled += count
+            now = time.monotonic()
+            self._keep_pace(count, waited_s=now - last)
+            last = now
+            if not count or now - begin > PATIENCE_S:
+                break
+        if self._failed is not None and not filled:
+            raise self._failed
+        return filled
+
     def _receive(self, into: memoryview) -> int:
-        """Some bytes; 0 at the answer's end. By one recv, so that no slow byte goes unseen."""
+        """Some bytes; 0 at the answer's end. By one recv, but for what precedes a chunk."""
         assert self._response is not None
         if self._left is None:
             piece = self._response.read1(len(into))
@@ -228,17 +221,21 @@ class Download:
             self._response.close()  # so that the connection can be asked again
         return count
 
+    def _watched(self) -> AbstractContextManager[None]:
+        return at_most(self._stall_s, end=lambda: _shut_down(self._socket))
+
+    def _keep_pace(self, count: int, *, waited_s: float) -> None:
+        if self._pace.is_too_slow(count=count, waited_s=waited_s):
+            slow = f"slower than {SLOWEST_BYTES_PER_S} bytes/s for {self._stall_s:.0f} s"
+            self._failed = TimeoutError(slow)
+
     def _broken(self, error: Exception) -> BrokenOff:
         reason = str(error) or type(error).__name__
         return BrokenOff(errors.RegistryUnavailable(f"{self._what}: {reason}"))
 
 
-def _refusal(what: str, status: int) -> errors.ClipError:
-    if status == 401:
-        return errors.Unauthenticated(f"{what}: the registry wants other credentials (401)")
-    if status == 403:
-        return errors.AccessDenied(f"{what}: the registry refuses (403)")
-    if status == 404:
-        return errors.ImageNotFound(f"{what}: the registry has no such blob (404)")
-    advice = "; try again later" if status == 429 or status >= 500 else ""
-    return errors.RegistryUnavailable(f"{what}: the registry answers {status}{advice}")
+def _shut_down(connected: socket.socket | None) -> None:
+    """End what waits for it, without TLS's farewell; its own thread may close it meanwhile."""
+    if connected is not None:
+        with suppress(OSError):  # closed already
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)

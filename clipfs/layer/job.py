@@ -37,7 +37,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     source         may hold a credential: the job goes through a pipe, never an argument
     stall_s        without a byte for so long, or too slow over so long, a source counts as gone
     ranges         by how many requests the blob is read
-    tells_another  of a blob that is of no use it is told whether it is another one
+    tells_wrong    of a blob that is of no use it is told whether it is a wrong one; of one that
+                   came in several ranges, any of which may be at fault, it always is
     payload_fd     where the payload is written, from byte 0
     map_fd         the chunk map of a fill
     chunk_digests  what each chunk of a fill must be, as in the layer's index
@@ -51,7 +52,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ranges: Ranges = RANGES
     payload_fd: int
     is_raw: bool = False
-    tells_another: bool = False
+    tells_wrong: bool = False
     map_fd: int | None = None
     chunk_digests: bytes | None = None
 
@@ -69,11 +70,11 @@ class PassWarning(msgspec.Struct, frozen=True, tag=True):
     text: str
 
 
-class AnotherBlob(msgspec.Struct, frozen=True, tag=True):
+class BlobIsWrong(msgspec.Struct, frozen=True, tag=True):
     """A report line before an error: what came is not the blob that the manifest names."""
 
 
-Report = PassProgress | PassWarning | AnotherBlob
+Report = PassProgress | PassWarning | BlobIsWrong
 
 
 class SourceWanted(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.image.model import BlobSource
-from clipfs.layer.download import BrokenOff, Download
+from clipfs.layer.broken_off import BrokenOff
+from clipfs.layer.download import Download
 from clipfs.layer.job import Job, SourceWanted
 from clipfs.layer.window import Segment, Window
 
@@ -32,10 +33,18 @@ NewSource = Callable[[SourceWanted], BlobSource]
 class Sources:
     """The source in use, and a new one once it gives no more; whoever asks meanwhile waits."""
 
-    def __init__(self, source: BlobSource, new_source: NewSource, window: Window) -> None:
+    def __init__(
+        self,
+        source: BlobSource,
+        new_source: NewSource,
+        window: Window,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._source = source
         self._new_source = new_source
         self._window = window
+        self._clock = clock
         self._turn = 0
         self._pause: tuple[BrokenOff, float] | None = None
         self._lock = threading.Lock()
@@ -46,7 +55,7 @@ class Sources:
             if self._pause is not None:
                 broken, until = self._pause
                 self._pause = None
-                if (left_s := until - time.monotonic()) > 0:
+                if (left_s := until - self._clock()) > 0:
                     self._renew(broken, left_s)
             return self._source, self._turn
 
@@ -60,7 +69,7 @@ class Sources:
         """Let nobody ask before the time that broken states, if it does."""
         if broken.retry_after_s:
             with self._lock:
-                self._pause = broken, time.monotonic() + broken.retry_after_s
+                self._pause = broken, self._clock() + broken.retry_after_s
 
     def _renew(self, broken: BrokenOff, retry_after_s: float | None) -> None:
         self._source = self._new_source(
@@ -80,11 +89,13 @@ class Mode:
 
     are_ranges_known  the source has answered one as it should
     is_wide           there are several lanes, so each asks for a segment at a time
+    answers           that bytes came from; no other lane asks before the first has come
     """
 
     in_ranges: bool
     are_ranges_known: bool = False
     is_wide: bool = False
+    answers: int = 0
 
 
 class Lane:
@@ -190,6 +201,7 @@ class Lane:
         end = segment.end if mode.in_ranges and mode.is_wide else None
         download.ask(segment.at, end, in_ranges=mode.in_ranges)
         self._was_answered = True
+        mode.answers += 1
         return download
 
     def _go_in_one_stream(self) -> None:

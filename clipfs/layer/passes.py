@@ -17,7 +17,7 @@ from clipfs.layer.index import LayerIndex
 from clipfs.layer.job import (
     RANGES,
     WORKER,
-    AnotherBlob,
+    BlobIsWrong,
     Job,
     PassProgress,
     PassWarning,
@@ -39,7 +39,8 @@ class PassRequest:
     """One pass over `layer`.
 
     payload_fd      an empty file, or the partial payload of a fill
-    tells_another   if the sources' blob is not the layer's, that is WrongBlob
+    tells_wrong     if the sources' blob is not the layer's, that is WrongBlob; always if it came
+                    in several ranges
     map_fd, index   of a fill: chunks are verified against index and marked as they come
     """
 
@@ -49,7 +50,7 @@ class PassRequest:
     map_fd: int | None = None
     index: LayerIndex | None = None
     ranges: Ranges = RANGES
-    tells_another: bool = False
+    tells_wrong: bool = False
     stall_s: float = STALL_S
 
 
@@ -86,15 +87,15 @@ async def run_pass(
     Cancellation  kills the worker
     """
     warnings: list[str] = []
-    is_another = False
+    is_wrong = False
 
     def on_line(line: bytes) -> None:
-        nonlocal is_another
+        nonlocal is_wrong
         said: Report = msgspec.json.decode(line, type=Report)
         if isinstance(said, PassWarning):
             warnings.append(said.text)
-        elif isinstance(said, AnotherBlob):
-            is_another = True
+        elif isinstance(said, BlobIsWrong):
+            is_wrong = True
         else:
             on_progress(said)
 
@@ -118,7 +119,7 @@ async def run_pass(
             pass_fds=fds,
         )
     except errors.CorruptImage as error:
-        if is_another:
+        if is_wrong:
             raise WrongBlob(error) from error
         raise
     index = layer_index.decode(content)
@@ -137,7 +138,7 @@ def _job(request: PassRequest) -> bytes:
             source=request.source,
             stall_s=request.stall_s,
             ranges=request.ranges,
-            tells_another=request.tells_another,
+            tells_wrong=request.tells_wrong,
             payload_fd=request.payload_fd,
             is_raw=layer.raw_path is not None,
             map_fd=request.map_fd,

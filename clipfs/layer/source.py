@@ -10,6 +10,8 @@ the bytes mean (`codec`).
 
 import hashlib
 import threading
+import time
+from collections.abc import Callable
 
 from clipfs import errors
 from clipfs.layer.job import Job
@@ -21,12 +23,14 @@ from clipfs.layer.window import Window
 class Source:
     """One job's blob; close it."""
 
-    def __init__(self, job: Job, *, new_source: NewSource) -> None:
+    def __init__(
+        self, job: Job, *, new_source: NewSource, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """new_source  may take its time, and does not return if there is none"""
         self._job = job
         ranges = job.ranges
-        self._window = Window(job.size, segment_bytes=ranges.segment_bytes)
-        self._sources = Sources(job.source, new_source, self._window)
+        self._window = Window(job.size, segment_bytes=ranges.segment_bytes, clock=clock)
+        self._sources = Sources(job.source, new_source, self._window, clock=clock)
         self._mode = Mode(in_ranges=ranges.apply_to(job.size))
         self._lanes: list[Lane] = []
         self._hash = hashlib.sha256()
@@ -38,6 +42,11 @@ class Source:
     def downloaded(self) -> int:
         """Bytes that have come, in whatever order, each counted once."""
         return self._window.received
+
+    @property
+    def is_pieced(self) -> bool:
+        """Whether a blob that is asked for in ranges has come in more than one."""
+        return self._job.ranges.apply_to(self._job.size) and self._mode.answers > 1
 
     def read(self, size: int = -1, /) -> bytes:
         """At most size bytes, b"" at the end; raises what the download failed of."""
@@ -57,7 +66,7 @@ class Source:
         found = f"sha256:{self._hash.hexdigest()}"
         if found != self._job.digest:
             raise errors.CorruptImage(
-                f"the registry sent another blob, {found} ({self.downloaded} bytes)"
+                f"the registry sent a wrong blob, {found} ({self.downloaded} bytes)"
             )
 
     def close(self) -> None:

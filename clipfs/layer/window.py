@@ -11,16 +11,14 @@ import heapq
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from clipfs.layer.pipeline import Stopped
+from clipfs.layer.starvation import Starvation
 
 AHEAD = 2
 """One that a lane receives, and one that waits for the reader, who may be at another lane's."""
-
-STARVED_S = 0.05
-STARVED_SHARE = 0.25
-"""A reader that waits for bytes so long, and for this part of its time, could use more lanes."""
 
 
 @dataclass(slots=True, order=True)
@@ -35,7 +33,9 @@ class Segment:
 class Window:
     """`received` counts the bytes that have come, each of them once."""
 
-    def __init__(self, size: int, *, segment_bytes: int) -> None:
+    def __init__(
+        self, size: int, *, segment_bytes: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.received = 0
         self._size = size
         self._segment_bytes = segment_bytes
@@ -44,8 +44,8 @@ class Window:
         self._loose: list[Segment] = []  # those of them that no lane has, a heap
         self._lanes = 1
         self._most_lanes = 1
-        self._began = 0.0  # when the first byte was read, on the monotonic clock
-        self._starved_s = 0.0
+        self._clock = clock
+        self._starvation = Starvation()
         self._error: Exception | None = None
         self._stopped = False
         self._changed = threading.Condition()
@@ -92,13 +92,12 @@ class Window:
             self._changed.notify_all()
 
     def retire(self, segment: Segment) -> bool:
-        """End a lane and give back its segment, for good one lane fewer; not the last one."""
+        """End a lane and give back its segment; False, and neither, for the last one."""
         with self._changed:
             if self._lanes == 1:
                 return False
             heapq.heappush(self._loose, segment)
             self._lanes -= 1
-            self._most_lanes = min(self._most_lanes, self._lanes)
             self._changed.notify_all()
             return True
 
@@ -110,16 +109,14 @@ class Window:
     def get(self) -> bytes:
         """The blob's next bytes, waiting for them; b"" at its end; raises what failed."""
         with self._changed:
-            if not self._may_get():
-                begin = time.monotonic()
-                self._changed.wait_for(self._may_get)
-                self._starved_s += time.monotonic() - begin
+            begin = self._clock()
+            self._changed.wait_for(self._may_get)
             if self._error is not None:
                 raise self._error
             if self._stopped or not self._open:
                 return b""
-            if not self._began:
-                self._began, self._starved_s = time.monotonic(), 0.0
+            now = self._clock()
+            self._starvation.add(waited_s=now - begin, now_s=now)
             head = self._open[0]
             piece = head.pieces.popleft()
             if not head.pieces and head.at == head.end:
@@ -129,9 +126,7 @@ class Window:
 
     def is_starved(self) -> bool:
         """Whether the reader waits for bytes more than for its own work; it asks."""
-        return self._starved_s > STARVED_S and self._starved_s > STARVED_SHARE * (
-            time.monotonic() - self._began
-        )
+        return self._starvation.is_met(self._clock())
 
     def stop(self, error: Exception | None = None) -> None:
         """Nothing more is received or read; the first error told is the reader's."""

@@ -23,7 +23,7 @@ from clipfs.layer.chunks import ChunkWriter
 from clipfs.layer.codec import Bound, inflated
 from clipfs.layer.download import READ_BYTES
 from clipfs.layer.index import PackedEntries
-from clipfs.layer.job import AnotherBlob, Job, PassProgress, PassWarning, SourceWanted
+from clipfs.layer.job import BlobIsWrong, Job, PassProgress, PassWarning, SourceWanted
 from clipfs.layer.pipeline import Stage
 from clipfs.layer.source import Source
 from clipfs.layer.tar import TarParser
@@ -37,8 +37,8 @@ def run_pass(job: Job) -> bytes:
             try:
                 return _passed(job, source)
             except (errors.CorruptImage, errors.UnsupportedImage):
-                if job.tells_another:
-                    _tell_if_another(source)
+                if job.tells_wrong or source.is_pieced:
+                    _tell_if_wrong(source)
                 raise
     except (errors.CorruptImage, errors.UnsupportedImage) as error:
         raise type(error)(f"layer {job.digest}: {error}") from error
@@ -46,12 +46,12 @@ def run_pass(job: Job) -> bytes:
         raise errors.CorruptImage(f"layer {job.digest}: {TOO_LARGE}") from error
 
 
-def _tell_if_another(source: Source) -> None:
+def _tell_if_wrong(source: Source) -> None:
     """Whose fault it is that the blob is of no use: the image's, or the source's."""
     try:
         source.check()
     except errors.CorruptImage:
-        report(AnotherBlob())
+        report(BlobIsWrong())
         raise
 
 

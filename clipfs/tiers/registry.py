@@ -26,7 +26,7 @@ from clipfs.layer.job import RANGES, PassProgress, Ranges
 from clipfs.layer.partial import fill_lock, publish_first_pass
 from clipfs.layer.passes import PassRequest, PassResult
 from clipfs.tiers.disk import DiskTier
-from clipfs.tiers.right_pass import right_pass
+from clipfs.tiers.pass_over_hosts import pass_over_hosts
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 
 log = structlog.get_logger()
@@ -221,7 +221,7 @@ class RegistryTier:
                 index=index,
                 ranges=_shared(self._ranges, passes=int(self._workers.borrowed_tokens)),
             )
-            result = await right_pass(
+            result = await pass_over_hosts(
                 sources, request, on_progress=on_progress, on_download=on_download
             )
         log.info(

@@ -117,7 +117,7 @@ BOMB = zstd_frame(bytes(70 << 20))
             layer_of(GOOD + b"\0", PAYLOAD),
             GOOD + b"\1",
             errors.CorruptImage,
-            "another blob",
+            "a wrong blob",
             id="wrong-blob-with-the-right-payload",
         ),
         pytest.param(

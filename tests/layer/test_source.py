@@ -1,8 +1,11 @@
 """A blob in ranges, read in the test's own process: what stalls, drips, and is given up."""
 
+import contextlib
 import itertools
 import random
+import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
@@ -12,13 +15,15 @@ import pytest
 
 from clipfs import errors
 from clipfs.image.model import BlobSource
+from clipfs.layer import download as download_module
+from clipfs.layer.broken_off import BrokenOff
+from clipfs.layer.download import Download
 from clipfs.layer.job import Job, Ranges, SourceWanted
-from clipfs.layer.pace import SLOWEST_BYTES_PER_S, Pace
 from clipfs.layer.source import Source
 from clipfs.layer.window import AHEAD
 from tests.layer.passes import sha256
 from tests.support.wait import wait_for
-from tests.support.web import Asked, Reply, WebServer, part_of, run_web
+from tests.support.web import PACED_BYTES, Asked, Reply, WebServer, part_of, run_web
 
 BLOB = random.Random(7).randbytes((2 << 20) + 77)
 SEGMENT = 1 << 17
@@ -28,7 +33,11 @@ SLOW = 4e6
 
 
 def source_of(
-    web: WebServer, *, wanted: Callable[[SourceWanted], None] = lambda _: None, stall_s: float = 30
+    web: WebServer,
+    *,
+    wanted: Callable[[SourceWanted], None] = lambda _: None,
+    stall_s: float = 30,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Source:
     """BLOB from web; wanted gets the questions for new sources, and may raise."""
     place = BlobSource(url=f"http://{web.address}/blob", headers={})
@@ -39,7 +48,18 @@ def source_of(
         wanted(question)
         return place
 
-    return Source(job, new_source=new_source)
+    return Source(job, new_source=new_source, clock=clock)
+
+
+def download_of(web: WebServer, *, stall_s: float = 30) -> Download:
+    place = BlobSource(url=f"http://{web.address}/blob", headers={})
+    return Download(place, digest=sha256(BLOB), size=len(BLOB), stall_s=stall_s)
+
+
+def read_to_its_end(download: Download) -> None:
+    download.ask(0, in_ranges=True)
+    while download.read():
+        pass
 
 
 def whole(source: Source) -> bytes:
@@ -56,10 +76,17 @@ def is_middle(asked: Asked) -> bool:
     return asked.headers.get("range") == MIDDLE
 
 
-@pytest.mark.parametrize("sent", [0, 70_000])
-@pytest.mark.parametrize("is_dripping", [False, True], ids=["stalls", "drips"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        pytest.param(lambda reply: replace(reply, stops_at=0), id="stalls-at-once"),
+        pytest.param(lambda reply: replace(reply, stops_at=70_000), id="stalls"),
+        pytest.param(lambda reply: replace(reply, stops_at=0, drip_s=0.05), id="drips-at-once"),
+        pytest.param(lambda reply: replace(reply, stops_at=70_000, drip_s=0.05), id="drips"),
+    ],
+)
 def test_a_segment_that_stalls_or_drips_goes_on_at_another_source(
-    sent: int, is_dripping: bool
+    spoil: Callable[[Reply], Reply],
 ) -> None:
     ended = threading.Event()
     met: list[str] = []
@@ -70,7 +97,7 @@ def test_a_segment_that_stalls_or_drips_goes_on_at_another_source(
         if not is_middle(asked) or met:
             return reply
         met.append(asked.headers["range"])
-        return replace(reply, stops_at=sent, until=ended, drip_s=0.05 if is_dripping else None)
+        return replace(spoil(reply), until=ended)
 
     with (
         run_web(respond) as web,
@@ -83,11 +110,66 @@ def test_a_segment_that_stalls_or_drips_goes_on_at_another_source(
     assert met == [MIDDLE]
     assert source.downloaded == len(BLOB)
     assert [one.code for one in questions] == [errors.RegistryUnavailable.code]
+    assert re.search("timed out|slower than", questions[0].message)
     ends = Counter(one.headers["range"].partition("-")[2] for one in web.asked)
     middle = MIDDLE.partition("-")[2]
     assert ends.pop(middle) >= 2
     assert set(ends.values()) == {1}
     assert web.at_once["/blob"] >= 2
+
+
+def raw_of(reply: Reply, *, chunked: bool) -> bytes:
+    stated = "".join(f"{name}: {value}\r\n" for name, value in reply.headers.items())
+    form = "Transfer-Encoding: chunked" if chunked else f"Content-Length: {len(reply.body)}"
+    return f"HTTP/1.1 206 Partial Content\r\n{stated}{form}\r\n".encode()
+
+
+def in_its_head(reply: Reply) -> Reply:
+    head = raw_of(reply, chunked=False)
+    return Reply(raw=head + b"Slow: " + b"a" * 60, stops_at=len(head), drip_s=0.1)
+
+
+def in_a_chunks_size(reply: Reply) -> Reply:
+    head = raw_of(reply, chunked=True) + b"\r\n4\r\n" + reply.body[:4] + b"\r\n"
+    return Reply(raw=head + b"4;" + b"a" * 60, stops_at=len(head), drip_s=0.1)
+
+
+@pytest.mark.parametrize("spoil", [in_its_head, in_a_chunks_size])
+def test_an_answer_that_drips_before_its_bytes_breaks_off(
+    spoil: Callable[[Reply], Reply],
+) -> None:
+    """There http.client waits for a whole line, however often a byte of it comes."""
+    ended = threading.Event()
+    with run_web(lambda asked: replace(spoil(part_of(BLOB, asked, SLOW)), until=ended)) as web:
+        download = download_of(web, stall_s=0.5)
+        try:
+            with pytest.raises(BrokenOff, match="timed out after"):
+                read_to_its_end(download)
+        finally:
+            ended.set()
+            download.close()
+    assert len(web.asked) == 1
+
+
+def test_a_source_whose_every_answer_is_late_and_of_one_byte_is_too_slow() -> None:
+    """None of them is slow by itself, and each is what was asked for."""
+    questions: list[SourceWanted] = []
+
+    def respond(asked: Asked) -> Reply:
+        first = int(asked.headers["range"].removeprefix("bytes=").partition("-")[0])
+        if questions or first > 40:
+            return part_of(BLOB, asked)
+        stated = f"bytes {first}-{first}/{len(BLOB)}"
+        one = raw_of(Reply(206, {"Content-Range": stated}, BLOB[:1]), chunked=False)
+        return Reply(raw=one + b"\r\n" + BLOB[first : first + 1], bytes_per_s=PACED_BYTES / 0.2)
+
+    with (
+        run_web(respond) as web,
+        closing(source_of(web, wanted=questions.append, stall_s=0.5)) as source,
+    ):
+        assert whole(source) == BLOB
+    assert [one.code for one in questions] == [errors.RegistryUnavailable.code]
+    assert "slower than" in questions[0].message
 
 
 @pytest.mark.parametrize("end", ["given-up", "corrupt", "refused"])
@@ -142,31 +224,31 @@ def test_lanes_are_only_so_far_ahead_of_a_reader_that_pauses() -> None:
     assert source.downloaded == len(BLOB)
 
 
-def test_a_reader_that_is_slower_than_the_connection_has_one_only() -> None:
-    """More of them would cost, and bring nothing."""
-    with run_web(lambda asked: part_of(BLOB, asked, 1e9)) as web, closing(source_of(web)) as source:
-        while source.read():
-            threading.Event().wait(0.02)
-        source.check()
-    assert web.at_once["/blob"] == 1
+def test_a_reader_that_never_waits_has_one_connection_only() -> None:
+    """More of them would cost, and bring nothing. On its clock no time goes by."""
+    with (
+        run_web(lambda asked: part_of(BLOB, asked, SLOW)) as web,
+        closing(source_of(web, clock=lambda: 0.0)) as source,
+    ):
+        assert whole(source) == BLOB
+    assert [one.headers["range"] for one in web.asked] == ["bytes=0-"]
 
 
-WINDOW_S = 60.0
-
-
-@pytest.mark.parametrize(
-    ("arrivals", "verdicts"),
-    [
-        pytest.param([(1, 1.0)] * 60, [False] * 59 + [True], id="a-byte-a-second"),
-        pytest.param([(SLOWEST_BYTES_PER_S, 1.0)] * 120, [False] * 120, id="just-fast-enough"),
-        pytest.param([(61_440, 0.1), (0, 59.9)], [False, False], id="all-at-the-beginning"),
-        pytest.param([(61_439, 0.1), (0, 59.9)], [False, True], id="a-byte-too-few"),
-    ],
-)
-def test_a_window_of_time_decides_whether_a_source_is_too_slow(
-    arrivals: list[tuple[int, float]], verdicts: list[bool]
+def test_a_download_that_its_own_thread_closes_just_then_can_be_aborted(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    pace = Pace(WINDOW_S)
-    assert [
-        pace.is_too_slow(count=count, waited_s=waited_s) for count, waited_s in arrivals
-    ] == verdicts
+    """After abort has looked for its connection."""
+    closed: list[Download] = []
+
+    class ClosedMeanwhile(contextlib.suppress):
+        def __enter__(self) -> None:
+            download.close()
+            closed.append(download)
+
+    with run_web(lambda _: Reply(body=BLOB)) as web:
+        download = download_of(web)
+        download.ask(0, in_ranges=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(download_module, "suppress", ClosedMeanwhile)
+            download.abort()
+    assert closed == [download]

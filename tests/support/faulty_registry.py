@@ -129,7 +129,7 @@ def silenced(_: Asked, reply: Reply) -> Reply:
 
 
 def wrong_at(at: int) -> Spoil:
-    """That byte of the body is another."""
+    """That byte of the body is another; -1: its last one."""
 
     def spoil(_: Asked, reply: Reply) -> Reply:
         body = bytearray(reply.body)
@@ -137,8 +137,3 @@ def wrong_at(at: int) -> Spoil:
         return replace(reply, body=bytes(body))
 
     return spoil
-
-
-def wrong_byte(_: Asked, reply: Reply) -> Reply:
-    """The last byte is another."""
-    return Reply(reply.status, reply.headers, reply.body[:-1] + bytes([reply.body[-1] ^ 1]))

@@ -29,7 +29,7 @@ class Asked:
 class Reply:
     """One answer.
 
-    raw          just these bytes and no more
+    raw          just these bytes and no more; what is said of the body below is true of them
     bytes_per_s  its body comes no faster
     stops_at     here its body ends to come, until `until` is set; then the connection ends
     drip_s       from there on a byte comes so often
@@ -111,14 +111,15 @@ def run_web(
             try:
                 if reply.raw is not None:
                     self.close_connection = True
-                    self.wfile.write(reply.raw)
+                    for piece in _paced(reply, reply.raw):
+                        self.wfile.write(piece)
                     return
                 self.send_response(reply.status)
                 for name, value in reply.headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(reply.body)))
                 self.end_headers()
-                for piece in _paced(reply):
+                for piece in _paced(reply, reply.body):
                     self.wfile.write(piece)
             except ConnectionError:
                 self.close_connection = True  # the client has heard enough
@@ -142,27 +143,27 @@ def run_web(
             thread.join()
 
 
-def _paced(reply: Reply) -> Iterator[bytes]:
+def _paced(reply: Reply, data: bytes) -> Iterator[bytes]:
     if reply.stops_at is not None:
-        yield reply.body[: reply.stops_at]
-        for at in range(reply.stops_at, len(reply.body)):
+        yield data[: reply.stops_at]
+        for at in range(reply.stops_at, len(data)):
             if reply.until.wait(reply.drip_s):
                 raise ConnectionAbortedError
-            yield reply.body[at : at + 1]
+            yield data[at : at + 1]
         return
     if reply.bytes_per_s is None:
-        yield reply.body
+        yield data
         return
-    for at in range(0, len(reply.body), PACED_BYTES):
+    for at in range(0, len(data), PACED_BYTES):
         time.sleep(PACED_BYTES / reply.bytes_per_s)
-        yield reply.body[at : at + PACED_BYTES]
+        yield data[at : at + PACED_BYTES]
 
 
 def part_of(blob: bytes, asked: Asked, bytes_per_s: float | None = None) -> Reply:
-    """What asked wants of blob: a range, or the whole; only the whole if bytes_per_s is None."""
+    """What asked wants of blob: a range, or the whole."""
     match = re.fullmatch(r"bytes=(\d+)-(\d*)", asked.headers.get("range", ""))
-    if match is None or bytes_per_s is None:
-        return Reply(body=blob)
+    if match is None:
+        return Reply(body=blob, bytes_per_s=bytes_per_s)
     first, last = int(match[1]), int(match[2] or len(blob) - 1)
     stated = {"Content-Range": f"bytes {first}-{last}/{len(blob)}"}
     return Reply(206, stated, blob[first : last + 1], bytes_per_s=bytes_per_s)

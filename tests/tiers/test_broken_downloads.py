@@ -24,7 +24,7 @@ from tests.support.faulty_registry import (
     relayed,
     silenced,
     without_ranges,
-    wrong_byte,
+    wrong_at,
 )
 from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
@@ -145,7 +145,7 @@ async def test_more_attempts_are_given_to_a_download_that_gets_on(
         pytest.param(refused(401), errors.Unauthenticated, RESUMES, id="401"),
         pytest.param(refused(403), errors.AccessDenied, RESUMES, id="403"),
         pytest.param(refused(404), errors.ImageNotFound, RESUMES, id="404"),
-        pytest.param(wrong_byte, errors.CorruptImage, 1, id="wrong-byte"),
+        pytest.param(wrong_at(-1), errors.CorruptImage, 1, id="wrong-byte"),
     ],
 )
 async def test_a_fault_that_stays_ends_the_download_and_leaves_nothing_unverified(

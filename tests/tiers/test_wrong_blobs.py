@@ -1,4 +1,4 @@
-"""A host that serves another blob of the right length: the next is asked, a warning names it.
+"""A host that serves a wrong blob of the right length: the next is asked, a warning names it.
 
 The registry is a real one; the mirrors are proxies in front of it that change its answers.
 """
@@ -89,7 +89,7 @@ class Hosts:
                     pytest.raises(errors.CorruptImage, match=corrupt) if corrupt else nullcontext()
                 ):
                     await pull(tiers, sample, indexed=indexed)
-        said = [one for one in logs if one["event"] == "host sent another blob"]
+        said = [one for one in logs if one["event"] == "host sent a wrong blob"]
         assert all(one["log_level"] == "warning" for one in said)
         return [one["host"].removeprefix("http://").removesuffix("/v2") for one in said]
 
@@ -168,6 +168,20 @@ async def test_an_image_that_is_corrupt_itself_is_no_mirrors_fault(
         assert warned == []
         assert asked_ranges(found.webs[0]) == [None]
         assert asked_ranges(found.webs[1]) == []
+
+
+async def test_a_large_blob_that_is_refused_at_its_beginning_is_not_read_to_its_end(
+    registry: RegistryServer, layer: Sample, tmp_path: Path
+) -> None:
+    """There is one host, and it was asked once: no range, and no other host, can be at fault."""
+    some = Ranges(connections=4, segment_bytes=1 << 18, from_bytes=1 << 20)
+    with hosts(registry, tmp_path / "mirrors", mirrors=0) as found:
+        found.proxies[0].bytes_per_s = 6e6
+        bad = found.proxies[0].add(Fault(on_downloads, wrong_at(0), times=9))
+        warned = await found.pull(tmp_path / "root", layer, ranges=some, corrupt=layer.layer.digest)
+        assert bad.met == 1
+        assert warned == []
+        assert asked_ranges(found.webs[0]) == ["bytes=0-"]
 
 
 @pytest.mark.parametrize("mirrors", [0, 1])

@@ -1,4 +1,4 @@
-"""A layer's pass, run again at the next host as long as what comes is another blob.
+"""A layer's pass, run again at the next host as long as a wrong blob comes.
 
 Mirrors are the administrator's choice: one that is wrong costs a download, not the image.
 
@@ -12,10 +12,10 @@ from clipfs.image.blob import BlobSources
 from clipfs.layer.job import ONE_STREAM, PassProgress
 from clipfs.layer.passes import PassRequest, PassResult, WrongBlob, run_pass
 
-NOTHING = PassProgress(downloaded_bytes=0, payload_bytes=0)
+_NOTHING = PassProgress(downloaded_bytes=0, payload_bytes=0)
 
 
-async def right_pass(
+async def pass_over_hosts(
     sources: BlobSources,
     request: PassRequest,
     *,
@@ -28,7 +28,7 @@ async def right_pass(
     on_download  told at each progress of the bytes that have come, those of a wrong blob too
     Raises       as run_pass, but CorruptImage for a blob that no host has right
     """
-    seen = furthest = NOTHING
+    seen = furthest = _NOTHING
 
     def on_either(progress: PassProgress) -> None:
         nonlocal seen, furthest
@@ -39,14 +39,14 @@ async def right_pass(
             on_progress(seen)
 
     while True:
-        in_ranges = request.ranges.apply_to(request.layer.size)
-        request = replace(request, tells_another=in_ranges or sources.has_others())
+        request = replace(request, tells_wrong=sources.has_others())
         try:
             result = await run_pass(request, on_progress=on_either, on_break=sources.after)
         except WrongBlob as wrong:
+            in_ranges = request.ranges.apply_to(request.layer.size)
             sources.leave_wrong(wrong.error, or_again=in_ranges)
         else:
             on_download(request.layer.size - seen.downloaded_bytes)
             return result
-        seen = NOTHING
+        seen = _NOTHING
         request = replace(request, source=await sources.first(), ranges=ONE_STREAM)
