@@ -145,8 +145,9 @@ class PackedEntries:
             )
 
     def encoded(self) -> msgspec.Raw:
-        """The same bytes as of a list of the entries."""
-        return msgspec.Raw(_array_head(self._count) + self._packed)
+        """The same bytes as of a list of the entries, without a copy: nothing can be appended."""
+        self._packed[:0] = _array_head(self._count)
+        return msgspec.Raw(self._packed)
 
 
 def _array_head(count: int) -> bytes:
@@ -190,8 +191,20 @@ def encode(index: LayerIndex) -> bytes:
 
     Without sparse members it is as it was before there were any.
     """
+    return b"".join(encoded_parts(index))
+
+
+def encoded_parts(index: LayerIndex) -> list[bytes | memoryview]:
+    """What `encode` gives, in parts, so that the entries of a large layer are not copied."""
     fields = msgspec.structs.astuple(index)
-    return msgspec.msgpack.encode(fields if index.sparse else fields[:-1])
+    fields = fields if index.sparse else fields[:-1]
+    return [
+        _array_head(len(fields)),
+        *(
+            memoryview(field) if isinstance(field, msgspec.Raw) else msgspec.msgpack.encode(field)
+            for field in fields
+        ),
+    ]
 
 
 def decode(content: bytes) -> LayerIndex | None:

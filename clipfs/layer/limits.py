@@ -15,9 +15,9 @@ RATIO_FREE_BYTES = 64 << 20
 MAX_ENTRIES = 4_000_000
 """Tar members of one layer; a million-file layer is large already."""
 
-MAX_ENTRY_BYTES = 192 << 20
-"""Entries of one layer as its index holds them, three times in memory while it is written: 48
-bytes for each of `MAX_ENTRIES`, or a million with paths of 150."""
+MAX_ENTRY_BYTES = 160 << 20
+"""Entries of one layer as its index holds them, and as a pass has them in memory: 40 bytes for
+each of `MAX_ENTRIES`, or a million with paths of 120."""
 
 MAX_IMAGE_ENTRIES = 4_000_000
 """Entries of an image's layers together: merged they take 3 of the 4 GiB that a merge has."""

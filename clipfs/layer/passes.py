@@ -31,7 +31,8 @@ STALL_S = 60.0
 """Without a byte for so long, a registry counts as gone."""
 
 WORKER_MEMORY_BYTES = 1 << 30
-"""Address space, of which a pass touches less than 300 MB."""
+"""Address space. A pass touches less than 300 MB of it: 100, and the layer's entries
+(`MAX_ENTRY_BYTES`); beyond that 32 bytes for each chunk, 25 MB for a payload of 100 GB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,8 +30,8 @@ from clipfs.layer.tar import TarParser
 from clipfs.system.child import TOO_LARGE, ask, report, worker_main
 
 
-def run_pass(job: Job) -> bytes:
-    """The encoded, unsealed layer index; the payload is in the job's file, fsynced."""
+def run_pass(job: Job) -> list[bytes | memoryview]:
+    """The encoded, unsealed layer index in parts; the payload is in the job's file, fsynced."""
     try:
         with closing(Source(job, new_source=_new_source)) as source:
             try:
@@ -55,7 +55,7 @@ def _tell_if_wrong(source: Source) -> None:
         raise
 
 
-def _passed(job: Job, source: Source) -> bytes:
+def _passed(job: Job, source: Source) -> list[bytes | memoryview]:
     entries, bound = PackedEntries(), Bound(job.size)
     parser = None if job.is_raw else TarParser(entries.append)
 
@@ -82,7 +82,7 @@ def _passed(job: Job, source: Source) -> bytes:
             f"its payload is {diff_id}, but the config's diff_id is {job.diff_id}"
         )
     writer.close()
-    return layer_index.encode(
+    return layer_index.encoded_parts(
         layer_index.make_index(
             payload_bytes=writer.written,
             diff_id=diff_id,

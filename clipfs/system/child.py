@@ -8,7 +8,7 @@ import queue
 import resource
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -19,8 +19,8 @@ TOO_LARGE = "needs more memory than a worker gets; if it has millions of files, 
 _answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
 
-def worker_main(work: Callable[[bytes], bytes | bytearray]) -> None:
-    """The body of a worker module's `__main__`: limits, job, result; never returns."""
+def worker_main(work: Callable[[bytes], Iterable[bytes | bytearray | memoryview]]) -> None:
+    """The body of a worker module's `__main__`: limits, job, result in parts; never returns."""
     memory_bytes = int(sys.argv[1])
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -28,9 +28,10 @@ def worker_main(work: Callable[[bytes], bytes | bytearray]) -> None:
     threading.Thread(target=_hear_parent, daemon=True).start()
     out = sys.stdout.buffer
     try:
-        result = work(job)
-        out.write(msgspec.json.encode({"done": len(result)}) + b"\n")
-        out.write(result)
+        result = list(work(job))
+        out.write(msgspec.json.encode({"done": sum(map(len, result))}) + b"\n")
+        for part in result:
+            out.write(part)
     except errors.ClipError as error:
         _say_error(error.code, str(error))
     except MemoryError:

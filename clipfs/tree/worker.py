@@ -33,7 +33,7 @@ class LayerToMerge(msgspec.Struct, frozen=True):
     fd: int
 
 
-def build(line: bytes) -> bytearray:
+def build(line: bytes) -> list[bytearray]:
     """The image index of the job, a list of LayerToMerge as JSON."""
     layers = msgspec.json.decode(line, type=list[LayerToMerge])
     indexes = [_read(layer.fd) for layer in layers]
@@ -50,7 +50,7 @@ def build(line: bytes) -> bytearray:
         )
         for layer, index in zip(layers, indexes, strict=True)
     ]
-    return write_image(root, devices)
+    return [write_image(root, devices)]
 
 
 def check_size(indexes: Sequence[LayerIndex]) -> None:

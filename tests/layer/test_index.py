@@ -211,8 +211,9 @@ def test_entries_packed_one_by_one_are_the_bytes_of_their_list(count: int) -> No
     packed = PackedEntries()
     for entry in entries:
         packed.append(entry)
-    assert bytes(packed.encoded()) == msgspec.msgpack.encode(entries)
     index = make_index(payload_bytes=0, diff_id="", chunk_digests=b"", entries=packed)
+    assert bytes(index.raw_entries) == msgspec.msgpack.encode(entries)
+    assert layer_index.decode(layer_index.encode(index)) == index
     assert index.entry_count == count
     assert index.entries() == entries
 

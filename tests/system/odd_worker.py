@@ -48,4 +48,4 @@ def work(job: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    worker_main(work)
+    worker_main(lambda job: [work(job)])
