@@ -28,8 +28,9 @@ lint: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Beside the containerd that `make cluster-programs` builds, or else Debian's.
 bench: venv
-	$(BIN)/python -m bench
+	CLUSTER_BIN=$(CLUSTER_BIN) $(BIN)/python -m bench
 
 # In a real Kubernetes of two nodes on this machine. CLUSTER_SCRIPTS is a folder with two programs:
 # `build` makes Kubernetes' own, once a machine (it needs go), into CLUSTER_BIN; `cluster` starts it.
