@@ -88,8 +88,7 @@ async def prepared(
                 layers = await _indexed(image, tiers)
                 index_path = settings.layout.image_index(image_key)
                 if not _is_usable(index_path, layers):
-                    rows = [(one.layer, one.index) for one in layers]
-                    await build_image_index(rows, index_path)
+                    await _built(image, layers, index_path)
                 touch(settings.layout, layers=keys, image=image_key)
                 ready = Prepared(
                     image=image,
@@ -100,6 +99,15 @@ async def prepared(
                     index_s=time.perf_counter() - resolved,
                 )
                 yield ready, tiers
+
+
+async def _built(image: Image, layers: Sequence[IndexedLayer], path: Path) -> None:
+    try:
+        await build_image_index([(one.layer, one.index) for one in layers], path)
+    except errors.CorruptImage as error:
+        raise errors.CorruptImage(
+            f"{image.reference}: its layers make no tree: {error}; build the image again"
+        ) from error
 
 
 async def _indexed(image: Image, tiers: Tiers) -> tuple[IndexedLayer, ...]:
