@@ -42,8 +42,13 @@ def merge(layers: Iterable[Iterable[Entry]]) -> Node:
 
 
 def _apply(root: Node, number: int, entries: list[Entry]) -> None:
-    lower = _linked(root, entries)
+    targets = _linked(root, entries)
     _hide(root, entries)
+    lower = {
+        target: node
+        for target, node in targets.items()
+        if resolve(root, target, follow_last=False) is not node
+    }
     waiting: list[_Waiting] = []
     for entry in entries:
         if _is_whiteout(entry):
@@ -63,7 +68,7 @@ def _is_whiteout(entry: Entry) -> bool:
 
 
 def _linked(root: Node, entries: list[Entry]) -> dict[bytes, Node]:
-    """Target -> node of the lower layers, of the hard links of a layer that hides something."""
+    """Target -> node of the lower layers, of the hard links of a layer that has whiteouts."""
     if not any(_is_whiteout(entry) for entry in entries):
         return {}
     targets = {entry.target for entry in entries if entry.kind == EntryKind.HARDLINK}

@@ -70,8 +70,9 @@ class Engine:
         for folder in (self.new, self.findings):
             folder.mkdir(parents=True)
         self._script.write_text(
-            f"#!/bin/sh\nexec {_FIXED_ADDRESSES} {sys.executable} "
-            f'-m tests.fuzz.worker {self._job} "$@"\n'
+            # not exec: a process begins with the peak memory of who started it, which is judged
+            f"#!/bin/sh\n{_FIXED_ADDRESSES} {sys.executable} "
+            f'-m tests.fuzz.worker {self._job} "$@"\nexit $?\n'
         )
         self._script.chmod(0o755)
         job = Job(

@@ -45,11 +45,12 @@ def modelled(layers: Sequence[Sequence[Entry]]) -> View:
         lower = dict(tree)
         for path in _hidden(tree, entries):
             tree.pop(path, None)
+        bared = dict(tree)
         waiting: list[Item] = []
         for entry in entries:
             if not _name(entry.path).startswith(b".wh."):
                 _put(tree, number, entry, waiting)
-        _settle(tree, waiting, lower)
+        _settle(tree, waiting, lower, bared)
         for path in [path for path in tree if path.startswith(b".wh..wh.")]:
             del tree[path]
     return _view(tree)
@@ -107,7 +108,7 @@ def _put(tree: Tree, number: int, entry: Entry, waiting: list[Item]) -> None:
     tree[path] = item
 
 
-def _settle(tree: Tree, waiting: list[Item], lower: Tree) -> None:
+def _settle(tree: Tree, waiting: list[Item], lower: Tree, bared: Tree) -> None:
     """Links that waited for a later entry get its item; one that was replaced needs it too."""
     leads_to: dict[Item, Item] = {}
     for link in waiting:
@@ -115,6 +116,8 @@ def _settle(tree: Tree, waiting: list[Item], lower: Tree) -> None:
         target = _real(tree, link.entry.target, follow_last=False)
         if target is None:
             place, target = lower, _real(lower, link.entry.target, follow_last=False)
+            if target is not None and _real(bared, link.entry.target, follow_last=False) == target:
+                target = None  # no whiteout hides it
         if target is None or place[target].is_folder:
             raise Refused(link.entry)
         leads_to[link] = place[target]

@@ -92,6 +92,16 @@ def test_a_link_replaces_a_folder_and_may_point_into_it() -> None:
     assert (found[b"d"].size, found[b"d"].nlink) == (3, 1)
 
 
+@pytest.mark.parametrize("others", [[], [whiteout(b"other")]], ids=["alone", "with-a-whiteout"])
+def test_a_lower_file_that_its_own_layer_replaced_is_out_of_reach(
+    others: list[Entry],
+) -> None:
+    lower = [file(b"a"), link(b"c/f", b"a")]
+    layer = [symlink(b"c", b"a"), link(b"b", b"c/f"), *others]
+    with pytest.raises(errors.CorruptImage, match="not in the image"):
+        merge([lower, layer])
+
+
 @pytest.mark.parametrize(
     ("layer", "why"),
     [
