@@ -10,6 +10,7 @@ Source: OCI distribution specification, "Pull".
 """
 
 import hashlib
+import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
@@ -21,7 +22,8 @@ import trio
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest
-from clipfs.image.http import Answer, Wire, refusal
+from clipfs.image.failures import refusal
+from clipfs.image.http import Answer, Wire
 from clipfs.image.manifest import (
     ACCEPT,
     MAX_DOCUMENT_BYTES,
@@ -89,7 +91,7 @@ class Registry:
         """
         of = str(reference)
         data, media_type, digest = await self._document(
-            reference, "manifests", reference.version, reference.digest
+            reference, "manifests", reference.version, reference.digest, platform
         )
         for _ in range(MAX_INDEX_DEPTH + 1):
             found = parse_document(data, media_type=media_type, of=of, wanted=platform)
@@ -123,7 +125,7 @@ class Registry:
             )
             is_empty = answer.status == 416 and layer.size == 0  # it has no first byte to ask for
             if answer.status not in (200, 206) and not is_empty:
-                raise refusal(str(reference), answer)
+                raise refusal(session.names(reference), answer.status, answer.body)
             return BlobSource(
                 url=str(answer.request.url),
                 headers=answer.authorization,
@@ -151,15 +153,27 @@ class Registry:
         return data
 
     async def _document(
-        self, reference: Reference, kind: str, version: str, expected: Digest | None
+        self,
+        reference: Reference,
+        kind: str,
+        version: str,
+        expected: Digest | None,
+        platform: Platform | None = None,
     ) -> tuple[bytes, str, Digest]:
-        """Body, media type and digest; CorruptImage if it is not the one that was asked for."""
+        """Body, media type and digest; CorruptImage if it is not the one that was asked for.
+
+        platform  of what a tag names, which no digest tells from rubbish: it must be readable
+        """
 
         async def ask(session: Session, patient: bool) -> tuple[bytes, str, Digest]:
             answer = await session.get(
                 reference, kind, version, {"Accept": ACCEPT}, patient=patient
             )
-            return _checked(reference, version, expected, answer)
+            of = session.names(reference)
+            data, media_type, digest = _checked(of, version, expected, answer)
+            if expected is None and platform is not None:
+                parse_document(data, media_type=media_type, of=of, wanted=platform)
+            return data, media_type, digest
 
         sessions = self._sessions(reference, by_digest=expected is not None)
         return await self._from_hosts(reference, sessions, ask)
@@ -178,7 +192,14 @@ class Registry:
             except errors.ClipError as error:
                 failed[session] = error
                 if session is not sessions[-1]:
-                    log.info("mirror passed by", image=str(reference), error=str(error))
+                    has_not_got_it = isinstance(error, errors.ImageNotFound)
+                    log.log(
+                        logging.INFO if has_not_got_it else logging.WARNING,
+                        "mirror passed by",
+                        host=str(session.base),
+                        image=str(reference),
+                        error=str(error),
+                    )
                 if isinstance(error, errors.RegistryUnavailable):
                     self.set_back(str(session.base))
         raise failed[sessions[-1]]
@@ -210,19 +231,15 @@ class Registry:
 
 
 def _checked(
-    reference: Reference, version: str, expected: Digest | None, answer: Answer
+    of: str, version: str, expected: Digest | None, answer: Answer
 ) -> tuple[bytes, str, Digest]:
     if answer.status != 200:
-        raise refusal(str(reference), answer)
+        raise refusal(of, answer.status, answer.body)
     if len(answer.body) > MAX_DOCUMENT_BYTES:
-        raise errors.CorruptImage(
-            f"{reference}: {version} is a document over {MAX_DOCUMENT_BYTES} bytes"
-        )
+        raise errors.CorruptImage(f"{of}: {version} is a document over {MAX_DOCUMENT_BYTES} bytes")
     digest = Digest("sha256:" + hashlib.sha256(answer.body).hexdigest())
     stated = expected or answer.headers.get("Docker-Content-Digest")
     if stated and stated != digest:
-        raise errors.CorruptImage(
-            f"{reference}: what should be {stated[:80]!r} has the digest {digest}"
-        )
+        raise errors.CorruptImage(f"{of}: what should be {stated[:80]!r} has the digest {digest}")
     media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
     return answer.body, media_type, digest

@@ -1,0 +1,93 @@
+"""What went wrong between us and a registry, in words: an answer or an error in, a ClipError out.
+
+Each says whose it is, the reason and the way out. What a peer wrote is made printable before
+it goes into a message, because messages end up in events; of addresses only the host is named,
+since the rest may hold a signature.
+
+Not here: requests (`clipfs.image.http`).
+"""
+
+import re
+
+import httpx
+import msgspec
+
+from clipfs import errors
+
+MAX_WORDS = 200
+"""Characters of a peer's own text in a message."""
+
+_NOT_TLS = re.compile("WRONG_VERSION|RECORD_LAYER|PACKET_LENGTH")
+_NOT_TRUSTED = re.compile("CERTIFICATE_VERIFY_FAILED")
+
+
+class _Error(msgspec.Struct, frozen=True):
+    code: str | None = None
+    message: str | None = None
+
+
+class _Refusal(msgspec.Struct, frozen=True):
+    errors: list[_Error]
+
+
+def refusal(of: str, status: int, body: bytes) -> errors.ClipError:
+    """The error for a status that is not success, with the peer's own words."""
+    words = _words(body)
+    detail = f" ({words})" if words else ""
+    if status == 401:
+        return errors.Unauthenticated(
+            f"{of}: the registry wants credentials, or other ones{detail}; there may also "
+            "be no such repository"
+        )
+    if status == 403:
+        return errors.AccessDenied(
+            f"{of}: the registry refuses{detail}; these credentials may not pull it"
+        )
+    if status == 404:
+        return errors.ImageNotFound(
+            f"{of}: no such image in the registry{detail}; check its name and its tag"
+        )
+    advice = "; try again later" if status == 429 or status >= 500 else ""
+    return errors.RegistryUnavailable(f"{of}: the registry answers {status}{detail}{advice}")
+
+
+def no_answer(of: str, url: httpx.URL, error: BaseException) -> errors.RegistryUnavailable:
+    """The error for a request that nothing came of."""
+    reason = printable(_reason(error))
+    host = printable(url.netloc.decode())
+    hint = "; is it up, and can this node reach it?"
+    if url.scheme == "https" and _NOT_TLS.search(reason):
+        hint = f"; if it speaks plain HTTP, say --plain-http {host}"
+    return errors.RegistryUnavailable(f"{of}: no answer from {host}: {reason}{hint}")
+
+
+def is_lasting(error: Exception) -> bool:
+    """Whether the same request will fail again: by its address, or by what TLS has found."""
+    if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)):
+        return True
+    reason = _reason(error)
+    return bool(_NOT_TLS.search(reason) or _NOT_TRUSTED.search(reason))
+
+
+def printable(text: str) -> str:
+    """A stranger's text for a message: one short line without control characters."""
+    return "".join(one for one in text[:MAX_WORDS] if one.isprintable())
+
+
+def _words(body: bytes) -> str:
+    """The message in a registry's error document; nothing if it is none."""
+    try:
+        first = msgspec.json.decode(body, type=_Refusal).errors[0]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError):
+        return ""
+    return printable(first.message or first.code or "")
+
+
+def _reason(error: BaseException) -> str:
+    """The first words in the chain of causes: trio's and httpx's own errors often have none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if str(cause):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return type(error).__name__
