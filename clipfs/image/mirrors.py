@@ -7,7 +7,7 @@ Files are read whenever a registry is asked for, so that a change needs no resta
 names the file and what is wrong with it. What would change who is trusted and is not supported
 is refused, not passed over: `skip_verify`, `client`, `header`.
 
-Not here: which of the hosts answers (`clipfs.image.registry`).
+Not here: which of the hosts answers (`clipfs.image.hosts`).
 Source: containerd, "Registry Host Namespace" (docs/hosts.md).
 """
 
