@@ -30,25 +30,37 @@ class _Refusal(msgspec.Struct, frozen=True):
     errors: list[_Error]
 
 
-def refusal(of: str, status: int, body: bytes) -> errors.ClipError:
-    """The error for a status that is not success, with the peer's own words."""
+def refusal(of: str, status: int, body: bytes, *, part: str = "") -> errors.ClipError:
+    """The error for a status that is not success, with the peer's own words.
+
+    part  what was asked for if the image's own documents name it, `layer sha256:...`
+    """
     words = _words(body)
     detail = f" ({words})" if words else ""
+    asked = f" for {part}" if part else ""
     if status == 401:
+        wanted = (
+            f", for {part}{detail}" if part else f"{detail}; there may also be no such repository"
+        )
         return errors.Unauthenticated(
-            f"{of}: the registry wants credentials, or other ones{detail}; there may also "
-            "be no such repository"
+            f"{of}: the registry wants credentials, or other ones{wanted}"
         )
     if status == 403:
+        refused = f" {part}" if part else ""
         return errors.AccessDenied(
-            f"{of}: the registry refuses{detail}; these credentials may not pull it"
+            f"{of}: the registry refuses{refused}{detail}; these credentials may not pull it"
+        )
+    if status == 404 and part:
+        return errors.ImageNotFound(
+            f"{of}: the registry does not have {part}{detail}, which the image names; was it "
+            "garbage-collected? push the image again"
         )
     if status == 404:
         return errors.ImageNotFound(
             f"{of}: no such image in the registry{detail}; check its name and its tag"
         )
     advice = "; try again later" if status == 429 or status >= 500 else ""
-    return errors.RegistryUnavailable(f"{of}: the registry answers {status}{detail}{advice}")
+    return errors.RegistryUnavailable(f"{of}: the registry answers {status}{asked}{detail}{advice}")
 
 
 def no_answer(of: str, url: httpx.URL, error: BaseException) -> errors.RegistryUnavailable:

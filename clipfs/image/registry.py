@@ -109,8 +109,9 @@ class Registry:
                 limit_bytes=PROBE_BYTES,
                 patient=patient,
             )
+            of, part = session.names(reference), f"layer {layer.digest}"
             check_size(
-                f"{session.names(reference)}: layer {layer.digest}",
+                f"{of}: {part}",
                 answer.status,
                 answer.headers.get,
                 manifest_bytes=layer.size,
@@ -118,7 +119,7 @@ class Registry:
             )
             is_empty = answer.status == 416 and layer.size == 0  # it has no first byte to ask for
             if answer.status not in (200, 206) and not is_empty:
-                raise refusal(session.names(reference), answer.status, answer.body)
+                raise refusal(of, answer.status, answer.body, part=part)
             return BlobSource(
                 url=str(answer.request.url),
                 headers=answer.authorization,
@@ -142,7 +143,8 @@ class Registry:
         return parse_config(config, manifest, of=str(reference))
 
     async def _child(self, reference: Reference, kind: str, child: Descriptor) -> bytes:
-        data, _, _ = await self._document(reference, kind, child.digest, child.digest)
+        part = f"{'config' if kind == 'blobs' else 'manifest'} {child.digest}"
+        data, _, _ = await self._document(reference, kind, child.digest, child.digest, part=part)
         if len(data) != child.size:
             raise errors.CorruptImage(
                 f"{reference}: {child.digest} has {len(data)} bytes, its parent says {child.size}"
@@ -156,10 +158,13 @@ class Registry:
         version: str,
         expected: Digest | None,
         platform: Platform | None = None,
+        *,
+        part: str = "",
     ) -> tuple[bytes, str, Digest]:
         """Body, media type and digest; CorruptImage if it is not the one that was asked for.
 
         platform  of what a tag names, which no digest tells from rubbish: it must be readable
+        part      as `refusal` takes it
         """
 
         async def ask(session: Session, patient: bool) -> tuple[bytes, str, Digest]:
@@ -167,6 +172,8 @@ class Registry:
                 reference, kind, version, {"Accept": ACCEPT}, patient=patient
             )
             of = session.names(reference)
+            if answer.status != 200:
+                raise refusal(of, answer.status, answer.body, part=part)
             data, media_type, digest = _checked(of, version, expected, answer)
             if expected is None and platform is not None:
                 parse_document(data, media_type=media_type, of=of, wanted=platform)
@@ -179,8 +186,6 @@ class Registry:
 def _checked(
     of: str, version: str, expected: Digest | None, answer: Answer
 ) -> tuple[bytes, str, Digest]:
-    if answer.status != 200:
-        raise refusal(of, answer.status, answer.body)
     if len(answer.body) > MAX_DOCUMENT_BYTES:
         raise errors.CorruptImage(f"{of}: {version} is a document over {MAX_DOCUMENT_BYTES} bytes")
     digest = Digest("sha256:" + hashlib.sha256(answer.body).hexdigest())
