@@ -1,5 +1,6 @@
 """Mirrors by containerd's `hosts.toml`: who is asked, in which order, and with what."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def test_a_file_names_hosts_in_their_order(text: str, hosts: tuple[Host, ...]) -
         ('[host."https://m.io"]\ncapabilities = "pull"', "capabilities"),
         ('[host."https://m.io"]\ncapabilities = ["pul"]', "no capability 'pul'; there are pull, "),
         ('[host."ftp://m.io"]', "is not http"),
-        ('[host."https://u:p@m.io"]', "is not http"),
+        ('[host."https://u:p@m.io"]', "has credentials"),
         ('[host."https://"]', "is not http"),
         ('[host."https://m.io:x"]', "is no address"),
         ('server = 5', "server"),
@@ -76,6 +77,35 @@ def test_a_file_that_cannot_be_kept_to_is_refused_by_its_name(
     place(tmp_path, "h.io", text)
     with pytest.raises(errors.NodeFault, match=f"{tmp_path}/h.io/hosts.toml: .*{words}"):
         Mirrors(tmp_path).hosts_of("h.io")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[host."http://u:secretpw@m.io"]',
+        '[host."u:secretpw@m.io"]',
+        '[host."ftp://u:secretpw@m.io"]',
+        '[host."https://u:secretpw@m.io:x"]',
+        '[host."https://u:secret/pw?secretpw@m.io"]',
+        '[host."https://m.io/?sig=secretpw"]',
+        '[host."https://m.io/#secretpw"]',
+        '[host."https://u:secretpw@m.io"]\nskip_verify = true',
+        '[host."https://u:secretpw@m.io"]\ncapabilities = ["pul"]',
+        '[host."https://u:secretpw@m.io"]\n[host."https://u:secretpw@m.io"]',
+        'server = "https://u:secretpw@m.io"',
+    ],
+    ids=ascii,
+)  # fmt: skip  # a file on a line
+def test_a_credential_in_a_file_is_refused_and_never_shown(text: str, tmp_path: Path) -> None:
+    place(tmp_path, "h.io", text)
+    with pytest.raises(errors.NodeFault, match=r"h\.io/hosts\.toml: .*m\.io") as caught:
+        Mirrors(tmp_path).hosts_of("h.io")
+    assert not re.search("secretpw|secret/", str(caught.value))
+
+
+def test_a_file_with_credentials_says_where_they_belong() -> None:
+    with pytest.raises(ValueError, match=r"'m\.io:5000' has credentials, .*--registry-config"):
+        parse_hosts('[host."http://u:secretpw@m.io:5000"]', folder=Path("/none"))
 
 
 def place(folder: Path, name: str, text: str) -> Path:
