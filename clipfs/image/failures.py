@@ -19,6 +19,10 @@ MAX_WORDS = 200
 
 _NOT_TLS = re.compile("WRONG_VERSION|RECORD_LAYER|PACKET_LENGTH")
 _NOT_TRUSTED = re.compile("CERTIFICATE_VERIFY_FAILED")
+_UNKNOWN_CA = re.compile("CERTIFICATE_VERIFY_FAILED.*(self.signed|unable to get (local )?issuer)")
+_OPENSSL = re.compile(r"\[SSL: \w+\] | \(_ssl\.c:\d+\)")
+_WANTS_TLS = re.compile(rb"(to an HTTPS server|sent to HTTPS port)")  # Go's words, and nginx's
+_OF_A_MIRROR = "(a mirror: say https:// in its hosts.toml)"
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -60,17 +64,31 @@ def refusal(of: str, status: int, body: bytes, *, part: str = "") -> errors.Clip
             f"{of}: no such image in the registry{detail}; check its name and its tag"
         )
     advice = "; try again later" if status == 429 or status >= 500 else ""
+    if status == 400 and _WANTS_TLS.search(body):
+        advice = f"; it speaks TLS: take it out of --plain-http {_OF_A_MIRROR}"
     return errors.RegistryUnavailable(f"{of}: the registry answers {status}{asked}{detail}{advice}")
 
 
 def no_answer(of: str, url: httpx.URL, error: BaseException) -> errors.RegistryUnavailable:
     """The error for a request that nothing came of."""
-    reason = printable(_reason(error))
+    reason = _reason(error)
     host = printable(url.netloc.decode())
-    hint = "; is it up, and can this node reach it?"
+    said = printable(_OPENSSL.sub("", reason))
+    return errors.RegistryUnavailable(
+        f"{of}: no answer from {host}: {said}; {_way_out(url, host, error, reason)}"
+    )
+
+
+def _way_out(url: httpx.URL, host: str, error: BaseException, reason: str) -> str:
+    if _UNKNOWN_CA.search(reason):
+        return "if you trust its CA, name that with --ca-file (a mirror's: ca in its hosts.toml)"
+    if _NOT_TRUSTED.search(reason):
+        return "the registry's certificate must be valid, and for that name"
     if url.scheme == "https" and _NOT_TLS.search(reason):
-        hint = f"; if it speaks plain HTTP, say --plain-http {host}"
-    return errors.RegistryUnavailable(f"{of}: no answer from {host}: {reason}{hint}")
+        return f"if it speaks plain HTTP, say --plain-http {host}"
+    if url.scheme == "http" and isinstance(error, (httpx.ReadError, httpx.RemoteProtocolError)):
+        return f"is it up? if it speaks TLS, take {host} out of --plain-http {_OF_A_MIRROR}"
+    return "is it up, and can this node reach it?"
 
 
 def is_lasting(error: Exception) -> bool:

@@ -142,6 +142,14 @@ async def test_a_redirect_out_of_tls_is_not_followed(
     assert store.asked == []
 
 
+async def test_plain_http_to_a_server_that_hangs_up_on_it_says_what_to_do(tmp_path: Path) -> None:
+    """As python's TLS does, and many a balancer."""
+    with run_web(shelf(), tls=make_certificate(tmp_path)) as web:
+        with pytest.raises(errors.RegistryUnavailable, match="no answer from") as caught:
+            await resolve(web)
+        assert f"if it speaks TLS, take {web.address} out of --plain-http" in str(caught.value)
+
+
 async def test_redirects_without_end_are_given_up() -> None:
     with run_web(lambda asked: redirect(asked.path + "x")) as web:
         with pytest.raises(errors.RegistryUnavailable, match="redirects in a row"):
