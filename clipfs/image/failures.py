@@ -22,6 +22,7 @@ _NOT_TRUSTED = re.compile("CERTIFICATE_VERIFY_FAILED")
 _UNKNOWN_CA = re.compile("CERTIFICATE_VERIFY_FAILED.*(self.signed|unable to get (local )?issuer)")
 _OPENSSL = re.compile(r"\[SSL: \w+\] | \(_ssl\.c:\d+\)")
 _WANTS_TLS = re.compile(rb"(to an HTTPS server|sent to HTTPS port)")  # Go's words, and nginx's
+_ODD_LOCATION = re.compile("Invalid URL in location header")  # httpx looks where it need not
 _OF_A_MIRROR = "(a mirror: say https:// in its hosts.toml)"
 
 
@@ -72,6 +73,8 @@ def refusal(of: str, status: int, body: bytes, *, part: str = "") -> errors.Clip
 def no_answer(of: str, url: httpx.URL, error: BaseException) -> errors.RegistryUnavailable:
     """The error for a request that nothing came of."""
     reason = _reason(error)
+    if isinstance(error, httpx.InvalidURL) or _ODD_LOCATION.search(reason):
+        return odd_redirect(of, url, None)
     host = printable(url.netloc.decode())
     said = printable(_OPENSSL.sub("", reason))
     return errors.RegistryUnavailable(
@@ -89,6 +92,20 @@ def _way_out(url: httpx.URL, host: str, error: BaseException, reason: str) -> st
     if url.scheme == "http" and isinstance(error, (httpx.ReadError, httpx.RemoteProtocolError)):
         return f"is it up? if it speaks TLS, take {host} out of --plain-http {_OF_A_MIRROR}"
     return "is it up, and can this node reach it?"
+
+
+def odd_redirect(of: str, url: httpx.URL, target: httpx.URL | None) -> errors.RegistryUnavailable:
+    """The error for a redirect from url that is not followed; target: None if it has no address."""
+    where = "nowhere"
+    if target is not None and target.host:
+        where = f"{target.scheme}://{target.netloc.decode()}"
+    elif target is not None:
+        where = f"a {target.scheme} address without a host"
+    host = printable(url.netloc.decode())
+    return errors.RegistryUnavailable(
+        f"{of}: {host} redirects to {printable(where)}, which is not followed; it must lead to "
+        f"{url.scheme}://HOST: correct the registry's storage or its proxy"
+    )
 
 
 def is_lasting(error: Exception) -> bool:

@@ -22,7 +22,7 @@ import httpx
 import trio
 
 from clipfs import errors
-from clipfs.image.failures import is_lasting, no_answer, printable
+from clipfs.image.failures import is_lasting, no_answer, odd_redirect
 from clipfs.image.manifest import MAX_DOCUMENT_BYTES
 from clipfs.image.retry import RETRIED_STATUS, RetryPolicy, retry_after_s
 from clipfs.image.tls import client_context
@@ -226,14 +226,19 @@ def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
     return (one.scheme, one.netloc) == (other.scheme, other.netloc)
 
 
+def has_address(url: httpx.URL) -> bool:
+    """Whether url can be asked at all."""
+    return url.scheme in ("http", "https") and bool(url.host)
+
+
 def _target(of: str, url: httpx.URL, answer: Answer) -> httpx.URL:
     """Where a redirect leads; RegistryUnavailable for one that leads out of TLS or nowhere."""
     location = answer.headers.get("Location", "")
     try:
         target = url.join(location)
     except httpx.InvalidURL as error:
-        raise no_answer(of, url, error) from error
-    if not location or (url.scheme == "https" and target.scheme != "https"):
-        where = printable(target.netloc.decode()) if location else "nowhere"
-        raise errors.RegistryUnavailable(f"{of}: a redirect to {where} that is not followed")
+        raise odd_redirect(of, url, None) from error
+    is_out_of_tls = url.scheme == "https" and target.scheme != "https"
+    if not location or not has_address(target) or is_out_of_tls:
+        raise odd_redirect(of, url, target if location else None)
     return target

@@ -15,7 +15,7 @@ from clipfs import errors
 from clipfs.image import auth
 from clipfs.image.credentials import Credentials, RegistryConfig
 from clipfs.image.failures import refusal
-from clipfs.image.http import Answer, Wire, same_origin
+from clipfs.image.http import Answer, Wire, has_address, same_origin
 from clipfs.image.manifest import MAX_DOCUMENT_BYTES
 from clipfs.image.mirrors import Host
 from clipfs.image.reference import DOCKER_HUB, DOCKER_HUB_HOST, Reference
@@ -104,13 +104,15 @@ class Session:
 
     def _realm(self, reference: Reference, challenge: auth.Challenge) -> httpx.URL:
         """The token server's address; only one with TLS, or named by the administrator."""
-        text = challenge.parameters.get("realm", "")
         try:
-            realm = httpx.URL(text)
-        except httpx.InvalidURL as error:
+            realm = httpx.URL(challenge.parameters.get("realm", ""))
+        except httpx.InvalidURL:
+            realm = httpx.URL("")
+        if not has_address(realm):
             raise errors.RegistryUnavailable(
-                f"{reference}: the registry's token server {text[:100]!r} is no address"
-            ) from error
+                f"{self.names(reference)}: the registry's token server has no address; its "
+                "WWW-Authenticate must have a realm of https://HOST"
+            )
         if realm.scheme != "https" and not self.wire.is_plain(realm):
             raise errors.Unauthenticated(
                 f"{reference}: the token server {realm.netloc.decode()[:100]!r} does not use "
