@@ -25,9 +25,14 @@ def byte_count(text: str) -> int:
 
 
 def min_free(text: str) -> Limits:
-    """A number of bytes, or a percentage of the disk."""
+    """A number of bytes, or a percentage of the disk, below 100."""
     if match := _PERCENT.fullmatch(text):
         return Limits(min_free_percent=float(match[1]))
+    if not _BYTES.fullmatch(text):
+        raise click.BadParameter(
+            f"{text!r} is no number of bytes and no percentage below 100; write 1000000, 512Mi, "
+            "20Gi, 10%, 7.5%"
+        )
     return Limits(min_free_bytes=byte_count(text))
 
 

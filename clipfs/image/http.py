@@ -4,16 +4,14 @@
     answer = await wire.send(of, request)           does not
 
 Whatever the peer does, the caller gets an `Answer` or RegistryUnavailable: size, time and
-redirects are bounded, foreign errors renamed, and what a peer wrote is made printable before
-it goes into a message, because messages end up in events. A request that fails by no fault of
-its own is sent again, as the policy says.
+redirects are bounded, foreign errors renamed. A request that fails by no fault of its own is
+sent again, as the policy says.
 
-Not here: what is asked and what an answer means (`clipfs.image.registry`).
+Not here: what is asked (`clipfs.image.registry`); failures in words (`clipfs.image.failures`).
 Source: RFC 9110, "Redirection 3xx"; Fetch, "HTTP-redirect fetch" (no Authorization elsewhere).
 """
 
 import random
-import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,10 +19,10 @@ from dataclasses import dataclass
 from typing import Self
 
 import httpx
-import msgspec
 import trio
 
 from clipfs import errors
+from clipfs.image.failures import is_lasting, no_answer, odd_redirect
 from clipfs.image.manifest import MAX_DOCUMENT_BYTES
 from clipfs.image.retry import RETRIED_STATUS, RetryPolicy, retry_after_s
 from clipfs.image.tls import client_context
@@ -36,12 +34,7 @@ ANSWER_TIMEOUT_S = 60
 """For an answer as a whole: a peer that sends a byte now and then is given up too."""
 
 MAX_REDIRECTS = 5
-MAX_WORDS = 200
-"""Characters of a peer's own text in a message."""
-
 _REDIRECTS = (301, 302, 303, 307, 308)
-_NOT_TLS = re.compile("WRONG_VERSION|RECORD_LAYER|PACKET_LENGTH")
-_NOT_TRUSTED = re.compile("CERTIFICATE_VERIFY_FAILED")
 _FAILURES = (
     httpx.HTTPError,
     httpx.InvalidURL,
@@ -67,15 +60,6 @@ class Answer:
         """The credential that this answer needed, as headers; empty if none."""
         value = self.request.headers.get("Authorization")
         return {"Authorization": value} if value else {}
-
-
-class _Error(msgspec.Struct, frozen=True):
-    code: str | None = None
-    message: str | None = None
-
-
-class _Refusal(msgspec.Struct, frozen=True):
-    errors: list[_Error]
 
 
 class Wire:
@@ -194,7 +178,7 @@ class Wire:
             await trio.sleep(delay_s)
         if isinstance(outcome, Answer):
             return outcome
-        raise _unavailable(of, request.url, outcome) from outcome
+        raise no_answer(of, request.url, outcome) from outcome
 
     async def _attempt(self, request: httpx.Request, limit_bytes: int) -> Answer | Exception:
         """What came back, or one of _FAILURES."""
@@ -219,10 +203,7 @@ def _is_passing(outcome: Answer | Exception) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(outcome, Answer):
         return outcome.status in RETRIED_STATUS
-    if isinstance(outcome, (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError)):
-        return False
-    reason = _reason(outcome)
-    return not (_NOT_TLS.search(reason) or _NOT_TRUSTED.search(reason))
+    return not is_lasting(outcome)
 
 
 def _asked_wait_s(outcome: Answer | Exception) -> float | None:
@@ -245,39 +226,9 @@ def same_origin(one: httpx.URL, other: httpx.URL) -> bool:
     return (one.scheme, one.netloc) == (other.scheme, other.netloc)
 
 
-def refusal(of: str, answer: Answer) -> errors.ClipError:
-    """The error for a status that is not success, with the peer's own words."""
-    words = _words(answer.body)
-    status, detail = answer.status, f" ({words})" if words else ""
-    if status == 401:
-        return errors.Unauthenticated(
-            f"{of}: the registry wants credentials, or other ones{detail}; there may also "
-            "be no such repository"
-        )
-    if status == 403:
-        return errors.AccessDenied(
-            f"{of}: the registry refuses{detail}; these credentials may not pull it"
-        )
-    if status == 404:
-        return errors.ImageNotFound(
-            f"{of}: no such image in the registry{detail}; check its name and its tag"
-        )
-    advice = "; try again later" if status == 429 or status >= 500 else ""
-    return errors.RegistryUnavailable(f"{of}: the registry answers {status}{detail}{advice}")
-
-
-def printable(text: str) -> str:
-    """A stranger's text for a message: one short line without control characters."""
-    return "".join(one for one in text[:MAX_WORDS] if one.isprintable())
-
-
-def _words(body: bytes) -> str:
-    """The message in a registry's error document; nothing if it is none."""
-    try:
-        first = msgspec.json.decode(body, type=_Refusal).errors[0]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError):
-        return ""
-    return printable(first.message or first.code or "")
+def has_address(url: httpx.URL) -> bool:
+    """Whether url can be asked at all."""
+    return url.scheme in ("http", "https") and bool(url.host)
 
 
 def _target(of: str, url: httpx.URL, answer: Answer) -> httpx.URL:
@@ -286,27 +237,8 @@ def _target(of: str, url: httpx.URL, answer: Answer) -> httpx.URL:
     try:
         target = url.join(location)
     except httpx.InvalidURL as error:
-        raise _unavailable(of, url, error) from error
-    if not location or (url.scheme == "https" and target.scheme != "https"):
-        where = printable(target.netloc.decode()) if location else "nowhere"
-        raise errors.RegistryUnavailable(f"{of}: a redirect to {where} that is not followed")
+        raise odd_redirect(of, url, None) from error
+    is_out_of_tls = url.scheme == "https" and target.scheme != "https"
+    if not location or not has_address(target) or is_out_of_tls:
+        raise odd_redirect(of, url, target if location else None)
     return target
-
-
-def _unavailable(of: str, url: httpx.URL, error: BaseException) -> errors.RegistryUnavailable:
-    reason = printable(_reason(error))
-    host = printable(url.netloc.decode())
-    hint = "; is it up, and can this node reach it?"
-    if url.scheme == "https" and _NOT_TLS.search(reason):
-        hint = f"; if it speaks plain HTTP, say --plain-http {host}"
-    return errors.RegistryUnavailable(f"{of}: no answer from {host}: {reason}{hint}")
-
-
-def _reason(error: BaseException) -> str:
-    """The first words in the chain of causes: trio's and httpx's own errors often have none."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if str(cause):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return type(error).__name__

@@ -7,10 +7,11 @@ Files are read whenever a registry is asked for, so that a change needs no resta
 names the file and what is wrong with it. What would change who is trusted and is not supported
 is refused, not passed over: `skip_verify`, `client`, `header`.
 
-Not here: which of the hosts answers (`clipfs.image.registry`).
+Not here: which of the hosts answers (`clipfs.image.hosts`).
 Source: containerd, "Registry Host Namespace" (docs/hosts.md).
 """
 
+import re
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from clipfs.image.tls import load_ca_file
 
 MAX_FILE_BYTES = 1 << 20
 _REFUSED = ("skip_verify", "client", "header")
+_CREDENTIAL = re.compile(r"[^'\"]*@")
 _CAPABILITIES = frozenset(("pull", "resolve", "push"))
 
 
@@ -100,19 +102,22 @@ def _read(path: Path) -> tuple[Host, ...]:
         return (ITSELF,)
     except OSError as error:
         raise errors.NodeFault(f"mirrors: {path}: {error.strerror}") from error
-    except (ValueError, errors.InvalidInput) as error:  # TOML's, msgspec's and UTF-8's too
+    except tomllib.TOMLDecodeError as error:  # which may name a key: an address
+        raise errors.NodeFault(f"mirrors: {path}: {_CREDENTIAL.sub('***@', str(error))}") from None
+    except (ValueError, errors.InvalidInput) as error:  # msgspec's and UTF-8's too
         raise errors.NodeFault(f"mirrors: {path}: {error}") from error
 
 
 def _host(address: str, entry: _Entry, folder: Path) -> Host:
+    shown = _shown(address)
     for name in _REFUSED:
         if getattr(entry, name):
-            raise ValueError(f"{name} of {address} is not supported; a CA is named by ca")
+            raise ValueError(f"{name} of {shown} is not supported; a CA is named by ca")
     files = [entry.ca] if isinstance(entry.ca, str) else entry.ca
     capabilities = {one.lower() for one in entry.capabilities} or _CAPABILITIES
     if unknown := sorted(capabilities - _CAPABILITIES):
         known = ", ".join(sorted(_CAPABILITIES))
-        raise ValueError(f"{address} has no capability {unknown[0][:40]!r}; there are {known}")
+        raise ValueError(f"{shown} has no capability {unknown[0][:40]!r}; there are {known}")
     return Host(
         base=_base(address, override_path=entry.override_path),
         may_resolve="resolve" in capabilities,
@@ -123,14 +128,25 @@ def _host(address: str, entry: _Entry, folder: Path) -> Host:
 
 def _base(address: str, *, override_path: bool) -> str:
     """https unless address says otherwise; its path ends in /v2 unless it overrides that."""
+    shown = repr(_shown(address))
     try:
         url = httpx.URL(address if "://" in address else f"https://{address}")
     except httpx.InvalidURL as error:
-        raise ValueError(f"{address[:100]!r} is no address") from error
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo or url.query:
-        raise ValueError(f"{address[:100]!r} is not http[s]://host[:port][/path]")
+        raise ValueError(f"{shown} is no address") from error
+    if url.userinfo:
+        raise ValueError(
+            f"{shown} has credentials, which do not belong here; give them by that name in "
+            "--registry-config or in the pull secret"
+        )
+    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
+        raise ValueError(f"{shown} is not http[s]://host[:port][/path]")
     base = str(url).rstrip("/")
     return base if override_path or base.endswith("/v2") else f"{base}/v2"
+
+
+def _shown(address: str) -> str:
+    """address for errors, without what may be a credential or a signature."""
+    return re.split("[?#]", address.rpartition("@")[2])[0][:100]
 
 
 def _with_port(registry: str) -> str:

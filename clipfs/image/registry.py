@@ -1,27 +1,24 @@
 """The registry's protocol: a reference becomes an image; a layer, the place of its blob.
 
 Every document is checked against the digest that named it; a tag's own answer names its
-digest. Where there are mirrors they are asked in their order; whatever one of them says that is
-not the document, the next host is asked.
+digest.
 
-Not here: what one host is asked, with which credentials (`clipfs.image.session`); the bytes of
-layers (`clipfs.layer.download`).
+Not here: which hosts are asked (`clipfs.image.hosts`), with which credentials
+(`clipfs.image.session`); the bytes of layers (`clipfs.layer.download`).
 Source: OCI distribution specification, "Pull".
 """
 
 import hashlib
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from typing import Self, TypeVar
-
-import structlog
-import trio
+from typing import Self
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest
-from clipfs.image.http import Answer, Wire, refusal
+from clipfs.image.failures import refusal
+from clipfs.image.hosts import Hosts
+from clipfs.image.http import Answer, Wire
 from clipfs.image.manifest import (
     ACCEPT,
     MAX_DOCUMENT_BYTES,
@@ -31,17 +28,14 @@ from clipfs.image.manifest import (
     parse_config,
     parse_document,
 )
-from clipfs.image.mirrors import NO_MIRRORS, Host, Mirrors
+from clipfs.image.mirrors import NO_MIRRORS, Mirrors
 from clipfs.image.model import BlobSource, Image, Layer
 from clipfs.image.platform import Platform
 from clipfs.image.proxy import proxy_for
 from clipfs.image.reference import Reference
 from clipfs.image.retry import RETRY, RetryPolicy
 from clipfs.image.session import Session
-
-log = structlog.get_logger()
-
-T = TypeVar("T")
+from clipfs.image.stated_size import check_size
 
 MAX_INDEX_DEPTH = 3
 """Indexes in indexes: the specification allows them, nobody nests deeper."""
@@ -49,20 +43,13 @@ MAX_INDEX_DEPTH = 3
 PROBE_BYTES = 1 << 16
 """Of the answer to a probe only its error is read, and few errors are longer."""
 
-SET_BACK_S = 60
-"""For how long a host that did not answer is asked after the others."""
-
 
 class Registry:
     """Registries, with the credentials of one caller. Open it with `Registry.open`."""
 
     def __init__(self, wire: Wire, config: RegistryConfig, mirrors: Mirrors) -> None:
         self.retry = wire.retry
-        self._wire = wire
-        self._config = config
-        self._mirrors = mirrors
-        self._known: dict[tuple[str, Host], Session] = {}
-        self._set_back: dict[str, float] = {}  # base -> until when, on trio's clock
+        self._hosts = Hosts(wire, config, mirrors)
 
     @classmethod
     @asynccontextmanager
@@ -89,7 +76,7 @@ class Registry:
         """
         of = str(reference)
         data, media_type, digest = await self._document(
-            reference, "manifests", reference.version, reference.digest
+            reference, "manifests", reference.version, reference.digest, platform
         )
         for _ in range(MAX_INDEX_DEPTH + 1):
             found = parse_document(data, media_type=media_type, of=of, wanted=platform)
@@ -102,7 +89,7 @@ class Registry:
 
     def blob_hosts(self, reference: Reference) -> list[str]:
         """The hosts that blobs are asked for at, in their order, as BlobSource.host names them."""
-        return [str(session.base) for session in self._sessions(reference, by_digest=True)]
+        return [str(session.base) for session in self._hosts.of(reference, by_digest=True)]
 
     async def blob_source(
         self, reference: Reference, layer: Layer, *, without: Collection[str] = ()
@@ -110,6 +97,7 @@ class Registry:
         """Where layer's blob can be read with one GET; nothing of it is downloaded here.
 
         without  hosts that are not asked, as long as there is another one
+        Raises   as resolve; CorruptImage if the blob is not as large as the manifest says
         """
 
         async def ask(session: Session, patient: bool) -> BlobSource:
@@ -121,9 +109,17 @@ class Registry:
                 limit_bytes=PROBE_BYTES,
                 patient=patient,
             )
+            of, part = session.names(reference), f"layer {layer.digest}"
+            check_size(
+                f"{of}: {part}",
+                answer.status,
+                answer.headers.get,
+                manifest_bytes=layer.size,
+                stated_by="the registry",
+            )
             is_empty = answer.status == 416 and layer.size == 0  # it has no first byte to ask for
             if answer.status not in (200, 206) and not is_empty:
-                raise refusal(str(reference), answer)
+                raise refusal(of, answer.status, answer.body, part=part)
             return BlobSource(
                 url=str(answer.request.url),
                 headers=answer.authorization,
@@ -132,9 +128,13 @@ class Registry:
                 host=str(session.base),
             )
 
-        sessions = self._sessions(reference, by_digest=True)
+        sessions = self._hosts.of(reference, by_digest=True)
         wanted = [session for session in sessions if str(session.base) not in without]
-        return await self._from_hosts(reference, wanted or sessions[-1:], ask)
+        return await self._hosts.first_good(reference, wanted or sessions[-1:], ask)
+
+    def set_back(self, host: str) -> None:
+        """For a while, ask other hosts than BlobSource.host before this one."""
+        self._hosts.set_back(host)
 
     async def _layers(self, reference: Reference, manifest: Manifest) -> tuple[Layer, ...]:
         if not manifest.is_image:
@@ -143,7 +143,8 @@ class Registry:
         return parse_config(config, manifest, of=str(reference))
 
     async def _child(self, reference: Reference, kind: str, child: Descriptor) -> bytes:
-        data, _, _ = await self._document(reference, kind, child.digest, child.digest)
+        part = f"{'config' if kind == 'blobs' else 'manifest'} {child.digest}"
+        data, _, _ = await self._document(reference, kind, child.digest, child.digest, part=part)
         if len(data) != child.size:
             raise errors.CorruptImage(
                 f"{reference}: {child.digest} has {len(data)} bytes, its parent says {child.size}"
@@ -151,78 +152,45 @@ class Registry:
         return data
 
     async def _document(
-        self, reference: Reference, kind: str, version: str, expected: Digest | None
+        self,
+        reference: Reference,
+        kind: str,
+        version: str,
+        expected: Digest | None,
+        platform: Platform | None = None,
+        *,
+        part: str = "",
     ) -> tuple[bytes, str, Digest]:
-        """Body, media type and digest; CorruptImage if it is not the one that was asked for."""
+        """Body, media type and digest; CorruptImage if it is not the one that was asked for.
+
+        platform  of what a tag names, which no digest tells from rubbish: it must be readable
+        part      as `refusal` takes it
+        """
 
         async def ask(session: Session, patient: bool) -> tuple[bytes, str, Digest]:
             answer = await session.get(
                 reference, kind, version, {"Accept": ACCEPT}, patient=patient
             )
-            return _checked(reference, version, expected, answer)
+            of = session.names(reference)
+            if answer.status != 200:
+                raise refusal(of, answer.status, answer.body, part=part)
+            data, media_type, digest = _checked(of, version, expected, answer)
+            if expected is None and platform is not None:
+                parse_document(data, media_type=media_type, of=of, wanted=platform)
+            return data, media_type, digest
 
-        sessions = self._sessions(reference, by_digest=expected is not None)
-        return await self._from_hosts(reference, sessions, ask)
-
-    async def _from_hosts(
-        self,
-        reference: Reference,
-        sessions: list[Session],
-        ask: Callable[[Session, bool], Awaitable[T]],
-    ) -> T:
-        """The first good answer. Only the last host is waited for, and its error is raised."""
-        failed: dict[Session, errors.ClipError] = {}
-        for session in sorted(sessions, key=self._is_set_back):
-            try:
-                return await ask(session, session is sessions[-1])
-            except errors.ClipError as error:
-                failed[session] = error
-                if session is not sessions[-1]:
-                    log.info("mirror passed by", image=str(reference), error=str(error))
-                if isinstance(error, errors.RegistryUnavailable):
-                    self.set_back(str(session.base))
-        raise failed[sessions[-1]]
-
-    def _sessions(self, reference: Reference, *, by_digest: bool) -> list[Session]:
-        found = [
-            self._session(reference.registry, host)
-            for host in self._mirrors.hosts_of(reference.registry)
-            if (host.may_pull if by_digest else host.may_resolve)
-        ]
-        if not found:
-            what = "pull" if by_digest else "resolve"
-            raise errors.NodeFault(
-                f"{reference}: mirrors: no host of {reference.registry} has the capability {what}"
-            )
-        return found
-
-    def _session(self, registry: str, host: Host) -> Session:
-        if (registry, host) not in self._known:
-            self._known[registry, host] = Session(self._wire, self._config, registry, host)
-        return self._known[registry, host]
-
-    def set_back(self, base: str) -> None:
-        """For a while, ask the other hosts first: this one does not answer, or breaks off."""
-        self._set_back[base] = trio.current_time() + SET_BACK_S
-
-    def _is_set_back(self, session: Session) -> bool:
-        return self._set_back.get(str(session.base), -math.inf) > trio.current_time()
+        sessions = self._hosts.of(reference, by_digest=expected is not None)
+        return await self._hosts.first_good(reference, sessions, ask)
 
 
 def _checked(
-    reference: Reference, version: str, expected: Digest | None, answer: Answer
+    of: str, version: str, expected: Digest | None, answer: Answer
 ) -> tuple[bytes, str, Digest]:
-    if answer.status != 200:
-        raise refusal(str(reference), answer)
     if len(answer.body) > MAX_DOCUMENT_BYTES:
-        raise errors.CorruptImage(
-            f"{reference}: {version} is a document over {MAX_DOCUMENT_BYTES} bytes"
-        )
+        raise errors.CorruptImage(f"{of}: {version} is a document over {MAX_DOCUMENT_BYTES} bytes")
     digest = Digest("sha256:" + hashlib.sha256(answer.body).hexdigest())
     stated = expected or answer.headers.get("Docker-Content-Digest")
     if stated and stated != digest:
-        raise errors.CorruptImage(
-            f"{reference}: what should be {stated[:80]!r} has the digest {digest}"
-        )
+        raise errors.CorruptImage(f"{of}: what should be {stated[:80]!r} has the digest {digest}")
     media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
     return answer.body, media_type, digest

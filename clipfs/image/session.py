@@ -14,7 +14,8 @@ import httpx
 from clipfs import errors
 from clipfs.image import auth
 from clipfs.image.credentials import Credentials, RegistryConfig
-from clipfs.image.http import Answer, Wire, refusal, same_origin
+from clipfs.image.failures import refusal
+from clipfs.image.http import Answer, Wire, has_address, same_origin
 from clipfs.image.manifest import MAX_DOCUMENT_BYTES
 from clipfs.image.mirrors import Host
 from clipfs.image.reference import DOCKER_HUB, DOCKER_HUB_HOST, Reference
@@ -33,6 +34,10 @@ class Session:
         self._name = name if self._is_mirror else registry  # what its credentials are kept under
         self._registry = registry
         self._authorization: dict[str, str] = {}  # repository -> header
+
+    def names(self, reference: Reference) -> str:
+        """reference for errors, with this host where it is not the registry itself."""
+        return f"{reference} at {self._name}" if self._is_mirror else str(reference)
 
     async def get(
         self,
@@ -94,18 +99,20 @@ class Session:
         if answer.status == 404:  # of the server's address: it says nothing about the image
             raise errors.RegistryUnavailable(f"{of}: there is none at the address (404)")
         if answer.status != 200:
-            raise refusal(of, answer)
+            raise refusal(of, answer.status, answer.body)
         return auth.bearer(answer.body, of=of)
 
     def _realm(self, reference: Reference, challenge: auth.Challenge) -> httpx.URL:
         """The token server's address; only one with TLS, or named by the administrator."""
-        text = challenge.parameters.get("realm", "")
         try:
-            realm = httpx.URL(text)
-        except httpx.InvalidURL as error:
+            realm = httpx.URL(challenge.parameters.get("realm", ""))
+        except httpx.InvalidURL:
+            realm = httpx.URL("")
+        if not has_address(realm):
             raise errors.RegistryUnavailable(
-                f"{reference}: the registry's token server {text[:100]!r} is no address"
-            ) from error
+                f"{self.names(reference)}: the registry's token server has no address; its "
+                "WWW-Authenticate must have a realm of https://HOST"
+            )
         if realm.scheme != "https" and not self.wire.is_plain(realm):
             raise errors.Unauthenticated(
                 f"{reference}: the token server {realm.netloc.decode()[:100]!r} does not use "

@@ -14,6 +14,7 @@ from isal import igzip_lib
 
 from clipfs import errors
 from clipfs.layer import zstd_frames
+from clipfs.layer.header import BLOCK
 from clipfs.layer.limits import (
     MAX_HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
@@ -21,6 +22,7 @@ from clipfs.layer.limits import (
     MAX_ZSTD_WINDOW_BYTES,
     RATIO_FREE_BYTES,
 )
+from clipfs.layer.unread_codecs import refuse_unread
 
 PIECE_BYTES = 1 << 20
 READ_BYTES = 1 << 20
@@ -41,13 +43,15 @@ class Readable(Protocol):
 
 
 def inflated(blob: Readable, *, warn: Callable[[str], None]) -> Iterator[bytes]:
-    """The payload of blob; CorruptImage if the blob is not what its magic bytes say."""
+    """The payload of blob; CorruptImage if the blob is not what its magic bytes say,
+    UnsupportedImage if they say a compression that is not read."""
     source = _Peekable(blob)
     magic = source.peek(_MAGIC_BYTES)
     if magic.startswith(_GZIP):
         return _gunzipped(source, warn)
     if magic == zstd_frames.MAGIC or zstd_frames.is_skippable(magic):
         return _unzstded(source)
+    refuse_unread(source.peek(BLOCK))
     return iter(lambda: source.read(PIECE_BYTES), b"")
 
 

@@ -18,6 +18,7 @@ from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.image.model import BlobSource
 from clipfs.image.retry import retry_after_s
+from clipfs.image.stated_size import check_size
 from clipfs.layer.broken_off import BrokenOff, refusal
 from clipfs.layer.connection import connection_to
 from clipfs.layer.pace import SLOWEST_BYTES_PER_S, Pace
@@ -51,7 +52,8 @@ class Download:
         self.at = self.ends = 0
         self.exact = True
         self._digest = digest
-        self._what = f"blob {digest} from {urlsplit(source.url).netloc}"
+        self._host = urlsplit(source.url).netloc
+        self._what = f"blob {digest} from {self._host}"
         self._size = size
         self._stall_s = stall_s
         self._pace = Pace(stall_s)
@@ -69,7 +71,7 @@ class Download:
 
         in_ranges  ask for a range even of the whole, to see whether source knows them
 
-        Raises  BrokenOff; CorruptImage if the registry's blob is longer than it should be
+        Raises  BrokenOff; CorruptImage if the registry's blob has another size than it should
         """
         headers = {"Accept-Encoding": "identity", **self.source.headers}
         if end is not None:
@@ -159,6 +161,8 @@ class Download:
     ) -> None:
         """Find out what the answer holds; BrokenOff if it is no good answer."""
         status = response.status
+        if status in (200, 416):
+            self._check_size(response)
         if status == 200:
             self.at, self.ends = 0, self._size
             self.exact = not is_ranged
@@ -176,13 +180,19 @@ class Download:
                 errors.RegistryUnavailable(f"{self._what}: the registry answers another range"),
                 status=status,
             )
-        if stated[3] != "*" and int(stated[3]) > self._size:
-            raise errors.CorruptImage(
-                f"the registry sends more than the {self._size} bytes that it should have"
-            )
+        self._check_size(response)
         self.at, self.ends = int(stated[1]), int(stated[2]) + 1
         is_as_long = self._left in (None, self.ends - self.at)
         self.exact = self.at == start and is_as_long and end in (None, self.ends)
+
+    def _check_size(self, response: http.client.HTTPResponse) -> None:
+        check_size(
+            f"blob {self._digest}",
+            response.status,
+            response.headers.get,
+            manifest_bytes=self._size,
+            stated_by=self._host,
+        )
 
     def _fill(self, into: memoryview) -> int:
         """How many bytes came by the end of the answer, or of our patience; raises if none did."""

@@ -8,7 +8,7 @@ import click
 import pytest
 
 from clipfs.cache.plan import Limits
-from clipfs.cli.limits import limits_of, min_free
+from clipfs.cli.limits import byte_count, limits_of, min_free
 from tests.cli.conftest import Small
 from tests.support.machine import needs_fuse
 from tests.support.node import Node, kill
@@ -111,10 +111,15 @@ def test_a_limit_is_bytes_or_a_percentage(text: str, limits: Limits) -> None:
     assert limits_of(5, limits) == replace(limits, max_bytes=5)
 
 
-@pytest.mark.parametrize("text", ["", "-1", "x", "100%", "5GB", "1e9", "½%", "5 %"])
+@pytest.mark.parametrize(
+    "text", ["", "-1", "x", "100%", "101%", "nan%", "-5%", "%", "5GB", "1e9", "½%", "5 %"]
+)
 def test_what_is_no_limit_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="20Gi"):
+    told = f"^{text!r} is no number of bytes and no percentage below 100; .*20Gi.*10%"
+    with pytest.raises(click.BadParameter, match=told):
         min_free(text)
+    with pytest.raises(click.BadParameter, match=r"is no number of bytes; write 1000000.*20Gi$"):
+        byte_count(text)
 
 
 @pytest.mark.parametrize("command", ["list", "verify", "collect"])

@@ -5,6 +5,7 @@ attributes for a target and an unpublish of nothing are in `test_driver.py`; a f
 `tests/e2e/test_full_disk.py`; what credentials do, in `test_credentials.py`.
 """
 
+import bz2
 import hashlib
 import json
 import os
@@ -148,6 +149,8 @@ ARM_ONLY = {
                      id="over-a-limit"),
         pytest.param(serve("application/vnd.docker.distribution.manifest.v1+json", SCHEMA_1),
                      "FAILED_PRECONDITION", "schema 1", id="schema-1"),
+        pytest.param(layer_of(bz2.compress(SOUND_TAR)), "FAILED_PRECONDITION",
+                     "compressed by bzip2", id="bzip2"),
         pytest.param(serve(OCI, FOREIGN), "FAILED_PRECONDITION", "foreign", id="foreign-layer"),
         pytest.param(serve(OCI, UNKNOWN_LAYER), "FAILED_PRECONDITION", "squashfs", id="layer-type"),
         pytest.param(serve("application/vnd.example", {"schemaVersion": 2}),

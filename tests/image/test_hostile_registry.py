@@ -131,6 +131,34 @@ async def test_the_status_decides_the_error(status: int, code: str) -> None:
     assert (await failure(lambda _: Reply(status))).startswith(f"{code}: ")
 
 
+WHAT_IS_MISSING = {
+    "manifest": f"/v2/app/manifests/{d.digest(MANIFEST)}",
+    "config": f"/v2/app/blobs/{d.digest(CONFIG)}",
+    "layer": f"/v2/app/blobs/{d.digest(b'layer')}",
+}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "words"),
+    [
+        (404, errors.ImageNotFound, r"does not have {} \(gone\), which the image .*push the image"),
+        (403, errors.AccessDenied, r"refuses {} \(gone\); these credentials may not pull it"),
+        (401, errors.Unauthenticated, r"wants credentials, or other ones, for {} \(gone\)"),
+        (500, errors.RegistryUnavailable, r"answers 500 for {} \(gone\); try again later"),
+    ],
+)
+@pytest.mark.parametrize("part", WHAT_IS_MISSING)
+async def test_what_is_missing_below_a_manifest_is_named(
+    part: str, status: int, kind: type[errors.ClipError], words: str
+) -> None:
+    held, path = shelf(), WHAT_IS_MISSING[part]
+    held.replies[path] = Reply(status, body=b'{"errors": [{"message": "gone"}]}')
+    named = f"{part} {path.rpartition('/')[2]}"
+    with run_web(held) as web, pytest.raises(kind, match=words.format(named)) as caught:
+        await (place_of_blob(web) if part == "layer" else resolve(web, ":all"))
+    assert "check its name" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "body",
     [

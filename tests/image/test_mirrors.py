@@ -1,9 +1,11 @@
 """Mirrors by containerd's `hosts.toml`: who is asked, in which order, and with what."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
@@ -63,7 +65,7 @@ def test_a_file_names_hosts_in_their_order(text: str, hosts: tuple[Host, ...]) -
         ('[host."https://m.io"]\ncapabilities = "pull"', "capabilities"),
         ('[host."https://m.io"]\ncapabilities = ["pul"]', "no capability 'pul'; there are pull, "),
         ('[host."ftp://m.io"]', "is not http"),
-        ('[host."https://u:p@m.io"]', "is not http"),
+        ('[host."https://u:p@m.io"]', "has credentials"),
         ('[host."https://"]', "is not http"),
         ('[host."https://m.io:x"]', "is no address"),
         ('server = 5', "server"),
@@ -75,6 +77,35 @@ def test_a_file_that_cannot_be_kept_to_is_refused_by_its_name(
     place(tmp_path, "h.io", text)
     with pytest.raises(errors.NodeFault, match=f"{tmp_path}/h.io/hosts.toml: .*{words}"):
         Mirrors(tmp_path).hosts_of("h.io")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[host."http://u:secretpw@m.io"]',
+        '[host."u:secretpw@m.io"]',
+        '[host."ftp://u:secretpw@m.io"]',
+        '[host."https://u:secretpw@m.io:x"]',
+        '[host."https://u:secret/pw?secretpw@m.io"]',
+        '[host."https://m.io/?sig=secretpw"]',
+        '[host."https://m.io/#secretpw"]',
+        '[host."https://u:secretpw@m.io"]\nskip_verify = true',
+        '[host."https://u:secretpw@m.io"]\ncapabilities = ["pul"]',
+        '[host."https://u:secretpw@m.io"]\n[host."https://u:secretpw@m.io"]',
+        'server = "https://u:secretpw@m.io"',
+    ],
+    ids=ascii,
+)  # fmt: skip  # a file on a line
+def test_a_credential_in_a_file_is_refused_and_never_shown(text: str, tmp_path: Path) -> None:
+    place(tmp_path, "h.io", text)
+    with pytest.raises(errors.NodeFault, match=r"h\.io/hosts\.toml: .*m\.io") as caught:
+        Mirrors(tmp_path).hosts_of("h.io")
+    assert not re.search("secretpw|secret/", str(caught.value))
+
+
+def test_a_file_with_credentials_says_where_they_belong() -> None:
+    with pytest.raises(ValueError, match=r"'m\.io:5000' has credentials, .*--registry-config"):
+        parse_hosts('[host."http://u:secretpw@m.io:5000"]', folder=Path("/none"))
 
 
 def place(folder: Path, name: str, text: str) -> Path:
@@ -188,6 +219,53 @@ async def test_the_last_host_s_word_holds_whatever_mirrors_say(tmp_path: Path) -
         with pytest.raises(errors.ImageNotFound):
             await pull(registry, tmp_path)
         assert len(mirror.asked) == 1
+
+
+RUBBISH = [
+    pytest.param("text/html", b"<html>portal</html>", id="portal"),
+    pytest.param("text/html", b'{"schemaVersion":2}', id="another-type"),
+    pytest.param(d.OCI_MANIFEST, b'{"schemaVersion":2}', id="half-manifest"),
+    pytest.param(d.OCI_INDEX, b'{"schemaVersion":2,"manifests":5}', id="malformed-index"),
+]
+
+
+@pytest.mark.parametrize(("media_type", "body"), RUBBISH)
+async def test_a_mirror_that_answers_a_tag_with_rubbish_is_passed_by_with_a_warning(
+    media_type: str, body: bytes, tmp_path: Path
+) -> None:
+    def rubbish(asked: Asked) -> Reply:
+        return Reply(headers={"Content-Type": media_type}, body=body)
+
+    with run_web(shelf()) as registry, run_web(rubbish) as mirror, capture_logs() as logs:
+        place(tmp_path, "_default", f'[host."http://{mirror.address}"]')
+        assert (await pull(registry, tmp_path)).digest == d.digest(MANIFEST)
+        assert "/v2/app/manifests/1" in registry.paths()
+    said = next(one for one in logs if one["event"] == "mirror passed by")
+    assert said["log_level"] == "warning"
+    assert said["host"] == f"http://{mirror.address}/v2"
+    assert mirror.address in said["error"]
+
+
+async def test_what_a_mirror_has_not_got_is_no_warning(tmp_path: Path) -> None:
+    with run_web(shelf()) as registry, run_web(answers(404)) as mirror, capture_logs() as logs:
+        place(tmp_path, "_default", f'[host."http://{mirror.address}"]')
+        await pull(registry, tmp_path)
+    said = [one for one in logs if one["event"] == "mirror passed by"]
+    assert [one["log_level"] for one in said] == ["info"] * 3
+
+
+@pytest.mark.parametrize(("media_type", "body"), RUBBISH)
+async def test_the_last_host_s_rubbish_is_told_with_its_name(
+    media_type: str, body: bytes, tmp_path: Path
+) -> None:
+    def rubbish(asked: Asked) -> Reply:
+        return Reply(headers={"Content-Type": media_type}, body=body)
+
+    with run_web(answers(404)) as registry, run_web(rubbish) as server:
+        place(tmp_path, "_default", f'server = "http://{server.address}"')
+        told = f"^{registry.address}/app:1 at {server.address}: "
+        with pytest.raises(errors.ClipError, match=told):
+            await pull(registry, tmp_path)
 
 
 async def test_a_mirror_is_asked_for_what_it_can(tmp_path: Path) -> None:

@@ -134,12 +134,20 @@ async def test_a_redirect_out_of_tls_is_not_followed(
         away = redirect(f"http://{store.address}/x")
         with run_web(lambda _: away, tls=certificate) as web:
             async with Registry.open(config=RegistryConfig.empty()) as registry:
-                with pytest.raises(errors.RegistryUnavailable, match=f"{store.address} that is"):
+                with pytest.raises(errors.RegistryUnavailable, match=f"{store.address}, which is"):
                     await registry.resolve(
                         parse_reference(f"{web.address}/app"), Platform("linux", "amd64")
                     )
     assert len(web.asked) == 1
     assert store.asked == []
+
+
+async def test_plain_http_to_a_server_that_hangs_up_on_it_says_what_to_do(tmp_path: Path) -> None:
+    """As python's TLS does, and many a balancer."""
+    with run_web(shelf(), tls=make_certificate(tmp_path)) as web:
+        with pytest.raises(errors.RegistryUnavailable, match="no answer from") as caught:
+            await resolve(web)
+        assert f"if it speaks TLS, take {web.address} out of --plain-http" in str(caught.value)
 
 
 async def test_redirects_without_end_are_given_up() -> None:
@@ -162,6 +170,27 @@ async def test_a_redirect_to_nowhere_is_no_answer(location: str) -> None:
     assert text.startswith("registry_unavailable: ")
 
 
+@pytest.mark.parametrize(
+    ("location", "where"),
+    [
+        ("file:///etc/passwd", "a file address without a host"),
+        ("ftp://u:secret@h.io/b?sig=x", "ftp://h.io"),
+        ("mailto:me", "nowhere"),
+        ("http://u:secret:b/?sig=x", "nowhere"),
+        ("", "nowhere"),
+    ],
+    ids=ascii,
+)
+async def test_an_odd_redirect_is_told_by_its_kind_and_never_with_its_path(
+    location: str, where: str
+) -> None:
+    text = await failure(lambda _: redirect(location))
+    assert f" redirects to {where}, which is not followed; " in text
+    assert "is it up" not in text
+    assert "secret" not in text
+    assert "sig" not in text
+
+
 def bearer(realm: str) -> Reply:
     return Reply(401, headers={"WWW-Authenticate": f'Bearer realm="{realm}",service="s"'})
 
@@ -170,9 +199,11 @@ def bearer(realm: str) -> Reply:
     ("realm", "code"),
     [
         ("http://example.invalid/token", "unauthenticated"),
-        ("ftp://example.invalid/token", "unauthenticated"),
-        ("/token", "unauthenticated"),
-        ("", "unauthenticated"),
+        ("ftp://example.invalid/token", "registry_unavailable"),
+        ("/token", "registry_unavailable"),
+        ("", "registry_unavailable"),
+        ("file:///etc/passwd", "registry_unavailable"),
+        ("http://", "registry_unavailable"),
         ("https://[", "registry_unavailable"),
         ("https://a:b/", "registry_unavailable"),
         ("https://\x9b/", "registry_unavailable"),
@@ -184,6 +215,17 @@ def bearer(realm: str) -> Reply:
 )
 async def test_a_token_server_must_have_tls_and_an_address(realm: str, code: str) -> None:
     assert (await failure(lambda _: bearer(realm), login=True)).startswith(f"{code}: ")
+
+
+@pytest.mark.parametrize(
+    "realm", ["", "/token", "file:///etc/passwd", "https://", "https://a:b/", "ftp://u:secret@h/t"]
+)
+async def test_a_token_server_without_an_address_is_the_registry_s_fault(realm: str) -> None:
+    text = await failure(lambda _: bearer(realm), login=True)
+    assert "token server has no address" in text
+    assert "WWW-Authenticate must have a realm of https://HOST" in text
+    assert "plain-http" not in text
+    assert "secret@" not in text
 
 
 async def test_a_password_is_not_sent_to_a_token_server_without_tls() -> None:

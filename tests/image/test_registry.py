@@ -255,6 +255,27 @@ async def test_an_unknown_ca_is_named_as_the_reason(secure: RegistryServer) -> N
     with pytest.raises(errors.RegistryUnavailable, match="certificate verify failed") as caught:
         await resolve(f"{secure.address}/app:1", plain=False)
     assert "plain" not in str(caught.value)
+    assert "_ssl.c" not in str(caught.value)
+    assert "is it up" not in str(caught.value)
+    assert re.search(r"if you trust its CA, .*--ca-file .*hosts\.toml", str(caught.value))
+
+
+async def test_a_certificate_for_another_name_is_told_from_an_unknown_ca(
+    secure: RegistryServer, certificate: Certificate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.cert))
+    address = secure.address.replace("127.0.0.1", "localhost")
+    with pytest.raises(errors.RegistryUnavailable, match=r"verify failed: .*mismatch") as caught:
+        await resolve(f"{address}/app:1", plain=False)
+    assert "--ca-file" not in str(caught.value)
+    assert str(caught.value).endswith("the registry's certificate must be valid, and for that name")
+
+
+async def test_plain_http_to_a_registry_with_tls_says_so(secure: RegistryServer) -> None:
+    with pytest.raises(
+        errors.RegistryUnavailable, match=r"answers 400; it speaks TLS: .*plain-http"
+    ):
+        await resolve(f"{secure.address}/app:1", plain=True)
 
 
 async def test_a_ca_that_the_node_trusts_is_trusted(

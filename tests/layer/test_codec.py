@@ -1,7 +1,10 @@
 """A blob's payload: told by magic bytes, whole however it is cut, bounded, or refused."""
 
+import bz2
 import itertools
+import lzma
 import random
+import zlib
 from collections.abc import Callable
 
 import pytest
@@ -31,6 +34,7 @@ from tests.layer.blobs import (
     skippable_frame,
     zstd_frame,
 )
+from tests.support.raw_tar import END, member
 
 TEXT = b"a layer's payload, " * 300
 NOISE = random.Random(1).randbytes(5000)
@@ -75,6 +79,43 @@ NOISE = random.Random(1).randbytes(5000)
 def test_a_blob_is_decompressed_by_its_magic_bytes(blob: bytes, payload: bytes) -> None:
     for sizes in ([1 << 20], [1], [3, 700]):
         assert payload_of(blob, sizes) == (payload, [])
+
+
+LZ4_OF_NOTHING = bytes.fromhex("04224d186040820000000000") + b"\0" * 4
+
+OTHERS = [
+    pytest.param("bzip2", bz2.compress(TEXT), id="bzip2"),
+    pytest.param("xz", lzma.compress(TEXT), id="xz"),
+    pytest.param("lz4", LZ4_OF_NOTHING, id="lz4"),
+    *(
+        pytest.param("zlib", zlib.compress(TEXT, level), id=f"zlib-{level}")
+        for level in (0, 3, 6, 9)
+    ),
+    pytest.param("bzip2", bz2.compress(random.Random(2).randbytes(9000)), id="bzip2-long"),
+]
+
+
+@pytest.mark.parametrize(("name", "blob"), OTHERS)
+@pytest.mark.parametrize("sizes", [[1 << 20], [1]], ids=["at-once", "byte-by-byte"])
+def test_a_compression_that_is_not_read_is_refused_by_its_name(
+    sizes: list[int], name: str, blob: bytes
+) -> None:
+    told = f"compressed by {name}, which is not supported; push it again with gzip or zstd"
+    with pytest.raises(errors.UnsupportedImage, match=told):
+        payload_of(blob, sizes)
+
+
+@pytest.mark.parametrize(
+    "name", [b"BZh91AY", b"\xfd7zXZ", b"\x04\x22\x4d\x18", b"x\x9c"], ids=ascii
+)
+@pytest.mark.parametrize(
+    "magic", [b"ustar\x0000", b"ustar  \0", bytes(8)], ids=["pax", "gnu", "v7"]
+)
+def test_a_tar_whose_first_name_begins_like_a_compression_is_a_tar(
+    magic: bytes, name: bytes
+) -> None:
+    tar = member(name, magic=magic) + END
+    assert payload_of(tar, [1 << 20]) == (tar, [])
 
 
 @pytest.mark.parametrize("flags", range(32))

@@ -142,7 +142,14 @@ BOMB = zstd_frame(bytes(70 << 20))
             id="truncated-zstd-as-published",
         ),
         pytest.param(
-            layer_of(GOOD, PAYLOAD), GOOD + b"more", errors.CorruptImage, "more than", id="too-long"
+            layer_of(GOOD, PAYLOAD),
+            GOOD + b"more",
+            errors.CorruptImage,
+            "manifest says",
+            id="too-long",
+        ),
+        pytest.param(
+            layer_of(GOOD, PAYLOAD), GOOD[:-1], errors.CorruptImage, "manifest says", id="too-short"
         ),
         pytest.param(
             layer_of(BROKEN, BROKEN), BROKEN, errors.CorruptImage, "ends early", id="broken-tar"
@@ -168,12 +175,11 @@ async def test_a_wrong_blob_is_refused_by_the_name_of_its_layer(
 
 async def test_a_blob_that_ends_early_may_be_whole_the_next_time(tmp_path: Path) -> None:
     layer = layer_of(GOOD, PAYLOAD)
-    for stated_bytes in (None, len(GOOD)):
-        with (
-            serving(GOOD[:HALF], stated_bytes=stated_bytes) as server,
-            pytest.raises(errors.RegistryUnavailable, match="try again"),
-        ):
-            await first_pass(layer, server.url, tmp_path / "payload")
+    with (
+        serving(GOOD[:HALF], stated_bytes=len(GOOD)) as server,
+        pytest.raises(errors.RegistryUnavailable, match="try again"),
+    ):
+        await first_pass(layer, server.url, tmp_path / "payload")
     with serving(GOOD) as server:
         await first_pass(layer, server.url, tmp_path / "payload")
     assert (tmp_path / "payload").read_bytes() == PAYLOAD
