@@ -84,7 +84,7 @@ def test_credentials_are_in_no_argument_environment_file_or_log(
     private.close_gate()
     with ThreadPoolExecutor() as pool:
         call = pool.submit(driver.publish, "pod", name, PAIR)
-        private.at_gate.wait(60)
+        assert private.at_gate.wait(60)
         running = descendants(driver.process.pid)
         assert len(running) >= 2, "the command and its worker"
         for pid in [driver.process.pid, *running]:

@@ -43,7 +43,7 @@ def test_a_mount_command_that_is_killed_half_way_leaves_nothing_and_may_be_tried
     scripted.close_gate()
     with ThreadPoolExecutor() as pool:
         call = pool.submit(lambda: failure(lambda: driver.publish("pod", name)))
-        scripted.at_gate.wait(60)
+        assert scripted.at_gate.wait(60)
         (command,) = commands(driver)
         os.kill(command, signal.SIGKILL)
         code, details = call.result()
@@ -60,7 +60,7 @@ def test_a_worker_that_is_killed_half_way_leaves_nothing(
     scripted.close_gate()
     with ThreadPoolExecutor() as pool:
         call = pool.submit(failure, lambda: driver.publish("pod", f"{scripted.address}/app:1"))
-        scripted.at_gate.wait(60)
+        assert scripted.at_gate.wait(60)
         (command,) = commands(driver)
         for worker in descendants(command):
             os.kill(worker, signal.SIGKILL)
@@ -138,7 +138,7 @@ def test_a_pod_with_another_image_does_not_wait_for_one_that_is_being_indexed(
     scripted.close_gate()
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(driver.publish, "slow", f"{scripted.address}/app:1")
-        scripted.at_gate.wait(60)
+        assert scripted.at_gate.wait(60)
         other = driver.publish("fast", other_image)
         assert (other / "hello").read_text() == "other\n"
         assert not slow.done()
@@ -153,7 +153,7 @@ def test_identical_calls_in_flight_are_one_mount_of_one_download(
     name = f"{scripted.address}/app:1"
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(driver.publish, "pod", name) for _ in range(4)]
-        scripted.at_gate.wait(60)
+        assert scripted.at_gate.wait(60)
         scripted.open_gate()
         assert len({call.result() for call in calls}) == 1
     assert len(servers(tmp_path / "root")) == 1
@@ -168,7 +168,7 @@ def test_a_publish_that_was_given_up_does_not_come_after_its_unpublish(
     name = f"{scripted.address}/app:1"
     with ThreadPoolExecutor() as pool:
         first = pool.submit(failure, lambda: driver.publish("pod", name, within_s=3))
-        scripted.at_gate.wait(60)
+        assert scripted.at_gate.wait(60)
         second = failure(lambda: driver.publish("pod", name, within_s=0.5))
         assert (first.result()[0], second[0]) == ("DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED")
         unpublished = pool.submit(driver.unpublish, "pod")

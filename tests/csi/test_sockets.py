@@ -94,7 +94,7 @@ def test_a_socket_that_was_removed_comes_back_and_calls_in_flight_on_the_old_one
     scripted.close_gate()
     with ThreadPoolExecutor() as pool:
         call = pool.submit(driver.publish, "pod", f"{scripted.address}/app:1")
-        scripted.at_gate.wait(60)
+        assert scripted.at_gate.wait(60)
         (tmp_path / "home/csi.sock").unlink()
         wait_for((tmp_path / "home/csi.sock").exists)
         assert node_id(tmp_path / "home/csi.sock") == "node-a"
@@ -144,7 +144,7 @@ def test_sigterm_finishes_the_call_in_flight_takes_no_other_and_removes_the_sock
     scripted.close_gate()
     with ThreadPoolExecutor() as pool:
         call = pool.submit(first.publish, "pod", f"{scripted.address}/app:1")
-        scripted.at_gate.wait(60)
+        assert scripted.at_gate.wait(60)
         first.process.terminate()
         wait_for(lambda: not (tmp_path / "home/csi.sock").exists())
         with pytest.raises(grpc.RpcError):
@@ -169,7 +169,7 @@ def test_a_driver_killed_in_the_middle_of_a_publish_leaves_nothing_to_the_next(
     scripted.close_gate()
     with ThreadPoolExecutor() as pool:
         call = pool.submit(first.publish, "pod", name)
-        scripted.at_gate.wait(60)
+        assert scripted.at_gate.wait(60)
         assert len(mount_commands(name)) == 1
         first.process.kill()
         first.process.wait()
@@ -191,13 +191,13 @@ def mount_commands(name: str) -> list[bytes]:
 
 
 def test_a_second_driver_on_the_same_root_is_refused_and_harms_nothing(
-    driver: Driver, image: str, scripted: ScriptedRegistry, tmp_path: Path
+    driver: Driver, other_image: str, scripted: ScriptedRegistry, tmp_path: Path
 ) -> None:
     scripted.close_gate()
-    driver.publish("here", image)
+    driver.publish("here", other_image)
     with ThreadPoolExecutor() as pool:
         call = pool.submit(driver.publish, "pod", f"{scripted.address}/app:1")
-        scripted.at_gate.wait(60)
+        assert scripted.at_gate.wait(60)
         second = subprocess.run(
             [CLIP_CSI, "node", "--endpoint", f"unix://{tmp_path}/home/csi.sock", "--node-id", "b",
              "--kubelet-root", str(tmp_path / "home/kubelet"), "--root", str(tmp_path / "root")],
@@ -208,7 +208,7 @@ def test_a_second_driver_on_the_same_root_is_refused_and_harms_nothing(
         scripted.open_gate()
         call.result()
     assert node_id(tmp_path / "home/csi.sock") == "node-a"
-    assert (driver.target("here") / "hello").read_text() == "world\n"
+    assert (driver.target("here") / "hello").read_text() == "other\n"
 
 
 def test_a_driver_does_not_remove_the_socket_of_one_that_took_its_place(
