@@ -7,6 +7,7 @@ index/sha256_<layer>.v1.toc         layer index
 index/sha256_<layer>.v1.sparse      its sparse files, rebuilt for the kernel
 index/sha256_<manifest>.v1.erofs    image index
 index/key                           the node's own signing key, where none was given
+damaged/                            folders that stood in the place of a cached file
 run/                                state; may go when nothing is mounted:
     mounts/  log/  counters/        of the servers of images
     images/  volumes/  driver.lock  of the CSI driver
