@@ -16,6 +16,7 @@ from clipfs import errors
 from clipfs.layer.layout import Layout
 from clipfs.mount import counters, records
 from clipfs.mount.mountinfo import read_mounts
+from clipfs.system.cached import read_regular
 from clipfs.system.durable import naming
 from clipfs.system.processes import boot_id
 from clipfs.tiers import storing
@@ -32,6 +33,8 @@ def ready_root(layout: Layout) -> None:
     layout.make()
     _refuse_other_file_systems(layout)
     path = layout.run / "boot"
+    if _says_this_boot(path):
+        return
     was_there = path.exists()
     with naming(path), path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -46,6 +49,14 @@ def ready_root(layout: Layout) -> None:
         file.write(ours)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _says_this_boot(path: Path) -> bool:
+    """A look, without writing: a root may have become read-only."""
+    try:
+        return read_regular(path) == boot_id().encode()
+    except OSError:
+        return False
 
 
 def _refuse_other_file_systems(layout: Layout) -> None:

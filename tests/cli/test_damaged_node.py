@@ -1,6 +1,7 @@
 """What stands in the place of a cached file costs a mount a fetch, and nothing else."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,24 @@ def test_collect_takes_what_is_no_file_away(node: Node, small: Small) -> None:
     assert list((node.root / "cache").iterdir()) == []
     assert [path.name for path in (node.root / "index").iterdir()] == ["key"]
     assert len(list((node.root / "damaged").iterdir())) == 3
+
+
+@needs_fuse
+def test_a_read_only_root_answers_what_it_can(node: Node, small: Small) -> None:
+    node.json("index", small.image)
+    before, listed = node.json("stats"), node.json("ls", small.image)
+    root = str(node.root)
+    subprocess.run(["mount", "--bind", root, root], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", root], check=True)
+        assert node.json("stats") == before
+        assert node.json("ls", small.image) == listed
+        assert len(node.json("cache list")["layers"]) == 1
+    finally:
+        subprocess.run(["umount", "--lazy", root], check=True)
+
+
+def test_stats_of_a_root_without_run_make_nothing(node: Node) -> None:
+    node.root.mkdir()
+    assert node.json("stats")["mounts"] == []
+    assert list(node.root.iterdir()) == []
