@@ -28,7 +28,7 @@ def ready_root(layout: Layout) -> None:
     """Make what is missing, refuse what cannot work, and end what an earlier boot began.
 
     Raises  InvalidInput if a folder that files are renamed from or to is on a file system of
-            its own; OSError if the disk refuses
+            its own; NodeFault if an entry is of another kind than ours; OSError if the disk refuses
     """
     layout.make()
     _refuse_other_file_systems(layout)
@@ -36,6 +36,8 @@ def ready_root(layout: Layout) -> None:
     if _says_this_boot(path):
         return
     was_there = path.exists()
+    if was_there and not path.is_file():
+        raise errors.NodeFault(f"{path} is no file; move it away, clipfs makes it again")
     with naming(path), path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
