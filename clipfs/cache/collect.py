@@ -22,6 +22,7 @@ from clipfs.cache.litter import sweep
 from clipfs.cache.plan import Limits, Space, excess_bytes, to_remove
 from clipfs.layer.layout import Layout
 from clipfs.layer.partial import fill_lock
+from clipfs.system.cached import discard
 from clipfs.system.locks import alone
 
 log = structlog.get_logger()
@@ -87,7 +88,7 @@ def _removed(layout: Layout, item: Item) -> bool:
         if last_use_ns(layout, item) != item.last_use_ns:
             return False
         for path in files_of(layout, item):
-            path.unlink(missing_ok=True)
+            discard(path)
     log.info("removed from the cache", cache_key=item.key, kind=item.kind, bytes=item.bytes)
     return True
 

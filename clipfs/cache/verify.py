@@ -2,7 +2,8 @@
 
 Each is read once, against the chunk digests and the diff_id of its layer index; the sparse files
 that were rebuilt of it, against the payload. A wrong one is removed: the next mount fetches it, or
-rebuilds it, again. Who has it open already reads on from it until its mount is made anew.
+rebuilds it, again. Who has it open already reads on from it until its mount is made anew. What
+is no regular file, or cannot be read, is wrong too, the layer's index included, and set aside.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import KIND
 from clipfs.mount.rebuilt import first_wrong_byte
+from clipfs.system.cached import Unreadable, discard, open_regular, read_regular, set_aside
 from clipfs.system.locks import same_file
 from clipfs.tiers.verify import first_wrong_chunk
 from clipfs.tree.sparse import SparseLayout, layout_of
@@ -31,7 +33,7 @@ class Verdict:
     """What became of one payload, and of the sparse files that were rebuilt of it.
 
     right   its bytes are the layer's
-    wrong   they are not: it was removed, or the sparse files alone if only they are
+    wrong   they are not: it was removed, or of the sparse files and the index, what is wrong
     unknown there is no index that one of our keys has signed: nobody can say, and it stays
     """
 
@@ -45,31 +47,40 @@ def verify(layout: Layout, keys: KeyRing) -> Iterator[Verdict]:
     for item in inventory(layout):
         if item.kind != "layer" or item.state != "complete":
             continue
+        try:
+            verdict = _verdict(layout, keys, item)
+        except Unreadable as error:
+            why = f"{error.filename}: {error.strerror}"
+            set_aside(Path(error.filename), why)
+            verdict = Verdict(item=item, is_="wrong", why=why)
+        except FileNotFoundError:  # collected since we looked
+            continue
+        yield verdict
+
+
+def _verdict(layout: Layout, keys: KeyRing, item: Item) -> Verdict:
+    """Raises Unreadable that names the file; FileNotFoundError if there is no payload."""
+    path, sparse = layout.payload(item.key), layout.sparse_file(item.key)
+    fd = open_regular(path)
+    try:
         index = _index(layout, keys, item.key)
         if index is None:
             why = "no index of it is signed with a key that we have"
-            yield Verdict(item=item, is_="unknown", why=why)
-            continue
-        path = layout.payload(item.key)
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:  # collected since we looked
-            continue
-        try:
-            wrong = _what_is_wrong(fd, index)
-            if wrong is not None:
-                _remove(path, fd)
-                layout.sparse_file(item.key).unlink(missing_ok=True)
-            else:
-                wrong = _what_is_wrong_of_sparse(layout.sparse_file(item.key), fd, index)
-        finally:
-            os.close(fd)
-        yield Verdict(item=item, is_="wrong" if wrong else "right", why=wrong or "")
+            return Verdict(item=item, is_="unknown", why=why)
+        wrong = _what_is_wrong(fd, index)
+        if wrong is not None:
+            _remove(path, fd)
+            discard(sparse)
+        else:
+            wrong = _what_is_wrong_of_sparse(sparse, fd, index)
+    finally:
+        os.close(fd)
+    return Verdict(item=item, is_="wrong" if wrong else "right", why=wrong or "")
 
 
 def _index(layout: Layout, keys: KeyRing, key: str) -> LayerIndex | None:
     try:
-        sealed = layout.layer_index(key).read_bytes()
+        sealed = read_regular(layout.layer_index(key))
     except FileNotFoundError:
         return None
     opened = keys.open(sealed, kind=KIND, version=layer_index.VERSION, name=key)
@@ -100,7 +111,7 @@ def _what_is_wrong(fd: int, index: LayerIndex) -> str | None:
 def _what_is_wrong_of_sparse(path: Path, payload_fd: int, index: LayerIndex) -> str | None:
     """What tells the rebuilt sparse files from the payload's; a wrong file is removed."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_regular(path)
     except FileNotFoundError:
         return None
     try:

@@ -68,7 +68,7 @@ def verify(root: Path, index_key_file: Path | None, as_json: bool) -> None:
             _say(verdict)
     wrong = [one for one in verdicts if one.is_ == "wrong"]
     message = (
-        f"{len(wrong)} of {len(verdicts)} payloads, or what was rebuilt of them, are wrong, "
+        f"{len(wrong)} of {len(verdicts)} payloads, or what belongs to them, are wrong, "
         "and were removed"
     )
     if as_json:

@@ -7,6 +7,7 @@ index/sha256_<layer>.v1.toc         layer index
 index/sha256_<layer>.v1.sparse      its sparse files, rebuilt for the kernel
 index/sha256_<manifest>.v1.erofs    image index
 index/key                           the node's own signing key, where none was given
+damaged/                            folders that stood in the place of a cached file
 run/                                state; may go when nothing is mounted:
     mounts/  log/  counters/        of the servers of images
     images/  volumes/  driver.lock  of the CSI driver
@@ -18,6 +19,7 @@ run/                                state; may go when nothing is mounted:
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipfs import errors
 from clipfs.layer.index import VERSION
 
 
@@ -71,9 +73,19 @@ class Layout:
         return self.run / f"{key}.fill"
 
     def make(self) -> None:
-        """Create the folders that are missing, private to root: payloads may be secrets."""
+        """Create the folders that are missing, private to root: payloads may be secrets.
+
+        Raises  NodeFault if a file is in the place of one; OSError if the disk refuses
+        """
         for folder in (self.cache, self.partial, self.index, self.run):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except FileExistsError as error:
+                if self.root.exists() and not self.root.is_dir():
+                    raise
+                raise errors.NodeFault(
+                    f"{folder} is no folder; move it away, clipfs makes it again"
+                ) from error
 
 
 def layer_index_name(key: str) -> str:

@@ -24,6 +24,7 @@ from typing import Self
 from clipfs import errors
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import Layout
+from clipfs.system.cached import open_cached, replace
 from clipfs.system.durable import naming, sync_folder, write_all
 from clipfs.system.locks import alone, same_file
 from clipfs.system.processes import boot_id
@@ -176,7 +177,7 @@ def forget_partial(layout: Layout, key: str) -> None:
 
 def _move_to_cache(layout: Layout, key: str, file: Path) -> None:
     os.chmod(file, 0o400)
-    os.rename(file, layout.payload(key))
+    replace(file, layout.payload(key))
     sync_folder(layout.cache)
 
 
@@ -198,7 +199,8 @@ def _sync_map(map_fd: int) -> None:
 
 def _opened(path: Path, stack: ExitStack) -> int:
     """The file, made if absent; the stack closes it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fd = open_cached(path, os.O_RDWR | os.O_CREAT)
+    assert fd is not None  # O_CREAT
     stack.callback(os.close, fd)
     return fd
 

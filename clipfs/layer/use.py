@@ -9,6 +9,7 @@ at atime would be free, but relatime and noatime make that lie.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,11 +34,18 @@ class InUse:
             end_share(*self._held.popitem())
 
     def hold(self, keys: Iterable[str]) -> None:
-        """Use the layers and images of keys; waits for moments while one is being removed."""
+        """Use the layers and images of keys; waits for moments while one is being removed.
+
+        On a root that is read-only nobody removes any, and no lock can be had.
+        """
         for key in keys:
             path = self._layout.use_lock(key)
             if path not in self._held:
-                self._held[path] = share(path)
+                try:
+                    self._held[path] = share(path)
+                except OSError as error:
+                    if error.errno != errno.EROFS:
+                        raise
 
 
 def touch(layout: Layout, *, layers: Iterable[str], image: str) -> None:

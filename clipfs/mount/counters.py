@@ -90,7 +90,7 @@ def fold_all(layout: Layout) -> None:
 
 def fold_ended(layout: Layout) -> None:
     """Count what killed processes left as ended, so that their files go."""
-    folder = _folder(layout)
+    folder = _place(layout)
     if all(is_running(path.name) for path in _files(folder)):
         return
     with _locked(folder) as ended:
@@ -98,11 +98,12 @@ def fold_ended(layout: Layout) -> None:
 
 
 def sum_all(layout: Layout) -> Figures:
-    """The sum over all processes since run/ was made, ended ones included."""
-    folder = _folder(layout)
-    with _locked(folder) as ended:
-        _fold_ended(folder, ended)
-        total = _read(ended)
+    """The sum over all processes since run/ was made, ended ones included; needs no writing."""
+    folder = _place(layout)
+    with contextlib.suppress(OSError):  # full or read-only: the sum is the same
+        fold_ended(layout)
+    with _shared(folder / "ended"):
+        total = _read(folder / "ended")
         for path in _files(folder):
             total = [a + b for a, b in zip(total, _read(path), strict=True)]
     return _figures(total)
@@ -110,17 +111,22 @@ def sum_all(layout: Layout) -> Figures:
 
 def of(layout: Layout, pid: int) -> Figures:
     """The numbers of a living process; zeros if it does not count."""
-    return _figures(_read(_folder(layout) / name_of(pid)))
+    return _figures(_read(_place(layout) / name_of(pid)))
+
+
+def _place(layout: Layout) -> Path:
+    return layout.run / "counters"
 
 
 def _folder(layout: Layout) -> Path:
-    folder = layout.run / "counters"
+    folder = _place(layout)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 
 def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.name != "ended" and "." in path.name]
+    paths = folder.iterdir() if folder.exists() else ()
+    return [path for path in paths if path.name != "ended" and "." in path.name]
 
 
 @contextmanager
@@ -129,6 +135,15 @@ def _locked(folder: Path) -> Iterator[Path]:
     with path.open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield path
+
+
+@contextmanager
+def _shared(ended: Path) -> Iterator[None]:
+    """Nobody folds while it is read; without the file nobody has folded yet."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(FileNotFoundError):
+            fcntl.flock(stack.enter_context(ended.open("rb")), fcntl.LOCK_SH)
+        yield
 
 
 def _fold_ended(folder: Path, ended: Path) -> None:

@@ -7,6 +7,7 @@
 why is logged. Nothing stays behind but the mount and its record under `run/`.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from clipfs.mount import records, syscalls
 from clipfs.mount.front import erofs
 from clipfs.mount.prepare import Prepared
 from clipfs.mount.rebuilt import is_rebuilt, rebuilt
+from clipfs.system.cached import open_cached
 
 log = structlog.get_logger()
 
@@ -125,7 +127,7 @@ def _reason_for_fuse(wanted: Wanted, image: Prepared, layout: Layout) -> str | N
     if wanted != "auto":
         return "asked for" if wanted == "fuse" else None
     payloads = _payloads(image, layout)
-    absent = sum(not one.path.exists() for one in payloads)
+    absent = sum(not _is_readable(one.path) for one in payloads)
     if absent:
         return f"{absent} of {len(payloads)} layers are not whole on this disk"
     if _copied_bytes(image, layout) > MAX_AUTO_COPY_BYTES:
@@ -134,6 +136,14 @@ def _reason_for_fuse(wanted: Wanted, image: Prepared, layout: Layout) -> str | N
             "--front erofs does it"
         )
     return None
+
+
+def _is_readable(path: Path) -> bool:
+    fd = open_cached(path)
+    if fd is None:
+        return False
+    os.close(fd)
+    return True
 
 
 def _refused(layout: Layout, fault: errors.NodeFault) -> errors.NodeFault:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
 import trio
 
 from clipfs import errors
@@ -29,6 +30,8 @@ from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.build import build_image_index
 from clipfs.tree.reader import ImageIndex
 from clipfs.tree.sparse import SparseLayout, layout_of
+
+log = structlog.get_logger()
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -139,7 +142,10 @@ def _is_usable(path: Path, layers: Sequence[IndexedLayer]) -> bool:
     try:
         with ImageIndex.open(path) as index:
             return (index.layer_digests, index.sparse_layers) == (digests, sparse)
-    except (FileNotFoundError, errors.CorruptImage):
+    except FileNotFoundError:
+        return False
+    except errors.CorruptImage as error:
+        log.warning("image index is damaged, it is made again", reason=str(error))
         return False
 
 

@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from clipfs import errors
 from clipfs.layer.layout import Layout
+from clipfs.system.cached import is_unreadable, open_cached, open_regular, set_aside
 from clipfs.system.durable import make_atomically, naming, write_all
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.erofs import BLOCK
@@ -27,12 +28,18 @@ _PIECE_BYTES = 1 << 20
 
 def is_rebuilt(path: Path, sparse: SparseLayout) -> bool:
     """Whether path is a sparse file of just this layout, and whole."""
-    try:
-        with naming(path), path.open("rb") as file:
-            whole = os.fstat(file.fileno()).st_size == sparse.size_bytes
-            return whole and os.pread(file.fileno(), BLOCK, 0) == sparse.head
-    except FileNotFoundError:
+    fd = open_cached(path)
+    if fd is None:
         return False
+    with naming(path), open(fd, "rb") as file:
+        whole = os.fstat(fd).st_size == sparse.size_bytes
+        try:
+            return whole and os.pread(file.fileno(), BLOCK, 0) == sparse.head
+        except OSError as error:
+            if not is_unreadable(error):
+                raise
+            set_aside(path, error.strerror or str(error))
+            return False
 
 
 def rebuilt(layout: Layout, layer: IndexedLayer, sparse: SparseLayout) -> Path:
@@ -43,10 +50,10 @@ def rebuilt(layout: Layout, layer: IndexedLayer, sparse: SparseLayout) -> Path:
     path, source = layout.sparse_file(layer.cache_key), layout.payload(layer.cache_key)
     try:
         if not is_rebuilt(path, sparse):
-            with naming(path), source.open("rb") as payload:
+            with naming(path), open(open_regular(source), "rb") as payload:
                 if os.fstat(payload.fileno()).st_size != layer.index.payload_bytes:
                     raise _not_whole(source)
-                make_atomically(path, lambda fd: _write(fd, payload, sparse))
+                make_atomically(path, lambda out: _write(out, payload, source, sparse))
     except OSError as error:
         raise errors.node_fault(error) from error
     return path
@@ -71,7 +78,7 @@ def first_wrong_byte(fd: int, payload_fd: int, sparse: SparseLayout) -> int | No
     return _first_other_than_zero(fd, at, sparse.size_bytes)
 
 
-def _write(fd: int, payload: BinaryIO, sparse: SparseLayout) -> None:
+def _write(fd: int, payload: BinaryIO, name: Path, sparse: SparseLayout) -> None:
     os.fchmod(fd, 0o400)
     os.ftruncate(fd, sparse.size_bytes)
     write_all(fd, sparse.head, 0)
@@ -81,7 +88,7 @@ def _write(fd: int, payload: BinaryIO, sparse: SparseLayout) -> None:
             source, target = run.payload_offset + done, run.offset + done
             step = os.copy_file_range(payload.fileno(), fd, run.length - done, source, target)
             if not step:
-                raise _not_whole(Path(payload.name))
+                raise _not_whole(name)
             done += step
 
 

@@ -16,6 +16,7 @@ from clipfs import errors
 from clipfs.layer.layout import Layout
 from clipfs.mount import counters, records
 from clipfs.mount.mountinfo import read_mounts
+from clipfs.system.cached import read_regular
 from clipfs.system.durable import naming
 from clipfs.system.processes import boot_id
 from clipfs.tiers import storing
@@ -27,12 +28,16 @@ def ready_root(layout: Layout) -> None:
     """Make what is missing, refuse what cannot work, and end what an earlier boot began.
 
     Raises  InvalidInput if a folder that files are renamed from or to is on a file system of
-            its own; OSError if the disk refuses
+            its own; NodeFault if an entry is of another kind than ours; OSError if the disk refuses
     """
     layout.make()
     _refuse_other_file_systems(layout)
     path = layout.run / "boot"
+    if _says_this_boot(path):
+        return
     was_there = path.exists()
+    if was_there and not path.is_file():
+        raise errors.NodeFault(f"{path} is no file; move it away, clipfs makes it again")
     with naming(path), path.open("a+b") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.seek(0)
@@ -46,6 +51,14 @@ def ready_root(layout: Layout) -> None:
         file.write(ours)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _says_this_boot(path: Path) -> bool:
+    """A look, without writing: a root may have become read-only."""
+    try:
+        return read_regular(path) == boot_id().encode()
+    except OSError:
+        return False
 
 
 def _refuse_other_file_systems(layout: Layout) -> None:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from clipfs.system.cached import replace
 from clipfs.system.processes import is_running, name_of
 
 
@@ -53,7 +54,7 @@ def make_atomically(path: Path, write: Callable[[int], object]) -> None:
     """As `write_atomically`, of what write puts into the descriptor that it is given."""
     fresh = _fresh(path, write)
     try:
-        os.rename(fresh, path)
+        replace(fresh, path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise

@@ -14,7 +14,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
 from typing import Self
 
 import structlog
@@ -27,6 +26,7 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.partial import Partial
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import open_index, seal_index
+from clipfs.system.cached import is_unreadable, open_cached, read_cached, set_aside
 from clipfs.system.durable import write_atomically
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 
@@ -46,6 +46,7 @@ class DiskTier:
         self._nursery = nursery
         self._on_read = on_read
         self._complete: dict[str, int] = {}  # cache key -> descriptor
+        self._unreadable: dict[str, int] = {}  # set aside, still open
         self._partial: dict[str, Partial] = {}
         self._promoting: dict[str, trio.Lock] = {}
 
@@ -65,7 +66,7 @@ class DiskTier:
                 yield tier
 
     def _close(self) -> None:
-        for fd in self._complete.values():
+        for fd in (*self._complete.values(), *self._unreadable.values()):
             os.close(fd)
         for partial in self._partial.values():
             try:
@@ -75,10 +76,8 @@ class DiskTier:
             partial.close()
 
     async def load_index(self, layer: Layer) -> LayerIndex | None:
-        path = self.layout.layer_index(layer.cache_key)
-        try:
-            sealed = path.read_bytes()
-        except FileNotFoundError:
+        sealed = read_cached(self.layout.layer_index(layer.cache_key))
+        if sealed is None:
             return None
         found = open_index(sealed, layer, self._keys)
         if found is None:
@@ -169,23 +168,42 @@ class DiskTier:
                 return None
             fd = self.partial(layer).payload_fd
         with _refusals_named():
-            data = await _read_exactly(fd, extent)
+            try:
+                data = await _read_exactly(fd, extent)
+            except OSError as error:
+                if not self._is_set_aside(layer, fd, error):
+                    raise
+                return None
         if data is None:
             raise errors.NodeFault(f"payload {layer.cache_key} is shorter than it was")
         return data
+
+    def _is_set_aside(self, layer: IndexedLayer, fd: int, error: OSError) -> bool:
+        """Whether a complete payload that cannot be read is a miss from now on.
+
+        Once a layer: a disk that cannot read what it has just taken must not be asked for ever.
+        Others may be reading by the descriptor, so that it stays open to the end.
+        """
+        key = layer.cache_key
+        if self._unreadable.get(key) == fd:
+            return True  # another reader has met it
+        if not is_unreadable(error) or key in self._unreadable or fd != self._complete.get(key):
+            return False
+        self._unreadable[key] = self._complete.pop(key)
+        set_aside(self.layout.payload(key), error.strerror or str(error))
+        return True
 
     def _open_complete(self, layer: IndexedLayer) -> int | None:
         fd = self._complete.get(layer.cache_key)
         if fd is not None:
             return fd
         path = self.layout.payload(layer.cache_key)
-        try:
-            fd = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:
+        fd = open_cached(path)
+        if fd is None:
             return None
         if os.fstat(fd).st_size != layer.index.payload_bytes:
             os.close(fd)
-            _set_aside(path)
+            set_aside(path, "it has a wrong length")
             return None
         self._complete[layer.cache_key] = fd
         return fd
@@ -218,8 +236,3 @@ def _pread_rest(fd: int, view: memoryview, offset: int) -> int:
     while view and (done := os.preadv(fd, [view], offset)):
         view, offset, total = view[done:], offset + done, total + done
     return total
-
-
-def _set_aside(path: Path) -> None:
-    log.warning("payload has a wrong length, it is fetched again", cache_key=path.name)
-    path.unlink(missing_ok=True)

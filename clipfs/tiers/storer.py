@@ -20,6 +20,7 @@ from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.layer.layout import Layout, layer_index_name
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import seal_index
+from clipfs.system.cached import open_regular
 from clipfs.tiers.content_cache import PAGE_BYTES, page_key
 from clipfs.tiers.content_client import ContentCache, ContentCacheDown, ContentRefused
 from clipfs.tiers.storing import mark_failed, mark_storing, unmark
@@ -111,8 +112,11 @@ async def store_layer(
     log.info("Storing decompressed layer in ContentCache (async)", **fields)
     begin = time.perf_counter()
     try:
-        with payload.open("rb") as file:
-            await _store_pages(cache, layer, file.fileno())
+        fd = open_regular(payload)
+        try:
+            await _store_pages(cache, layer, fd)
+        finally:
+            os.close(fd)
         sealed = seal_index(layer.index, layer.layer, keys)
         await cache.put(layer_index_name(layer.cache_key), sealed)
     except (ContentCacheDown, OSError) as error:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NewType, Self
 
 from clipfs import errors
+from clipfs.system.cached import Unreadable, open_regular
 from clipfs.tree import chunk_table, erofs, superblock
 from clipfs.tree import folder as folders
 from clipfs.tree.chunk_table import Chunks, Piece
@@ -85,8 +86,12 @@ class ImageIndex:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """FileNotFoundError if there is none; CorruptImage if it is no image index."""
-        with path.open("rb") as file:
+        """FileNotFoundError if there is none; CorruptImage if it is none, or unreadable."""
+        try:
+            fd = open_regular(path)
+        except Unreadable as error:
+            raise errors.CorruptImage(f"image index {path}: {error.strerror}") from error
+        with open(fd, "rb") as file:
             try:
                 data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except ValueError as error:

@@ -1,6 +1,7 @@
 """Payloads against their indexes: the wrong one goes, the right and the unknown ones stay."""
 
 import dataclasses
+import errno
 import os
 import struct
 from pathlib import Path
@@ -15,6 +16,7 @@ from clipfs.layer.sealed_index import seal_index
 from clipfs.layer.sparse import SparseMap
 from clipfs.mount.rebuilt import rebuilt
 from clipfs.tree.sparse import layout_of
+from tests.support.damage import DAMAGES, Damage, refusing
 from tests.support.samples import Sample
 from tests.support.tier_stack import KEYS
 
@@ -129,3 +131,27 @@ def test_sparse_files_go_with_a_wrong_payload_and_with_an_index_that_knows_none(
 def test_a_layer_that_is_not_complete_is_not_judged(cached: Layout, sample: Sample) -> None:
     cached.payload(sample.key).unlink()
     assert list(verify(cached, KEYS)) == []
+
+
+@pytest.mark.parametrize("which", ["payload", "layer_index", "sparse_file"])
+@pytest.mark.parametrize("damage", [*DAMAGES.values(), None], ids=[*DAMAGES, "EIO"])
+def test_what_is_no_file_or_cannot_be_read_is_wrong_and_the_others_are_judged(
+    damage: Damage | None,
+    which: str,
+    cached: Layout,
+    sample: Sample,
+    rebuilt_file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = "sha256_" + "f" * 64
+    cached.payload(other).touch()
+    path: Path = getattr(cached, which)(sample.key)
+    if damage:
+        damage(path)
+    else:
+        refusing(monkeypatch, path, errno.EIO)
+    first, second = verify(cached, KEYS)
+    assert (first.is_, second.is_) == ("wrong", "unknown")
+    assert str(path) in first.why
+    assert not os.path.lexists(path)
+    assert cached.payload(sample.key).exists() is (which != "payload")

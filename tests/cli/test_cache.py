@@ -57,7 +57,7 @@ def test_a_wrong_payload_is_said_and_removed(as_json: bool, node: Node, small: S
     done = node.run(*words, check=False)
     assert done.returncode == 1
     assert done.stderr == (
-        "clipfs: 1 of 1 payloads, or what was rebuilt of them, are wrong, and were removed\n"
+        "clipfs: 1 of 1 payloads, or what belongs to them, are wrong, and were removed\n"
     )
     if as_json:
         found = json.loads(done.stdout)

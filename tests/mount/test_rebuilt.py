@@ -20,6 +20,7 @@ from clipfs.layer.layout import Layout
 from clipfs.mount.rebuilt import first_wrong_byte, is_rebuilt, rebuilt
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.sparse import SparseLayout
+from tests.support.damage import DAMAGES, Damage
 from tests.support.sparse_layers import SparseLayer, sparse_file_of
 from tests.support.tier_stack import made_layout
 
@@ -117,7 +118,7 @@ def test_that_of_another_layout_is_made_anew_though_it_is_as_long(
     assert not is_rebuilt(path, other.layout)
 
 
-@pytest.mark.parametrize("call", ["ftruncate", "pwrite", "copy_file_range", "pread"])
+@pytest.mark.parametrize("call", ["ftruncate", "pwrite", "copy_file_range"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_what_the_disk_refuses_is_told_with_the_files_name(
     call: str,
@@ -127,9 +128,6 @@ def test_what_the_disk_refuses_is_told_with_the_files_name(
     sparse: SparseLayout,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if call == "pread":
-        rebuilt(layout, indexed, sparse)
-
     def refused(*_: object) -> int:
         raise OSError(number, os.strerror(number))
 
@@ -138,6 +136,27 @@ def test_what_the_disk_refuses_is_told_with_the_files_name(
     kind = errors.DiskFull if number == errno.ENOSPC else errors.NodeFault
     with pytest.raises(kind, match=said):
         rebuilt(layout, indexed, sparse)
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES.values(), None], ids=[*DAMAGES, "EIO"])
+def test_what_is_no_file_or_cannot_be_read_is_rebuilt(
+    damage: Damage | None,
+    layout: Layout,
+    indexed: IndexedLayer,
+    sparse: SparseLayout,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = rebuilt(layout, indexed, sparse)
+    content = path.read_bytes()
+    if damage:
+        damage(path)
+    else:
+
+        def refused(*_: object) -> bytes:
+            raise OSError(errno.EIO, "planted")
+
+        monkeypatch.setattr(os, "pread", refused)
+    assert rebuilt(layout, indexed, sparse).read_bytes() == content
 
 
 def test_a_disk_that_takes_less_than_it_is_given_is_given_the_rest(

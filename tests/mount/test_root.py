@@ -16,6 +16,7 @@ from clipfs.mount import counters, records
 from clipfs.mount.root import ready_root
 from clipfs.system import processes
 from clipfs.tiers.storing import mark_storing, storing_now
+from tests.support.damage import Damage, fifo, folder
 from tests.support.driver import cleaned_up
 from tests.support.machine import needs_fuse
 
@@ -103,3 +104,21 @@ def test_a_root_that_is_a_mount_itself_or_a_link_is_fine(tmp_path: Path) -> None
     (tmp_path / "root").symlink_to(tmp_path / "there")
     ready_root(Layout(tmp_path / "root"))
     assert (tmp_path / "there/run/boot").exists()
+
+
+@pytest.mark.parametrize("name", ["cache", "partial", "index", "run"])
+def test_a_file_in_a_folders_place_is_named_with_the_way_out(name: str, tmp_path: Path) -> None:
+    layout = Layout(tmp_path / "root")
+    layout.root.mkdir()
+    (layout.root / name).touch()
+    with pytest.raises(errors.NodeFault, match=f"root/{name} is no folder; move it away"):
+        ready_root(layout)
+
+
+@pytest.mark.parametrize("damage", [fifo, folder])
+def test_what_is_no_file_in_run_boots_place_is_named_with_the_way_out(
+    damage: Damage, used: Layout
+) -> None:
+    damage(used.run / "boot")
+    with pytest.raises(errors.NodeFault, match="run/boot is no file; move it away"):
+        ready_root(used)

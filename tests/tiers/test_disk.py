@@ -4,6 +4,7 @@ import errno
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -16,8 +17,11 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.partial import Partial
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import seal_index
+from clipfs.tiers.chain import TierChain
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.tier import Extent
+from tests.support.damage import DAMAGES, Damage, refusing
+from tests.support.memory_tier import MemoryTier
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import KEYS, made_layout
 
@@ -198,3 +202,71 @@ async def test_an_index_whose_payload_is_not_the_configs_is_not_believed(
     layout.layer_index(small.key).write_bytes(sealed)
     async with DiskTier.open(layout, KEYS) as disk:
         assert await disk.load_index(small.layer) is None
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES.values(), None], ids=[*DAMAGES, "EIO"])
+async def test_a_payload_and_an_index_that_cannot_be_opened_are_missed(
+    damage: Damage | None, layout: Layout, small: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout.payload(small.key).write_bytes(small.payload)
+    async with DiskTier.open(layout, KEYS) as disk:
+        disk.save_index(small.layer, small.indexed.index)
+    for path in (layout.payload(small.key), layout.layer_index(small.key)):
+        if damage:
+            damage(path)
+        else:
+            refusing(monkeypatch, path, errno.EIO)
+    with capture_logs() as lines:
+        async with DiskTier.open(layout, KEYS) as disk:
+            assert await disk.load_index(small.layer) is None
+            assert await disk.read(small.indexed, Extent(0, 1)) is None
+            disk.save_index(small.layer, small.indexed.index)
+            disk.write(small.indexed, all_chunks(small), small.payload)
+    named = [line["path"] for line in lines if line["log_level"] == "warning"]
+    assert named == [str(layout.layer_index(small.key)), str(layout.payload(small.key))]
+    assert layout.payload(small.key).read_bytes() == small.payload
+
+
+@pytest.mark.parametrize("which", ["partial_payload", "chunk_map"])
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+async def test_a_partial_that_is_no_file_begins_anew(
+    damage: Damage, which: str, layout: Layout, small: Sample
+) -> None:
+    with Partial(layout, small.key, payload_bytes=len(small.payload)) as left:
+        left.write(range(1), small.payload[:CHUNK_BYTES])
+    damage(getattr(layout, which)(small.key))
+    async with DiskTier.open(layout, KEYS) as disk:
+        assert disk.missing(small.indexed, all_chunks(small)) == [all_chunks(small)]
+        disk.write(small.indexed, all_chunks(small), small.payload)
+    assert layout.payload(small.key).read_bytes() == small.payload
+
+
+def failing_reads(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Have the disk fail to read what is now at path."""
+    bad, preadv = os.stat(path).st_ino, os.preadv
+
+    def reads(fd: int, *rest: Any) -> int:
+        if os.fstat(fd).st_ino == bad:
+            raise OSError(errno.EIO, "planted")
+        return preadv(fd, *rest)
+
+    monkeypatch.setattr(os, "preadv", reads)
+
+
+async def test_a_payload_that_the_disk_cannot_read_is_fetched_again_once(
+    layout: Layout, small: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = layout.payload(small.key)
+    path.write_bytes(small.payload)
+    async with DiskTier.open(layout, KEYS) as disk:
+        far = MemoryTier(samples=[small])
+        chain = TierChain(disk, [far])
+        failing_reads(monkeypatch, path)
+        everything = Extent(0, len(small.payload))
+        assert await chain.read(small.indexed, everything) == small.payload
+        await disk.promote(small.indexed)
+        assert disk.has_payload(small.indexed)
+        failing_reads(monkeypatch, path)
+        with pytest.raises(errors.NodeFault, match="planted"):
+            await chain.read(small.indexed, everything)
+        assert len(far.asked) == 1

@@ -24,6 +24,7 @@ from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.mount import syscalls
+from clipfs.system.cached import open_regular
 from clipfs.system.durable import naming
 from clipfs.tree.erofs import BLOCK
 from clipfs.tree.merge import merge
@@ -115,7 +116,7 @@ def _opened(payload: PayloadFile, scratch: Path) -> Iterator[BinaryIO]:
     """The payload in whole blocks, as a file whose name does not matter any more."""
     with ExitStack() as stack:
         try:
-            file: BinaryIO = stack.enter_context(payload.path.open("rb"))
+            file: BinaryIO = stack.enter_context(open(open_regular(payload.path), "rb"))
             found_bytes = os.fstat(file.fileno()).st_size
             if found_bytes != payload.payload_bytes:
                 raise errors.NodeFault(
