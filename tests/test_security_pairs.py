@@ -67,7 +67,7 @@ PAIRS = [
     ),
     Pair(
         check="blob digest",
-        module="clipfs.layer.source",
+        module="clipfs.layer.blob.source",
         old="if found != self._job.digest:",
         new="if False:",
         test=TIERS + "test_trust.py::"
@@ -83,7 +83,7 @@ PAIRS = [
     ),
     Pair(
         check="sparse map",
-        module="clipfs.layer.sparse_members",
+        module="clipfs.layer.archive.sparse_members",
         old="if packed_bytes != runs.data_bytes:",
         new="if False:",
         test="tests/layer/test_sparse.py::test_a_malformed_map_is_corrupt_and_names_its_member",

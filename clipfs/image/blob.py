@@ -9,7 +9,7 @@
 A fresh source has a fresh token and a fresh signature where the old ones have expired, and is
 another host's where there are mirrors.
 
-Not here: the download, which goes on where it broke off (`clipfs.layer.source`).
+Not here: the download, which goes on where it broke off (`clipfs.layer.blob.source`).
 """
 
 import random

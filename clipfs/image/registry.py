@@ -4,7 +4,7 @@ Every document is checked against the digest that named it; a tag's own answer n
 digest.
 
 Not here: which hosts are asked (`clipfs.image.hosts`), with which credentials
-(`clipfs.image.session`); the bytes of layers (`clipfs.layer.download`).
+(`clipfs.image.session`); the bytes of layers (`clipfs.layer.blob.download`).
 Source: OCI distribution specification, "Pull".
 """
 

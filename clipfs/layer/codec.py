@@ -14,7 +14,7 @@ from isal import igzip_lib
 
 from clipfs import errors
 from clipfs.layer import zstd_frames
-from clipfs.layer.header import BLOCK
+from clipfs.layer.archive.header import BLOCK
 from clipfs.layer.limits import (
     MAX_HEADER_BYTES,
     MAX_PAYLOAD_BYTES,

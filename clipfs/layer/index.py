@@ -1,6 +1,6 @@
 """The layer index: what one pass over a payload yields, and its file format.
 
-Entries stand in archive order with names as `clipfs.layer.tar` normalised them; whiteouts
+Entries stand in archive order with names as `clipfs.layer.archive.tar` normalised them; whiteouts
 are entries like any other, judged by `clipfs.tree.merge`. The encoding is deterministic: the
 same payload gives the same bytes on every node. Derived data, so it is sealed (`seal.py`).
 

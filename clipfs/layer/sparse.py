@@ -3,8 +3,8 @@
 An archive keeps the runs packed, one directly after another, as Go, libarchive and Python read
 them: so where they lie in the payload follows from where the first one does.
 
-Not here: how formats write maps (`clipfs.layer.sparse_formats`); where the kernel finds the runs
-(`clipfs.tree.sparse`).
+Not here: how formats write maps (`clipfs.layer.archive.sparse_formats`); where the kernel finds
+the runs (`clipfs.tree.sparse`).
 """
 
 import struct

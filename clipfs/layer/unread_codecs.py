@@ -9,7 +9,7 @@ import re
 import struct
 
 from clipfs import errors
-from clipfs.layer import header
+from clipfs.layer.archive import header
 
 _MAGIC = {
     "bzip2": re.compile(rb"BZh[1-9]"),

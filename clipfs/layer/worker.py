@@ -19,14 +19,14 @@ import msgspec
 from clipfs import errors
 from clipfs.image.model import BlobSource
 from clipfs.layer import index as layer_index
+from clipfs.layer.archive.tar import TarParser
+from clipfs.layer.blob.download import READ_BYTES
+from clipfs.layer.blob.source import Source
 from clipfs.layer.chunks import ChunkWriter
 from clipfs.layer.codec import Bound, inflated
-from clipfs.layer.download import READ_BYTES
 from clipfs.layer.index import PackedEntries
 from clipfs.layer.job import BlobIsWrong, Job, PassProgress, PassWarning, SourceWanted
 from clipfs.layer.pipeline import Stage
-from clipfs.layer.source import Source
-from clipfs.layer.tar import TarParser
 from clipfs.system.child import TOO_LARGE, ask, report, worker_main
 
 

@@ -22,8 +22,8 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from clipfs import errors
+from clipfs.layer.archive.names import shown
 from clipfs.layer.index import Entry, EntryKind
-from clipfs.layer.names import shown
 from clipfs.tree.node import Node, count_links, implied_folder, resolve
 
 WHITEOUT = b".wh."

@@ -7,9 +7,9 @@ Source: path_resolution(7), within a root that nothing leaves.
 from collections.abc import Iterator
 
 from clipfs import errors
+from clipfs.layer.archive.names import shown
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_DEPTH
-from clipfs.layer.names import shown
 
 MAX_SYMLINKS = 40
 """As the kernel's own limit on symlinks in one path."""

@@ -13,9 +13,9 @@ import msgspec
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.layer import index as layer_index
+from clipfs.layer.archive.names import normalised
 from clipfs.layer.index import Entry, EntryKind, LayerIndex
 from clipfs.layer.limits import MAX_IMAGE_ENTRIES, MAX_IMAGE_ENTRY_BYTES
-from clipfs.layer.names import normalised
 from clipfs.system.child import worker_main
 from clipfs.tree.merge import WHITEOUT, merge
 from clipfs.tree.sparse import layout_of

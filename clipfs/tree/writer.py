@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from clipfs import errors
 from clipfs.image.digest import Digest
+from clipfs.layer.archive.names import shown
 from clipfs.layer.index import Entry, EntryKind
-from clipfs.layer.names import shown
 from clipfs.tree import erofs, folder
 from clipfs.tree.folder import Record
 from clipfs.tree.node import Node, walk

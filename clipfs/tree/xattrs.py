@@ -1,13 +1,13 @@
 """The area of extended attributes behind an inode, written and read; four-byte units.
 
-Not here: which xattrs a layer may have (`clipfs.layer.pax`); the format's numbers
+Not here: which xattrs a layer may have (`clipfs.layer.archive.pax`); the format's numbers
 (`clipfs.tree.erofs`).
 """
 
 from collections.abc import Sequence
 
 from clipfs import errors
-from clipfs.layer.names import shown
+from clipfs.layer.archive.names import shown
 from clipfs.tree import erofs
 
 Xattrs = Sequence[tuple[bytes, bytes]]

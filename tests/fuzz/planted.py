@@ -15,7 +15,11 @@ class Planted:
     found: str
 
 
-TAR, MEMBER, PAX = "clipfs.layer.tar", "clipfs.layer.member", "clipfs.layer.pax"
+TAR, MEMBER, PAX = (
+    "clipfs.layer.archive.tar",
+    "clipfs.layer.archive.member",
+    "clipfs.layer.archive.pax",
+)
 CODEC = "clipfs.layer.codec"
 READER, FOLDER = "clipfs.tree.reader", "clipfs.tree.folder"
 CHUNKS, XATTRS = "clipfs.tree.chunk_table", "clipfs.tree.xattrs"

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from clipfs.layer.archive.tar import TarParser
 from clipfs.layer.index import Entry
 from clipfs.layer.sparse import SparseMap
-from clipfs.layer.tar import TarParser
 from tests.support.raw_tar import BLOCK, END, base256, long_name, member, padded, record, records
 
 __all__ = [

@@ -7,8 +7,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from clipfs import errors
+from clipfs.layer.archive.names import normalised, shown
 from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_DEPTH, MAX_PATH_BYTES
-from clipfs.layer.names import normalised, shown
 
 PARTS = st.sampled_from([b"", b".", b"..", b"a", b"...", b".b", b"\xff"]) | st.binary(
     min_size=1, max_size=5

@@ -2,8 +2,8 @@
 
 import pytest
 
-from clipfs.layer.pace import SLOWEST_BYTES_PER_S, Pace
-from clipfs.layer.starvation import Starvation
+from clipfs.layer.blob.pace import SLOWEST_BYTES_PER_S, Pace
+from clipfs.layer.blob.starvation import Starvation
 
 WINDOW_S = 60.0
 

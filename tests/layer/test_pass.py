@@ -11,7 +11,7 @@ from clipfs import errors
 from clipfs.image.blob import BlobBreak
 from clipfs.image.model import BlobSource, Layer
 from clipfs.layer import index as layer_index
-from clipfs.layer.download import READ_BYTES
+from clipfs.layer.blob.download import READ_BYTES
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.job import PassProgress
 from clipfs.layer.passes import PassRequest, run_pass

@@ -15,12 +15,12 @@ import pytest
 
 from clipfs import errors
 from clipfs.image.model import BlobSource
-from clipfs.layer import download as download_module
-from clipfs.layer.broken_off import BrokenOff
-from clipfs.layer.download import Download
+from clipfs.layer.blob import download as download_module
+from clipfs.layer.blob.broken_off import BrokenOff
+from clipfs.layer.blob.download import Download
+from clipfs.layer.blob.source import Source
+from clipfs.layer.blob.window import AHEAD
 from clipfs.layer.job import Job, Ranges, SourceWanted
-from clipfs.layer.source import Source
-from clipfs.layer.window import AHEAD
 from tests.layer.passes import sha256
 from tests.support.wait import wait_for
 from tests.support.web import PACED_BYTES, Asked, Reply, WebServer, part_of, run_web

@@ -4,10 +4,10 @@ import pytest
 
 from clipfs import errors
 from clipfs.image.model import BlobSource
-from clipfs.layer.broken_off import BrokenOff
+from clipfs.layer.blob.broken_off import BrokenOff
+from clipfs.layer.blob.lane import Sources
+from clipfs.layer.blob.window import Window
 from clipfs.layer.job import SourceWanted
-from clipfs.layer.lane import Sources
-from clipfs.layer.window import Window
 
 
 class Asking:

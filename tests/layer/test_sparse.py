@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipfs import errors
-from clipfs.layer import sparse, sparse_formats, sparse_members
+from clipfs.layer import sparse
+from clipfs.layer.archive import sparse_formats, sparse_members
+from clipfs.layer.archive.tar import TarParser
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.layer.limits import MAX_EXTENTS, MAX_SPARSE_BYTES
 from clipfs.layer.sparse import Run
-from clipfs.layer.tar import TarParser
 from tests.layer.tars import END, base256, member, padded, parsed, record, records
 from tests.support.raw_sparse_tar import (
     MAKERS,

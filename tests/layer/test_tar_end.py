@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipfs import errors
+from clipfs.layer.archive.tar import TarParser
 from clipfs.layer.index import Entry
-from clipfs.layer.tar import TarParser
 from tests.layer.tars import END, entries_of, long_name, member, only, records
 
 LONG = b"/".join([b"component-%02d" % number for number in range(30)])

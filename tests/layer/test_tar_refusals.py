@@ -3,7 +3,7 @@
 import pytest
 
 from clipfs import errors
-from clipfs.layer import tar
+from clipfs.layer.archive import tar
 from clipfs.layer.limits import (
     MAX_DEPTH,
     MAX_GLOBAL_HEADER_BYTES,

@@ -14,7 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from clipfs.layer.window import AHEAD, Segment, Window
+from clipfs.layer.blob.window import AHEAD, Segment, Window
 
 BLOB = random.Random(3).randbytes(53)
 MOST_LANES = 4

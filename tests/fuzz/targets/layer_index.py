@@ -15,8 +15,8 @@ import msgspec
 
 from clipfs import errors
 from clipfs.layer import index as layer_index
+from clipfs.layer.archive.names import normalised
 from clipfs.layer.index import CHUNK_BYTES, Entry, EntryKind, LayerIndex, PackedEntries
-from clipfs.layer.names import normalised
 from clipfs.layer.sparse import SparseMap
 from clipfs.tree.merge import merge
 from clipfs.tree.sparse import layout_of
@@ -160,7 +160,7 @@ def _holds(entry: Entry) -> None:
 
 
 def _is_a_tars(entry: Entry, index: LayerIndex) -> bool:
-    """Whether `clipfs.layer.tar` could have made it."""
+    """Whether `clipfs.layer.archive.tar` could have made it."""
     try:
         sound = normalised(entry.path) == entry.path
     except errors.CorruptImage:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 from clipfs import errors
 from clipfs.layer import index as layer_index
+from clipfs.layer.archive.tar import TarParser
 from clipfs.layer.index import CHUNK_BYTES, CHUNK_DIGEST_BYTES, Entry, EntryKind, PackedEntries
 from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_XATTR_BYTES
 from clipfs.layer.sparse import SparseMap
-from clipfs.layer.tar import TarParser
 from tests.fuzz import archives, tar_oracle
 from tests.fuzz.downstream import read_back
 from tests.fuzz.judge import Mutate, Outcome, expect, expect_plain, expect_same

@@ -3,7 +3,7 @@
     stored = members.begin(entry, reader, body_bytes, offset)   # None: its map comes in blocks
     stored = members.take(block, offset)                        # until it is whole
 
-Not here: how formats write maps (`clipfs.layer.sparse_formats`); the stream (`clipfs.layer.tar`).
+Not here: how formats write maps (`sparse_formats`); the stream (`tar`).
 """
 
 from typing import NamedTuple
@@ -11,11 +11,11 @@ from typing import NamedTuple
 import msgspec
 
 from clipfs import errors
+from clipfs.layer.archive.names import naming_member, shown
+from clipfs.layer.archive.sparse_formats import SparseReader
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.layer.limits import MAX_LAYER_EXTENTS, MAX_SPARSE_MEMBERS
-from clipfs.layer.names import naming_member, shown
 from clipfs.layer.sparse import RunsBuilder, SparseMap
-from clipfs.layer.sparse_formats import SparseReader
 
 
 class Stored(NamedTuple):

@@ -3,7 +3,7 @@
     with at_most(stall_s, end=lambda: shutdown(connection)):
         response = connection.getresponse()
 
-Not here: a peer that is slow over many blocks (`clipfs.layer.pace`).
+Not here: a peer that is slow over many blocks (`clipfs.layer.blob.pace`).
 """
 
 import threading

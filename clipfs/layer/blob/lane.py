@@ -5,7 +5,7 @@ never had an answer, or is told that the registry is busy, is one too many and e
 is the last one. A source that has no ranges, or answers with others than it was asked for, is
 read by one lane in one stream.
 
-Not here: requests (`clipfs.layer.download`); who gets which segment (`clipfs.layer.window`).
+Not here: requests (`download`); who gets which segment (`window`).
 """
 
 import threading
@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.image.model import BlobSource
-from clipfs.layer.broken_off import BrokenOff
-from clipfs.layer.download import Download
+from clipfs.layer.blob.broken_off import BrokenOff
+from clipfs.layer.blob.download import Download
+from clipfs.layer.blob.window import Segment, Window
 from clipfs.layer.job import Job, SourceWanted
-from clipfs.layer.window import Segment, Window
 
 BUSY_STATUS = frozenset({429, 503})
 """What registries, and proxies before them, answer where there are too many connections."""

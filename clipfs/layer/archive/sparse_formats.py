@@ -15,8 +15,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from clipfs import errors
-from clipfs.layer import header, pax
-from clipfs.layer.header import Header
+from clipfs.layer.archive import header, pax
+from clipfs.layer.archive.header import Header
 from clipfs.layer.limits import MAX_EXTENTS
 from clipfs.layer.sparse import RunsBuilder
 

@@ -3,7 +3,7 @@
 Resuming needs no If-Range: a blob is named by its digest, which is checked over the whole, so
 no other version of it exists; and a second mirror's ETag would make it send everything again.
 
-Not here: what becomes of a download that breaks off (`clipfs.layer.lane`).
+Not here: what becomes of a download that breaks off (`clipfs.layer.blob.lane`).
 Source: RFC 9110, "Range Requests".
 """
 
@@ -19,10 +19,10 @@ from clipfs.image.digest import Digest
 from clipfs.image.model import BlobSource
 from clipfs.image.retry import retry_after_s
 from clipfs.image.stated_size import check_size
-from clipfs.layer.broken_off import BrokenOff, refusal
-from clipfs.layer.connection import connection_to
-from clipfs.layer.pace import SLOWEST_BYTES_PER_S, Pace
-from clipfs.layer.watchdog import at_most
+from clipfs.layer.blob.broken_off import BrokenOff, refusal
+from clipfs.layer.blob.connection import connection_to
+from clipfs.layer.blob.pace import SLOWEST_BYTES_PER_S, Pace
+from clipfs.layer.blob.watchdog import at_most
 
 READ_BYTES = 1 << 20
 """At most at a time."""

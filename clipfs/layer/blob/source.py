@@ -4,8 +4,8 @@ A blob is one stream as long as it is the codec that takes the time. A large one
 ranges by several lanes, with a connection each, once the codec waits for bytes. The digest is
 of all bytes in their order, whichever source sent them.
 
-Not here: who receives which part (`clipfs.layer.window`), and how (`clipfs.layer.lane`); what
-the bytes mean (`codec`).
+Not here: who receives which part (`window`), and how (`lane`); what the bytes mean
+(`clipfs.layer.codec`).
 """
 
 import hashlib
@@ -14,10 +14,10 @@ import time
 from collections.abc import Callable
 
 from clipfs import errors
+from clipfs.layer.blob.lane import Lane, Mode, NewSource, Sources
+from clipfs.layer.blob.window import Window
 from clipfs.layer.job import Job
-from clipfs.layer.lane import Lane, Mode, NewSource, Sources
 from clipfs.layer.pipeline import Stage, Stopped
-from clipfs.layer.window import Window
 
 
 class Source:

@@ -4,8 +4,8 @@ Feed the payload to `TarParser.feed` in pieces of any size. Bodies are passed ov
 kept, so memory does not grow with the layer; bytes after the end mark belong to the payload
 and are passed over too.
 
-Not here: what a member's fields say (`clipfs.layer.member`), sparse ones
-(`clipfs.layer.sparse_members`), what entries mean together (`clipfs.tree.merge`).
+Not here: what a member's fields say (`clipfs.layer.archive.member`), sparse ones
+(`clipfs.layer.archive.sparse_members`), what entries mean together (`clipfs.tree.merge`).
 Source: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual for long names.
 """
 
@@ -13,8 +13,11 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from clipfs import errors
-from clipfs.layer import header, pax, sparse_formats
-from clipfs.layer.header import BLOCK, Header
+from clipfs.layer.archive import header, pax, sparse_formats
+from clipfs.layer.archive.header import BLOCK, Header
+from clipfs.layer.archive.member import Attributes, entry_of, first_of, kind_of
+from clipfs.layer.archive.names import naming_member
+from clipfs.layer.archive.sparse_members import SparseMembers, Stored
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.layer.limits import (
     MAX_ENTRIES,
@@ -22,10 +25,7 @@ from clipfs.layer.limits import (
     MAX_HEADER_BYTES,
     MAX_PAYLOAD_BYTES,
 )
-from clipfs.layer.member import Attributes, entry_of, first_of, kind_of
-from clipfs.layer.names import naming_member
 from clipfs.layer.sparse import SparseMap
-from clipfs.layer.sparse_members import SparseMembers, Stored
 
 _ZERO_BLOCK = bytes(BLOCK)
 _RECORDS = frozenset((b"x", b"g", b"L", b"K", b"X"))

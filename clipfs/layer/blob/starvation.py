@@ -1,6 +1,6 @@
 """Whether a reader waits for bytes more than for its own work: pure, the clock is the caller's.
 
-Not here: what is done about it (`clipfs.layer.source`).
+Not here: what is done about it (`clipfs.layer.blob.source`).
 """
 
 STARVED_S = 0.05

@@ -4,7 +4,7 @@ A lane is a thread that receives: it claims segments, in order, and adds their b
 gets the bytes in order, and those of the first segment at once. Of all segments that have
 begun at most AHEAD a lane are not read yet, which bounds the memory.
 
-Not here: requests (`clipfs.layer.lane`).
+Not here: requests (`clipfs.layer.blob.lane`).
 """
 
 import heapq
@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from clipfs.layer.blob.starvation import Starvation
 from clipfs.layer.pipeline import Stopped
-from clipfs.layer.starvation import Starvation
 
 AHEAD = 2
 """One that a lane receives, and one that waits for the reader, who may be at another lane's."""

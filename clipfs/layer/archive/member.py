@@ -8,11 +8,11 @@ Source: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual, "Extended 
 from collections.abc import Mapping
 
 from clipfs import errors
-from clipfs.layer import header, pax
-from clipfs.layer.header import Header
+from clipfs.layer.archive import header, pax
+from clipfs.layer.archive.header import Header
+from clipfs.layer.archive.names import normalised, shown
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.layer.limits import MAX_PATH_BYTES
-from clipfs.layer.names import normalised, shown
 
 _KINDS = {
     b"1": EntryKind.HARDLINK,

@@ -1,6 +1,6 @@
 """How a source of a blob's bytes ends before their end.
 
-Not here: what becomes of the download then (`clipfs.layer.lane`).
+Not here: what becomes of the download then (`clipfs.layer.blob.lane`).
 """
 
 from clipfs import errors

@@ -3,7 +3,7 @@
 http.client, not httpx: a worker's start-up time counts, and the bytes go straight into big
 buffers (measured: 1,330 MB/s against 281).
 
-Not here: what is asked there (`clipfs.layer.download`).
+Not here: what is asked there (`clipfs.layer.blob.download`).
 """
 
 import base64

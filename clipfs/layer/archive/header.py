@@ -1,6 +1,6 @@
 """One tar header block: 512 bytes in, its raw fields and their numbers out.
 
-Not here: records that go before a header (`clipfs.layer.pax`); the stream (`clipfs.layer.tar`).
+Not here: records that go before a header (`pax`); the stream (`tar`).
 Source: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual for base-256 numbers.
 """
 

@@ -1,0 +1,1 @@
+"""A payload's tar members become entries; no I/O."""
