@@ -15,10 +15,6 @@ import os
 import stat
 from pathlib import Path
 
-import structlog
-
-log = structlog.get_logger()
-
 DAMAGED = "damaged"
 """The folder, beside the cached file's own, that keeps what is not ours to remove."""
 
@@ -90,11 +86,11 @@ def is_unreadable(error: OSError) -> bool:
 
 def set_aside(path: Path, why: str) -> None:
     """Take away what stands in a cached file's place; a disk that refuses keeps it."""
-    log.warning("cached file is damaged, it is made again", path=str(path), reason=why)
+    _warn("cached file is damaged, it is made again", path=path, reason=why)
     try:
         discard(path)
     except OSError as error:
-        log.warning("damaged file cannot be set aside", path=str(path), error=str(error))
+        _warn("damaged file cannot be set aside", path=path, error=str(error))
 
 
 def discard(path: Path) -> None:
@@ -131,3 +127,9 @@ def _blamed(error: OSError, path: Path) -> OSError:
 
 def _reason(error: OSError) -> str:
     return error.strerror or str(error)
+
+
+def _warn(event: str, *, path: Path, **more: str) -> None:
+    import structlog  # here: a worker never comes here, and starts in half the time without it
+
+    structlog.get_logger().warning(event, path=str(path), **more)

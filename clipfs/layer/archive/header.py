@@ -4,6 +4,7 @@ Not here: records that go before a header (`pax`); the stream (`tar`).
 Source: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual for base-256 numbers.
 """
 
+import functools
 import struct
 import zlib
 from typing import NamedTuple
@@ -71,6 +72,7 @@ def text(field: bytes) -> bytes:
     return field.split(b"\0", 1)[0]
 
 
+@functools.lru_cache(maxsize=1024)  # most members have the same owner, mode and devices
 def number(field: bytes, what: str) -> int:
     """An octal or base-256 number that fits 64 bits with sign; blank is 0."""
     if field[0] & 0x80:  # base-256: two's complement, whose highest bit is the mark

@@ -1,0 +1,25 @@
+"""What a process loads before it does anything: each of these costs every mount its time."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("clipfs.layer.worker", {"trio", "structlog", "rich", "httpx"}),
+        ("clipfs.tree.worker", {"trio", "structlog", "rich", "httpx"}),
+        ("clipfs.cli.mount", {"rich"}),
+    ],
+)
+def test_a_process_does_not_load_what_it_does_not_use(module: str, absent: set[str]) -> None:
+    code = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert absent.isdisjoint(done.stdout.split())
+
+
+def test_progress_bars_find_rich_all_the_same() -> None:
+    code = "import clipfs.cli.main, rich.progress, structlog"
+    subprocess.run([sys.executable, "-c", code], check=True)
