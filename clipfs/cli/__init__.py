@@ -3,19 +3,8 @@
 Border: nothing below prints; nothing here decides.
 """
 
-import importlib
 import sys
 
-
-def _load_structlog() -> None:
-    """structlog loads rich, for tracebacks in colour, which costs every command 60 ms."""
-    if "rich" in sys.modules or "structlog" in sys.modules:
-        return
-    sys.modules["rich"] = None  # type: ignore[assignment] # its import fails, as if it were absent
-    try:
-        importlib.import_module("structlog")
-    finally:
-        del sys.modules["rich"]
-
-
-_load_structlog()
+# structlog and httpx load rich where they can, for what we never ask of them, and every command
+# would pay 90 ms for that: until `progress` lets it in, its import fails, as if it were absent.
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type]

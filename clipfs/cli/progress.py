@@ -28,6 +28,8 @@ def shown() -> Iterator[OnProgress]:
     if not sys.stderr.isatty():
         yield Lines().on_progress
         return
+    if sys.modules.get("rich") is None:
+        sys.modules.pop("rich", None)  # see `clipfs.cli`
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
