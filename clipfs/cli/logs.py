@@ -71,7 +71,7 @@ class _Stderr:
         try:
             sys.stderr.write(message + "\n")
             sys.stderr.flush()
-        except OSError:
+        except OSError:  # there is nowhere left to say so
             pass
 
     debug = info = warning = error = critical = exception = fatal = log = msg

@@ -49,7 +49,7 @@ def made_mountpoint(path: Path) -> Iterator[None]:
         yield
     except BaseException:
         for folder in reversed(made):
-            with suppress(OSError):
+            with suppress(OSError):  # somebody uses it by now; the first error counts
                 folder.rmdir()
         raise
 

@@ -98,7 +98,7 @@ def discard(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except IsADirectoryError:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # it is not empty
             path.rmdir()
             return
         place = path.parent.with_name(DAMAGED)

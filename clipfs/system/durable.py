@@ -29,7 +29,7 @@ def naming(file: int | Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename is None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the error without a name is better than another
                 link = f"/proc/self/fd/{file}"
                 error.filename = os.readlink(link) if isinstance(file, int) else str(file)
         raise

@@ -34,7 +34,7 @@ def mark_failed(layout: Layout, key: str) -> None:
 
 
 def unmark(layout: Layout, key: str) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # a mark too many has the layer stored again
         _mark(layout, key).unlink(missing_ok=True)
 
 

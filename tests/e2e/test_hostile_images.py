@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -42,15 +41,6 @@ used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(used.ru_utime + used.ru_stime, used.ru_maxrss)
 """
 """A small process between: the peak of a child begins with that of who has started it."""
-
-
-@pytest.fixture
-def node(tmp_path: Path, registry: RegistryServer) -> Iterator[Node]:
-    found = Node(tmp_path / "root", ["--plain-http", registry.address])
-    try:
-        yield found
-    finally:
-        found.close()
 
 
 def pushed(home: Path, registry: RegistryServer, *layers: bytes) -> str:

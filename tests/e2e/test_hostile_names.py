@@ -52,15 +52,6 @@ def image(tmp_path_factory: pytest.TempPathFactory, registry: RegistryServer) ->
     return images.push(layout, registry.address, "names:1")
 
 
-@pytest.fixture
-def node(tmp_path: Path, registry: RegistryServer) -> Iterator[Node]:
-    found = Node(tmp_path / "root", ["--plain-http", registry.address])
-    try:
-        yield found
-    finally:
-        found.close()
-
-
 def is_harmless(text: str) -> bool:
     """Whether a terminal only shows it; lines end where they were meant to."""
     return all(line.isprintable() for line in text.split("\n"))

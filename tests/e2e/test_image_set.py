@@ -110,15 +110,6 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]
         yield found
 
 
-@pytest.fixture
-def node(tmp_path: Path, registry: RegistryServer) -> Iterator[Node]:
-    found = Node(tmp_path / "root", ["--plain-http", registry.address])
-    try:
-        yield found
-    finally:
-        found.close()
-
-
 Say = Callable[[str], None]
 
 

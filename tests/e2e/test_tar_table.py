@@ -3,7 +3,8 @@
 The rows are those of the table in `docs/semantics.md`, and the layers are tars by hand,
 so that each trap is in them. One image holds all that can stand beside each other; what refuses
 an image has images of its own. Where unpackers agree, `umoci unpack` is asked too: the last layer
-holds what it refuses, or does otherwise.
+holds what it refuses, or does otherwise. One module, though long: the table is read in one
+go, and most rows share that image.
 """
 
 import gzip
@@ -142,15 +143,6 @@ def mounts(
         Node(home / "root", ["--plain-http", registry.address]), image, home
     ) as fronts:
         yield [os.fsencode(place) + b"/" for place in fronts.values()]
-
-
-@pytest.fixture
-def node(tmp_path: Path, registry: RegistryServer) -> Iterator[Node]:
-    found = Node(tmp_path / "root", ["--plain-http", registry.address])
-    try:
-        yield found
-    finally:
-        found.close()
 
 
 def pushed(home: Path, registry: RegistryServer, *layers: bytes) -> str:

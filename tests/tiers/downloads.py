@@ -53,3 +53,10 @@ async def pull(tiers: Tiers, sample: Sample, *, indexed: bool) -> None:
 def asked_ranges(web: WebServer) -> list[str | None]:
     """What the downloads asked for, one after the other; None: all of it."""
     return [one.headers.get("range") for one in web.asked if on_downloads(one)]
+
+
+def mirrored_by(address: str, folder: Path) -> Mirrors:
+    """Every registry has this mirror, host:port; folder is made."""
+    (folder / "_default").mkdir(parents=True)
+    (folder / "_default/hosts.toml").write_text(f'[host."http://{address}"]')
+    return Mirrors(folder)

@@ -11,7 +11,6 @@ import pytest
 
 from clipfs import errors
 from clipfs.image.blob import PROGRESS_BYTES
-from clipfs.image.mirrors import Mirrors
 from tests.support.faulty_registry import (
     Fault,
     FaultyRegistry,
@@ -30,7 +29,7 @@ from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import opened_tiers
 from tests.support.web import Asked, Reply, run_web
-from tests.tiers.downloads import AT_ONCE, NAME, asked_ranges, pull, pulled
+from tests.tiers.downloads import AT_ONCE, NAME, asked_ranges, mirrored_by, pull, pulled
 
 RESUMES = AT_ONCE.attempts - 1
 SIZE = (3 << 20) + 12_345
@@ -233,14 +232,12 @@ async def test_a_download_that_a_mirror_breaks_off_goes_on_at_the_registry(
     broken = FaultyRegistry(registry.address)
     fault = broken.add(Fault(on_downloads, cut_short(1_000_000), times=100))
     with run_web(broken) as mirror:
-        (tmp_path / "mirrors/_default").mkdir(parents=True)
-        (tmp_path / "mirrors/_default/hosts.toml").write_text(f'[host."http://{mirror.address}"]')
         web = await pulled(
             tmp_path / "root",
             layer,
             FaultyRegistry(registry.address),
             indexed=indexed,
-            mirrors=Mirrors(tmp_path / "mirrors"),
+            mirrors=mirrored_by(mirror.address, tmp_path / "mirrors"),
         )
     assert fault.met == 1
     assert asked_ranges(web) == ["bytes=1000000-"]

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from clipfs import errors
-from clipfs.image.mirrors import Mirrors
 from clipfs.image.retry import RetryPolicy
 from clipfs.layer.job import RANGES, Ranges
 from tests.support.faulty_registry import (
@@ -33,7 +32,7 @@ from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import opened_tiers
 from tests.support.web import Asked, Reply, WebServer, run_web
-from tests.tiers.downloads import AT_ONCE, NAME, asked_ranges, pull, pulled
+from tests.tiers.downloads import AT_ONCE, NAME, asked_ranges, mirrored_by, pull, pulled
 
 SEGMENT = 1 << 18
 SIZE = (3 << 20) + 12_345
@@ -373,14 +372,12 @@ async def test_segments_that_a_mirror_breaks_off_go_on_at_the_registry(
 
     fault = broken.add(Fault(late, cut_short(1_000), times=100))
     with run_web(broken) as mirror:
-        (tmp_path / "mirrors/_default").mkdir(parents=True)
-        (tmp_path / "mirrors/_default/hosts.toml").write_text(f'[host."http://{mirror.address}"]')
         web = await pulled(
             tmp_path / "root",
             layer,
             FaultyRegistry(registry.address),
             indexed=indexed,
-            mirrors=Mirrors(tmp_path / "mirrors"),
+            mirrors=mirrored_by(mirror.address, tmp_path / "mirrors"),
             ranges=SOME,
         )
     assert 1 <= fault.met <= SOME.connections

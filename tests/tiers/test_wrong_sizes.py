@@ -7,7 +7,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from clipfs import errors
-from clipfs.image.mirrors import Mirrors
 from clipfs.layer.job import RANGES, Ranges
 from tests.support.faulty_registry import (
     Fault,
@@ -22,7 +21,7 @@ from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import opened_tiers
 from tests.support.web import Asked, Reply, WebServer, run_web
-from tests.tiers.downloads import AT_ONCE, NAME, asked_ranges, pull, pulled
+from tests.tiers.downloads import AT_ONCE, NAME, asked_ranges, mirrored_by, pull, pulled
 
 SIZE = (1 << 20) + 12_345
 IN_RANGES = Ranges(connections=4, segment_bytes=1 << 18, from_bytes=1 << 18)
@@ -130,14 +129,12 @@ async def test_a_mirror_with_a_blob_of_another_size_is_passed_by_with_a_warning(
     faults = FaultyRegistry(registry.address)
     fault = faults.add(Fault(on_probes, spoil, times=100))
     with run_web(faults) as mirror, capture_logs() as logs:
-        (tmp_path / "mirrors/_default").mkdir(parents=True)
-        (tmp_path / "mirrors/_default/hosts.toml").write_text(f'[host."http://{mirror.address}"]')
         web = await pulled(
             tmp_path / "root",
             layer,
             FaultyRegistry(registry.address),
             indexed=False,
-            mirrors=Mirrors(tmp_path / "mirrors"),
+            mirrors=mirrored_by(mirror.address, tmp_path / "mirrors"),
         )
     assert fault.met == 1
     assert asked_ranges(web) == [None]
