@@ -30,6 +30,7 @@ lint: venv
 
 # Beside the containerd that `make cluster-programs` builds, or else Debian's.
 bench: venv
+	@$(BIN)/python -m compileall -q clipfs csi  # as an installation has it
 	CLUSTER_BIN=$(CLUSTER_BIN) $(BIN)/python -m bench
 
 # In a real Kubernetes of two nodes on this machine. CLUSTER_SCRIPTS is a folder with two programs:
@@ -59,7 +60,7 @@ $(VENV)/.product: pyproject.toml Makefile .ci/packages
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
 	@echo "installing clip-csi into $(VENV)"
-	@$(BIN)/pip install -qq --editable .
+	@$(BIN)/pip install -qq --config-settings editable_mode=compat --editable .  # else a slow import hook
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.product
