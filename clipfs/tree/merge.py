@@ -50,13 +50,14 @@ def _apply(root: Node, number: int, entries: list[Entry]) -> None:
         if resolve(root, target, follow_last=False) is not node
     }
     waiting: list[_Waiting] = []
+    places = _Places(root, number)
     for entry in entries:
         if _is_whiteout(entry):
             continue
         if entry.kind == EntryKind.HARDLINK:
-            _link(root, number, entry, waiting)
+            _link(places, entry, waiting)
         else:
-            _add(root, number, entry)
+            _add(places, entry)
     _settle(root, waiting, lower)
     assert root.children is not None
     for name in [name for name in root.children if name.startswith(WHITEOUT_META)]:
@@ -113,19 +114,44 @@ def _with_parents(path: bytes) -> Iterator[bytes]:
         path = path.rpartition(b"/")[0]
 
 
-def _add(root: Node, number: int, entry: Entry) -> None:
+class _Places:
+    """Where the entries of one layer, the number-th, go."""
+
+    def __init__(self, root: Node, number: int) -> None:
+        self.root = root
+        self.number = number
+        self._folder: bytes | None = None  # the last one asked for, as the next entry's may be
+        self._children: dict[bytes, Node] = {}
+
+    def children(self, folder: bytes) -> dict[bytes, Node]:
+        """Those of the folder at that path, which is made where it is missing."""
+        if folder != self._folder:
+            node = resolve(self.root, folder, make=self.number)
+            assert node is not None
+            assert node.children is not None
+            self._folder, self._children = folder, node.children
+        return self._children
+
+    def put(self, children: dict[bytes, Node], name: bytes, node: Node) -> None:
+        """Set name in children to node; what that replaces may have been on the way elsewhere."""
+        if name in children:
+            self._folder = None
+        children[name] = node
+
+
+def _add(places: _Places, entry: Entry) -> None:
     folder, _, name = entry.path.rpartition(b"/")
     if not entry.path:
         if entry.kind == EntryKind.DIRECTORY:
-            root.entry, root.layer = entry, number
+            places.root.entry, places.root.layer = entry, places.number
             return
         raise errors.CorruptImage("the root of the image is not a folder")
-    children = _parent(root, number, folder)
+    children = places.children(folder)
     old = children.get(name)
     if old is not None and old.children is not None and entry.kind == EntryKind.DIRECTORY:
-        old.entry, old.layer = entry, number
+        old.entry, old.layer = entry, places.number
     else:
-        children[name] = Node(entry, number)
+        places.put(children, name, Node(entry, places.number))
 
 
 class _Waiting(NamedTuple):
@@ -136,18 +162,18 @@ class _Waiting(NamedTuple):
     link: Node
 
 
-def _link(root: Node, number: int, entry: Entry, waiting: list[_Waiting]) -> None:
+def _link(places: _Places, entry: Entry, waiting: list[_Waiting]) -> None:
     folder, _, name = entry.path.rpartition(b"/")
     if not name:
         raise errors.CorruptImage("the root of the image is a hard link")
-    target = resolve(root, entry.target, follow_last=False)
+    target = resolve(places.root, entry.target, follow_last=False)
     if target is not None and target.children is not None:
         raise _linked_folder(entry)
-    children = _parent(root, number, folder)
+    children = places.children(folder)
     if target is None or target.entry.kind == EntryKind.HARDLINK:
-        target = Node(entry, number)
+        target = Node(entry, places.number)
         waiting.append(_Waiting(children, name, target))
-    children[name] = target
+    places.put(children, name, target)
 
 
 def _settle(root: Node, waiting: list[_Waiting], lower: dict[bytes, Node]) -> None:
@@ -178,11 +204,3 @@ def _linked_folder(entry: Entry) -> errors.CorruptImage:
     return errors.CorruptImage(
         f"hard link {shown(entry.path)} points at the folder {shown(entry.target)}"
     )
-
-
-def _parent(root: Node, number: int, path: bytes) -> dict[bytes, Node]:
-    """The children of the folder at path, made where it is missing."""
-    node = resolve(root, path, make=number)
-    assert node is not None
-    assert node.children is not None
-    return node.children

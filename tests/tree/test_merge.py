@@ -108,6 +108,20 @@ def test_a_parent_that_is_a_symlink_is_followed_inside_the_tree(
     assert found[b"lib"].target == target
 
 
+@pytest.mark.parametrize(
+    "replacing", [folder(b"l/l"), symlink(b"l/l", b"d")], ids=["folder", "symlink"]
+)
+def test_an_entry_that_replaces_the_way_to_its_own_folder_holds_for_the_next(
+    replacing: Entry,
+) -> None:
+    found = shown([folder(b"d"), symlink(b"l", b"."), replacing, file(b"l/x")])
+    assert set(found) - {b""} == {
+        b"d",
+        b"l",
+        b"l/x" if replacing.kind == EntryKind.DIRECTORY else b"d/x",
+    }
+
+
 def test_a_path_passes_40_symlinks_as_in_the_kernel_and_no_more() -> None:
     chain = [symlink(b"s%d" % n, b"s%d" % (n + 1)) for n in range(MAX_SYMLINKS)]
     assert b"s40/x" in shown([*chain, file(b"s0/x")])
