@@ -13,7 +13,6 @@ from clipfs import errors
 
 BLOCK = 512
 _FIELDS = struct.Struct("100s8s8s8s12s12s8sc100s8s32s32s8s8s155s12x")
-_CHECKSUM = slice(148, 156)
 _SIGNED = struct.Struct("148b8x356b")
 
 
@@ -53,7 +52,7 @@ def parse(block: bytes, offset: int) -> Header:
     """The header in block, which stands at offset; CorruptImage if its checksum is wrong."""
     header = Header._make(_FIELDS.unpack(block))
     stated, blanks = number(header.checksum, "checksum"), 8 * 0x20
-    if stated != _sum(block) - _sum(block[_CHECKSUM]) + blanks:
+    if stated != _sum(block) - sum(header.checksum) + blanks:
         signed = sum(_SIGNED.unpack(block)) + blanks  # as historic tars count
         if stated != signed:
             raise errors.CorruptImage(f"tar: the header at byte {offset} has a wrong checksum")

@@ -13,7 +13,7 @@ from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_DEPTH, MAX_PATH_BYTES
 
 def normalised(name: bytes) -> bytes:
     """name below the root, b"" for the root itself; CorruptImage if it leaves the root."""
-    if not (b"//" in name or b"." in name or name.startswith(b"/") or name.endswith(b"/")):
+    if not (b"//" in name or b"/." in name or name.startswith((b"/", b".")) or name.endswith(b"/")):
         parts = name.split(b"/")
     else:
         parts = _collapsed(name)

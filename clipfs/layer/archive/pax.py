@@ -6,6 +6,7 @@ Source: POSIX.1-2017 pax, "pax Extended Header"; SCHILY.xattr from star; LIBARCH
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
@@ -18,6 +19,9 @@ KEPT_XATTR_NAMES = frozenset(
 )
 _SCHILY, _LIBARCHIVE = b"SCHILY.xattr.", b"LIBARCHIVE.xattr."
 _NS = 1_000_000_000
+_PLAIN_TIME = re.compile(rb"([0-9]{1,18})\.([0-9]{1,9})")
+"""As nearly every member has it."""
+
 _MAX_DIGITS = 20  # of a number that fits 64 bits
 
 
@@ -58,6 +62,9 @@ def merged(common: Mapping[bytes, bytes], own: Mapping[bytes, bytes]) -> dict[by
 
 def time_of(value: bytes) -> tuple[int, int]:
     """b"-1.5" -> (-2, 500_000_000): seconds rounded down, nanoseconds from there."""
+    plain = _PLAIN_TIME.fullmatch(value)
+    if plain is not None:
+        return int(plain[1]), int(plain[2].ljust(9, b"0"))
     text = value.decode("ascii", "replace").strip()
     sign = -1 if text.startswith("-") else 1
     whole, _, fraction = text.lstrip("+-").partition(".")
@@ -90,6 +97,8 @@ def xattrs_of(found: Mapping[bytes, bytes]) -> tuple[tuple[bytes, bytes], ...]:
             name = key[len(_SCHILY) :]
             if _is_kept(name):
                 kept[name] = value
+    if not kept:
+        return ()
     if sum(len(name) + len(value) for name, value in kept.items()) > MAX_XATTR_BYTES:
         raise errors.CorruptImage(f"tar: a member has over {MAX_XATTR_BYTES} bytes of xattrs")
     return tuple(sorted(kept.items()))
