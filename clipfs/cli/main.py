@@ -5,6 +5,7 @@ stdout); 2 usage. What is neither a ClipError nor a disk's refusal is a bug: it 
 its traceback.
 """
 
+import gc
 import importlib
 import json
 import sys
@@ -37,7 +38,12 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         module, attribute = COMMANDS[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        gc.disable()  # what modules make stays, and need not be looked through for garbage
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        finally:
+            gc.freeze()
+            gc.enable()
         return command
 
 
@@ -51,9 +57,11 @@ def run(arguments: Sequence[str] | None = None) -> None:
     """The console script; never returns."""
     logs.configure("text", "info")
     words = list(sys.argv[1:] if arguments is None else arguments)
-    sys.exit(
-        ended(lambda: clipfs.main(words, "clipfs", standalone_mode=False), words, program="clipfs")
+    code = ended(
+        lambda: clipfs.main(words, "clipfs", standalone_mode=False), words, program="clipfs"
     )
+    gc.freeze()  # a process that ends need not look for garbage
+    sys.exit(code)
 
 
 def ended(command: Callable[[], object], words: Sequence[str], *, program: str) -> int:

@@ -20,7 +20,6 @@ from clipfs.mount.daemon import leave_behind
 from clipfs.mount.kernel import Wanted, check_kernel, chosen_tree, mount_tree
 from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_mountpoint
 from clipfs.mount.prepare import Prepared, prepared, side_by_side
-from clipfs.mount.server import serve, store
 from clipfs.mount.syscalls import check_context
 from clipfs.mount.unmount import unmount
 from clipfs.tiers.stack import TierSettings
@@ -85,6 +84,8 @@ def mount(
         _say(found, settings, where, pid, seconds, as_json)
 
     def serve_here(on_ready: Callable[[], None]) -> None:
+        from clipfs.mount.server import serve  # FUSE, without which the kernel's own mount does
+
         _mark(settings, to_store)
 
         async def main() -> None:
@@ -100,6 +101,8 @@ def mount(
         trio.run(main)
 
     def store_here(on_ready: Callable[[], None]) -> None:
+        from clipfs.mount.server import store
+
         _mark(settings, to_store)
 
         async def main() -> None:

@@ -15,6 +15,10 @@ MAX_CA_BYTES = 4 << 20
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=]+-----END CERTIFICATE-----")
 
 
+TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For connections without TLS: were one asked for TLS all the same, no peer would do."""
+
+
 def client_context(ca_pem: str = "") -> ssl.SSLContext:
     """For connections that we open; SSL_CERT_FILE may say where the node's own CAs are."""
     context = ssl.create_default_context()
