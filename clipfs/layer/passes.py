@@ -25,7 +25,7 @@ from clipfs.layer.job import (
     Report,
     SourceWanted,
 )
-from clipfs.system.workers import run_worker
+from clipfs.system.workers import started
 
 STALL_S = 60.0
 """Without a byte for so long, a registry counts as gone."""
@@ -111,14 +111,8 @@ async def run_pass(
 
     fds = [fd for fd in (request.payload_fd, request.map_fd) if fd is not None]
     try:
-        content = await run_worker(
-            WORKER,
-            _job(request),
-            on_line=on_line,
-            on_question=on_question,
-            memory_bytes=WORKER_MEMORY_BYTES,
-            pass_fds=fds,
-        )
+        async with started(WORKER, memory_bytes=WORKER_MEMORY_BYTES, pass_fds=fds) as worker:
+            content = await worker.run(_job(request), on_line=on_line, on_question=on_question)
     except errors.CorruptImage as error:
         if is_wrong:
             raise WrongBlob(error) from error

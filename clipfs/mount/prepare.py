@@ -8,7 +8,7 @@ already costs one small read. Nothing is mounted here.
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -27,7 +27,7 @@ from clipfs.mount import counters
 from clipfs.mount.groups import lone_error_unwrapped
 from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
 from clipfs.tiers.tier import IndexedLayer
-from clipfs.tree.build import build_image_index
+from clipfs.tree.build import Merger, ready_to_merge
 from clipfs.tree.reader import ImageIndex
 from clipfs.tree.sparse import SparseLayout, layout_of
 
@@ -88,10 +88,8 @@ async def prepared(
             keys = [layer.cache_key for layer in image.layers]
             await trio.to_thread.run_sync(held.hold, [*keys, image_key])
             async with open_tiers(settings, registry, image.reference, hooks=hooks) as tiers:
-                layers = await _indexed(image, tiers)
                 index_path = settings.layout.image_index(image_key)
-                if not _is_usable(index_path, layers):
-                    await _built(image, layers, index_path)
+                layers = await _merged(image, tiers, index_path)
                 touch(settings.layout, layers=keys, image=image_key)
                 ready = Prepared(
                     image=image,
@@ -104,9 +102,27 @@ async def prepared(
                 yield ready, tiers
 
 
-async def _built(image: Image, layers: Sequence[IndexedLayer], path: Path) -> None:
+async def _merged(image: Image, tiers: Tiers, path: Path) -> tuple[IndexedLayer, ...]:
+    """The image's layers with their indexes; their image index is at path then."""
+    async with AsyncExitStack() as stack:
+        merger = None
+        if not _is_there(path):
+            merger = await stack.enter_async_context(ready_to_merge(image.layers))
+        layers = await _indexed(image, tiers)
+        if merger is None and not _is_usable(path, layers):
+            merger = await stack.enter_async_context(ready_to_merge(image.layers))
+        if merger is not None:
+            await _built(merger, image, layers, path)
+        return layers
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists()
+
+
+async def _built(merger: Merger, image: Image, layers: Sequence[IndexedLayer], path: Path) -> None:
     try:
-        await build_image_index([(one.layer, one.index) for one in layers], path)
+        await merger.build([one.index for one in layers], path)
     except errors.CorruptImage as error:
         raise errors.CorruptImage(
             f"{image.reference}: its layers make no tree: {error}; build the image again"

@@ -18,7 +18,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 import trio
@@ -28,8 +28,14 @@ from clipfs import errors
 _PIECE_BYTES = 1 << 16
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "SSL_CERT_FILE", "TMPDIR")
 
-_FEW_ARENAS = {"MALLOC_ARENA_MAX": "2"}
-"""glibc reserves 64 to 128 MiB of address space a thread, which the limit is not meant for."""
+_MALLOC = {
+    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+}
+"""Few arenas: glibc reserves 64 to 128 MiB of address space a thread, which the limit is not
+meant for. Pieces of 1 MiB stay with the process: given back to the kernel each time, they came
+again as 256 page faults, a fifth of a pass's system time."""
 
 OnQuestion = Callable[[bytes], Awaitable[bytes]]
 
@@ -55,24 +61,41 @@ async def no_answer(question: bytes) -> bytes:
     raise errors.NodeFault(f"a worker asks what nobody answers: {question.decode()[:100]}")
 
 
-async def run_worker(
-    module: str,
-    job: bytes,
-    *,
-    on_line: Callable[[bytes], None],
-    on_question: OnQuestion = no_answer,
-    memory_bytes: int,
-    pass_fds: Sequence[int] = (),
-) -> bytes:
-    """Run `python -m module` to its end; the bytes of its result.
+class Worker:
+    """A worker process that waits for its one job; see `started`."""
 
-    job           one line, without its newline; what is large goes through pass_fds
-    on_line       gets each report line, without its newline
-    on_question   the answer to a question, both JSON; report lines come in while it waits
+    def __init__(self, module: str, process: trio.Process) -> None:
+        self._module = module
+        self._process = process
+
+    async def run(
+        self,
+        job: bytes,
+        *,
+        on_line: Callable[[bytes], None],
+        on_question: OnQuestion = no_answer,
+    ) -> bytes:
+        """Give it its job, and wait for its end; the bytes of its result.
+
+        job          one line, without its newline; what is large goes through pass_fds
+        on_line      gets each report line, without its newline
+        on_question  the answer to a question, both JSON; report lines come in while it waits
+        Raises       the ClipError that the worker reported; NodeFault if it died without one;
+                     what on_question raises
+        """
+        assert self._process.stdin is not None
+        with contextlib.suppress(trio.BrokenResourceError):  # its status says what it died of
+            await self._process.stdin.send_all(job + b"\n")
+        return await _conversation(self._process, self._module, on_line, on_question)
+
+
+@contextlib.asynccontextmanager
+async def started(
+    module: str, *, memory_bytes: int, pass_fds: Sequence[int] = ()
+) -> AsyncIterator[Worker]:
+    """`python -m module`, which loads while the block does something else; dead after the block.
+
     memory_bytes  address space limit of the worker
-    Raises        the ClipError that the worker reported; NodeFault if it died without one;
-                  what on_question raises, which ends the worker
-    Cancellation  kills the worker and waits for its end
     """
     # -P: a module that lies in the caller's working directory is not ours
     command = [sys.executable, "-P", "-m", module, str(memory_bytes)]
@@ -81,13 +104,10 @@ async def run_worker(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=tuple(pass_fds),
-        env=_FEW_ARENAS | {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+        env=_MALLOC | {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
     )
     try:
-        assert process.stdin is not None
-        with contextlib.suppress(trio.BrokenResourceError):  # its status says what it died of
-            await process.stdin.send_all(job + b"\n")
-        return await _conversation(process, module, on_line, on_question)
+        yield Worker(module, process)
     finally:
         with trio.CancelScope(shield=True):
             if process.returncode is None:

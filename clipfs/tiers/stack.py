@@ -37,7 +37,8 @@ class TierSettings:
     ca_pem             CAs that registries are trusted by, beside the node's own
     content_cache_url  None: tier 2 is off
     retry              how often, and how soon, a registry that fails is asked again
-    workers            passes side by side, one process each
+    workers            passes side by side, one process each; one more than cores, as a pass
+                       waits now and then, for the registry or the disk
     ranges             how a large blob is read by a pass that runs alone
     """
 
@@ -51,7 +52,7 @@ class TierSettings:
     content_cache_token: str | None = field(default=None, repr=False)
     retry: RetryPolicy = RETRY
     ranges: Ranges = RANGES
-    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    workers: int = field(default_factory=lambda: 1 + (os.cpu_count() or 1))
 
     def open_registry(self) -> AbstractAsyncContextManager[Registry]:
         return Registry.open(

@@ -1,13 +1,14 @@
 """Builds an image index in a worker process, and puts it into its place.
 
-Layer indexes reach the worker through memory files, since those on disk are believed only
-after their seal was checked.
+The process starts while the layers are still indexed: a mount waits for both. Layer indexes
+reach it through memory files, since those on disk are believed only after their seal was checked.
 
 Not here: the merge itself (`clipfs.tree.worker`).
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -16,35 +17,43 @@ from clipfs.image.model import Layer
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import LayerIndex
 from clipfs.system.durable import write_all, write_atomically
-from clipfs.system.workers import run_worker
+from clipfs.system.workers import Worker, started
 from clipfs.tree.worker import WORKER, LayerToMerge
 
 WORKER_MEMORY_BYTES = 4 << 30
 """Address space: a million entries take about 1 GB while they are merged."""
 
 
-async def build_image_index(layers: Sequence[tuple[Layer, LayerIndex]], output: Path) -> None:
-    """Merge layers, the lowest first, and write their image index; whole or not at all.
+class Merger:
+    """A process that waits for the indexes of layers, to merge them once; see `ready_to_merge`."""
 
-    Raises  CorruptImage if they make no tree; NodeFault if the worker died
-    """
-    fds: list[int] = []
-    try:
-        for layer, index in layers:
-            fds.append(os.memfd_create(layer.digest, 0))
-            write_all(fds[-1], layer_index.encode(index), 0)
-        rows = zip(layers, fds, strict=True)
+    def __init__(self, worker: Worker, layers: Sequence[Layer], fds: Sequence[int]) -> None:
+        self._worker = worker
+        self._layers = layers
+        self._fds = fds
+
+    async def build(self, indexes: Sequence[LayerIndex], output: Path) -> None:
+        """Merge the layers, and write their image index; whole or not at all.
+
+        indexes  one for each layer, in their order
+        Raises   CorruptImage if they make no tree; NodeFault if the worker died
+        """
+        for fd, index in zip(self._fds, indexes, strict=True):
+            write_all(fd, layer_index.encode(index), 0)
+        rows = zip(self._layers, self._fds, strict=True)
         job = msgspec.json.encode(
-            [LayerToMerge(layer.digest, layer.raw_path, fd) for (layer, _), fd in rows]
+            [LayerToMerge(layer.digest, layer.raw_path, fd) for layer, fd in rows]
         )
-        image = await run_worker(
-            WORKER,
-            job,
-            on_line=lambda _: None,
-            memory_bytes=WORKER_MEMORY_BYTES,
-            pass_fds=fds,
-        )
-    finally:
-        for fd in fds:
-            os.close(fd)
-    write_atomically(output, image)
+        write_atomically(output, await self._worker.run(job, on_line=lambda _: None))
+
+
+@asynccontextmanager
+async def ready_to_merge(layers: Sequence[Layer]) -> AsyncIterator[Merger]:
+    """What merges layers, the lowest first, for as long as the block lasts."""
+    with ExitStack() as opened:
+        fds: list[int] = []
+        for layer in layers:
+            fds.append(os.memfd_create(layer.digest, 0))
+            opened.callback(os.close, fds[-1])
+        async with started(WORKER, memory_bytes=WORKER_MEMORY_BYTES, pass_fds=fds) as worker:
+            yield Merger(worker, layers, fds)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import trio
 
 from clipfs import errors
-from clipfs.system.workers import OnQuestion, no_answer, run_worker
+from clipfs.system.workers import OnQuestion, no_answer, started
 from tests.support.node import alive
 from tests.support.wait import wait_for
 
@@ -19,11 +20,11 @@ REPOSITORY = Path(__file__).parents[2]
 
 PARENT = """
 import trio
-from clipfs.system.workers import run_worker
+from clipfs.system.workers import started
 
 async def main():
-    await run_worker(%r, b"waits", on_line=lambda line: print(line.decode(), flush=True),
-                     memory_bytes=1 << 30)
+    async with started(%r, memory_bytes=1 << 30) as worker:
+        await worker.run(b"waits", on_line=lambda line: print(line.decode(), flush=True))
 
 trio.run(main)
 """
@@ -38,9 +39,13 @@ async def run(
     job: bytes, lines: list[bytes] | None = None, *, on_question: OnQuestion = no_answer
 ) -> bytes:
     seen: list[bytes] = [] if lines is None else lines
-    return await run_worker(
-        WORKER, job, on_line=seen.append, on_question=on_question, memory_bytes=1 << 30
-    )
+    async with started(WORKER, memory_bytes=1 << 30) as worker:
+        return await worker.run(job, on_line=seen.append, on_question=on_question)
+
+
+def children() -> list[int]:
+    lists = Path("/proc/self/task").glob("*/children")
+    return [int(pid) for one in lists for pid in one.read_text().split()]
 
 
 async def test_a_job_goes_in_and_its_result_comes_out() -> None:
@@ -87,13 +92,8 @@ async def test_reports_come_in_while_an_answer_is_awaited() -> None:
         await reported.wait()
         return b""
 
-    await run_worker(
-        WORKER,
-        b"asks beside",
-        on_line=lambda _: reported.set(),
-        on_question=on_question,
-        memory_bytes=1 << 30,
-    )
+    async with started(WORKER, memory_bytes=1 << 30) as worker:
+        await worker.run(b"asks beside", on_line=lambda _: reported.set(), on_question=on_question)
 
 
 async def test_a_question_without_an_answer_ends_the_worker_with_its_error() -> None:
@@ -114,10 +114,25 @@ async def test_cancellation_kills_the_worker_and_waits_for_its_end() -> None:
             pids.append(json.loads(line)["pid"])
             scope.cancel()
 
-        await run_worker(WORKER, b"waits", on_line=on_line, memory_bytes=1 << 30)
+        async with started(WORKER, memory_bytes=1 << 30) as worker:
+            await worker.run(b"waits", on_line=on_line)
     assert scope.cancelled_caught
     assert len(pids) == 1
     assert not alive(pids[0])
+
+
+async def test_a_worker_that_never_gets_a_job_ends_with_its_block() -> None:
+    async with started(WORKER, memory_bytes=1 << 30):
+        (child,) = children()
+    assert not alive(child)
+
+
+async def test_a_worker_that_died_before_its_job_says_so() -> None:
+    async with started(WORKER, memory_bytes=1 << 30) as worker:
+        (child,) = children()
+        os.kill(child, signal.SIGKILL)
+        with pytest.raises(errors.NodeFault, match="SIGKILL"):
+            await worker.run(b"job", on_line=lambda _: None)
 
 
 def test_a_worker_ends_with_its_parent_however_that_dies() -> None:

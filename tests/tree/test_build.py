@@ -9,7 +9,7 @@ from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_DIGEST_BYTES, Entry, LayerIndex, PackedEntries, make_index
 from clipfs.tree import worker
-from clipfs.tree.build import build_image_index
+from clipfs.tree.build import ready_to_merge
 from clipfs.tree.reader import ImageIndex
 from clipfs.tree.worker import check_size, raw_entry
 from tests.support.entries import devices_of, file, image_of, link
@@ -27,13 +27,15 @@ def indexed(*entries: Entry) -> LayerIndex:
     )
 
 
-def layers(*one_each: list[Entry]) -> list[tuple[Layer, LayerIndex]]:
-    return [(layer, indexed(*entries)) for layer, entries in zip(LAYERS, one_each, strict=False)]
+async def build(output: Path, *one_each: list[Entry]) -> None:
+    """The image index of layers with these entries."""
+    async with ready_to_merge(LAYERS[: len(one_each)]) as merger:
+        await merger.build([indexed(*entries) for entries in one_each], output)
 
 
 async def test_the_worker_writes_what_the_writer_makes(tmp_path: Path) -> None:
     content = [file(b"a", size=5, offset=512)], [link(b"b", b"a")], [file(b"c")]
-    await build_image_index(layers(*content), tmp_path / "index")
+    await build(tmp_path / "index", *content)
     assert (tmp_path / "index").read_bytes() == image_of(*content)
     with ImageIndex.open(tmp_path / "index") as index:
         assert index.layer_digests == tuple(DIGESTS)
@@ -42,16 +44,16 @@ async def test_the_worker_writes_what_the_writer_makes(tmp_path: Path) -> None:
 
 async def test_layers_that_make_no_tree_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(errors.CorruptImage, match="'nowhere'"):
-        await build_image_index(layers([link(b"b", b"nowhere")]), tmp_path / "index")
+        await build(tmp_path / "index", [link(b"b", b"nowhere")])
     assert os.listdir(tmp_path) == []
 
 
 async def test_an_older_index_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     (tmp_path / "index").write_bytes(b"older")
     with pytest.raises(errors.CorruptImage):
-        await build_image_index(layers([link(b"b", b"nowhere")]), tmp_path / "index")
+        await build(tmp_path / "index", [link(b"b", b"nowhere")])
     assert (tmp_path / "index").read_bytes() == b"older"
-    await build_image_index(layers([file(b"a")]), tmp_path / "index")
+    await build(tmp_path / "index", [file(b"a")])
     assert (tmp_path / "index").read_bytes() == image_of([file(b"a")])
 
 
