@@ -177,3 +177,13 @@ def test_both_fronts_show_what_containerd_mounts(
     assert chunked == [form == "zstd-chunked"] * len(layers), layers
     with containerd.tree(image, tmp_path / "reference") as reference:
         equal_on_both_fronts(reference, image, node, tmp_path, say, but=OF_OVERLAY)
+
+
+def test_both_fronts_show_sparse_files_as_containerd_mounts_them(
+    built: Built, containerd: Containerd, node: Node, tmp_path: Path, say: Say
+) -> None:
+    image = built.push("sparse")
+    with containerd.tree(image, tmp_path / "reference") as reference:
+        assert len(list(reference.glob("sparse-*/many"))) == 3
+        equal_on_both_fronts(reference, image, node, tmp_path, say, but=OF_OVERLAY)
+        assert list((node.root / "index").glob("*.v1.sparse"))

@@ -17,6 +17,7 @@ from pathlib import Path
 from tests.support import images
 from tests.support.images import Packed
 from tests.support.real_image import CACHE
+from tests.support.sparse_files import FILES, HUGE, make_sparse_files
 
 PACKAGES = "base-files,bash,coreutils,login,mount,passwd,perl-base,util-linux"
 CAPABILITY = struct.pack("<IIIII", 0x0200_0001, 1 << 13, 0, 0, 0)  # cap_net_raw, as `setcap` has it
@@ -135,7 +136,20 @@ def push_as(layout: Path, reference: str, *options: str) -> str:
 
 
 def write_layouts(home: Path, layers: list[Packed]) -> dict[str, Path]:
-    """codec -> an OCI layout of the layers in it."""
+    """codec -> an OCI layout of the layers in it; "sparse" has layers of sparse files on top."""
     for codec in ("gzip", "zstd", "plain"):
         images.write_layout(home / codec, layers, codec=codec)
-    return {codec: home / codec for codec in ("gzip", "zstd", "plain")}
+    images.write_layout(home / "sparse", [*layers, *_sparse_layers(home)])
+    return {name: home / name for name in ("gzip", "zstd", "plain", "sparse")}
+
+
+def _sparse_layers(home: Path) -> Iterator[Packed]:
+    """One of each of PAX' formats. Go's reader, and so containerd, refuses GNU's own."""
+    for version in ("0.0", "0.1", "1.0"):
+        folder = home / f"sparse-{version}"
+        folder.mkdir()
+        make_sparse_files(folder, FILES.keys() - HUGE)
+        tar = folder.with_suffix(f"{folder.suffix}.tar")
+        command = ["tar", "--create", "--sparse", "--format=pax", f"--sparse-version={version}"]
+        subprocess.run([*command, "-f", tar, "-C", home, folder.name], check=True)
+        yield Packed(tar)
