@@ -20,7 +20,7 @@ test: venv
 # Each parser's fuzzer in turn; what adds coverage is kept in tests/fuzz/corpus.
 FUZZ_SECONDS ?= 600
 fuzz: venv
-	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) --findings fuzz-findings
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 lint: venv
 	$(BIN)/ruff check

@@ -19,7 +19,8 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60, help="for each")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--discard", action="store_true", help="leave the kept corpus as it is")
-    parser.add_argument("--findings", type=Path, help="a folder for the inputs that break one")
+    parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), metavar="FOLDER",
+                        help="for the inputs that break one (%(default)s)")  # fmt: skip
     options = parser.parse_args()
     if unknown := set(options.targets) - set(SPECS):
         parser.error(f"there is no target {', '.join(sorted(unknown))}")
@@ -38,11 +39,11 @@ def _is_clean(name: str, options: argparse.Namespace) -> bool:
         print(report, flush=True)
         for finding in report.findings:
             print(finding)
-        if options.findings:
-            kept_at = options.findings / name
-            kept_at.mkdir(parents=True, exist_ok=True)
-            for path in engine.findings.iterdir():
-                (kept_at / path.name).write_bytes(path.read_bytes())
+        for path in engine.findings.iterdir():
+            kept_at = options.findings / name / path.name
+            kept_at.parent.mkdir(parents=True, exist_ok=True)
+            kept_at.write_bytes(path.read_bytes())
+            print(f"its input: {kept_at}")
         if not report.executions:
             print(report.log)
         if not options.discard:

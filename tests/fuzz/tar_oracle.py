@@ -129,7 +129,7 @@ def _is_other(info: _Info, data: bytes) -> bool:
     """
     header = data[info.offset_data - BLOCK : info.offset_data]
     ends_in_slash = info.name.endswith("/") or header[:100].partition(b"\0")[0].endswith(b"/")
-    names = {"path", "linkpath"}
+    names = {"path", "linkpath", "GNU.sparse.name"}
     is_sparse = any(key.startswith("GNU.sparse.") for key in info.pax_headers)
     return bool(
         (header[257:263] != b"ustar\0" and any(header[345:500]))

@@ -25,7 +25,7 @@ from tests.support.raw_sparse_tar import (
     pax_10,
     sparse_records,
 )
-from tests.support.raw_tar import with_checksum
+from tests.support.raw_tar import long_name, with_checksum
 from tests.support.sparse_layers import content_of
 
 each_format = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS.keys())
@@ -115,8 +115,8 @@ def test_the_name_of_a_sparse_record_is_the_files() -> None:
     named = sparse_records(name=b"own", size=b"9", numblocks=b"0")
     both = records({b"path": b"other", b"GNU.sparse.name": b"own", b"GNU.sparse.size": b"9",
                     b"GNU.sparse.numblocks": b"0"})  # fmt: skip
-    for payload in (named + member(b"x"), both + member(b"x")):
-        assert parsed(payload + END).entries[0].path == b"own"
+    for before in (named, both, long_name(b"longer") + named, named + long_name(b"longer")):
+        assert parsed(before + member(b"x") + END).entries[0].path == b"own"
 
 
 def test_fields_of_a_header_run_end_at_the_first_blank_one() -> None:
