@@ -93,6 +93,8 @@ def members(data: bytes) -> list[Member] | None:
         zero_blocks = 0
         if _is_other(info, data) or "size" in archive.pax_headers:
             return None
+        if info.type == tarfile.GNUTYPE_SPARSE and archive.pax_headers:
+            return None  # on which global records are lost, too
         if not (info.type == tarfile.CHRTYPE and info.devmajor == info.devminor == 0):
             found.append(_member(info))
     return found
