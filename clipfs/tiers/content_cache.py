@@ -4,7 +4,7 @@ A layer is pages of 8 MiB under `sha256_<layer>/<number>` and its sealed index u
 `sha256_<layer>.v1.toc`, stored last. Whatever is wrong with an answer is a miss: the next
 tier is asked, and nobody's read fails.
 
-Not here: HTTP (`clipfs.tiers.content_client`); storing (`clipfs.tiers.storing`).
+Not here: HTTP (`clipfs.tiers.content.replica`); storing (`clipfs.tiers.storing`).
 """
 
 import time
@@ -17,7 +17,7 @@ from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.layer.layout import layer_index_name
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import open_index
-from clipfs.tiers.content_client import ContentCache, ContentCacheDown
+from clipfs.tiers.content.store import ContentCacheDown, ContentStore
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 from clipfs.tiers.verify import first_wrong_chunk
 
@@ -38,7 +38,7 @@ class ContentCacheTier:
 
     def __init__(
         self,
-        cache: ContentCache,
+        cache: ContentStore,
         keys: KeyRing,
         *,
         on_received: Callable[[int], None] = lambda _: None,
@@ -117,7 +117,8 @@ class ContentCacheTier:
 
     async def _get(self, key: str, part: range | None) -> bytearray | None:
         try:
-            return await self._cache.get(key, part=part)
+            found = await self._cache.get(key, part=part)
+            return None if found is None else found.data
         except ContentCacheDown as down:
             log.debug("content cache gave no answer", key=key, error=str(down))
             return None

@@ -22,8 +22,8 @@ from clipfs.layer.job import RANGES, PassProgress, Ranges
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.chain import TierChain
+from clipfs.tiers.content.replica import ContentCache
 from clipfs.tiers.content_cache import ContentCacheTier
-from clipfs.tiers.content_client import ContentCache
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.registry import RegistryHooks, RegistryTier
 from clipfs.tiers.storer import Storer

@@ -21,8 +21,8 @@ from clipfs.layer.layout import Layout, layer_index_name
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import seal_index
 from clipfs.system.cached import open_regular
+from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, ContentStore
 from clipfs.tiers.content_cache import PAGE_BYTES, page_key
-from clipfs.tiers.content_client import ContentCache, ContentCacheDown, ContentRefused
 from clipfs.tiers.storing import mark_failed, mark_storing, unmark
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tiers.verify import first_wrong_chunk
@@ -48,7 +48,7 @@ class Storer:
     """
 
     def __init__(
-        self, cache: ContentCache, layout: Layout, keys: KeyRing, nursery: trio.Nursery
+        self, cache: ContentStore, layout: Layout, keys: KeyRing, nursery: trio.Nursery
     ) -> None:
         self._cache = cache
         self._layout = layout
@@ -105,7 +105,7 @@ class Storer:
 
 
 async def store_layer(
-    cache: ContentCache, keys: KeyRing, layer: IndexedLayer, payload: Path
+    cache: ContentStore, keys: KeyRing, layer: IndexedLayer, payload: Path
 ) -> Outcome:
     """Store one layer; a failure is a warning, never an error."""
     fields = {"layer": layer.layer.digest, "cache_key": layer.cache_key}
@@ -132,7 +132,7 @@ async def store_layer(
     return Outcome.STORED
 
 
-async def _store_pages(cache: ContentCache, layer: IndexedLayer, fd: int) -> None:
+async def _store_pages(cache: ContentStore, layer: IndexedLayer, fd: int) -> None:
     pages = iter(range(-(-layer.index.payload_bytes // PAGE_BYTES)))
     failures: list[Exception] = []
 

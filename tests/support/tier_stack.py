@@ -11,7 +11,7 @@ from clipfs.image.retry import RETRY, RetryPolicy
 from clipfs.layer.job import RANGES, Ranges
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
-from clipfs.tiers.content_client import ContentCache
+from clipfs.tiers.content.replica import ContentCache
 from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
 from clipfs.tiers.storer import Outcome, store_layer
 from tests.support.content import TOKEN

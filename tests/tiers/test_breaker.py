@@ -5,7 +5,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from clipfs.tiers.breaker import Breaker
+from clipfs.tiers.content.breaker import Breaker
 
 
 async def test_it_lets_requests_through_until_one_fails() -> None:

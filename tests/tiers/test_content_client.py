@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from clipfs.tiers.content_client import (
+from clipfs.tiers.content.replica import (
     ANSWER_TIMEOUT_S,
     MAX_CONNECTIONS,
     TRANSFER_TIMEOUT_S,

@@ -9,7 +9,7 @@ import trio
 from structlog.testing import capture_logs
 
 from clipfs.layer.layout import Layout
-from clipfs.tiers.content_client import ContentCache
+from clipfs.tiers.content.replica import ContentCache
 from clipfs.tiers.storer import Outcome, Storer, store_layer
 from clipfs.tiers.storing import left_behind, mark_storing, storing_now
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, run_content_server

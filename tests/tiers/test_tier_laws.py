@@ -17,8 +17,8 @@ from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.layer.sealed_index import seal_index
 from clipfs.system.durable import write_atomically
+from clipfs.tiers.content.replica import ContentCache
 from clipfs.tiers.content_cache import PAGE_BYTES, ContentCacheTier
-from clipfs.tiers.content_client import ContentCache
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 from tests.support.content import TOKEN, ContentServer

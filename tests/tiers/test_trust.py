@@ -14,8 +14,8 @@ import trio
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.layer.index import CHUNK_BYTES
+from clipfs.tiers.content.replica import ContentCache
 from clipfs.tiers.content_cache import ContentCacheTier
-from clipfs.tiers.content_client import ContentCache
 from clipfs.tiers.tier import Extent
 from tests.support.content import TOKEN
 from tests.support.samples import Sample, make_sample

@@ -20,10 +20,11 @@ Head = h11.Response | h11.InformationalResponse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """keeps_open: whether the connection can be used again."""
+    """etag: "" where the answer has none. keeps_open: whether the connection can be used again."""
 
     status: int
     body: bytearray
+    etag: str
     keeps_open: bool
 
 
@@ -78,5 +79,6 @@ async def read_body(
     return Answer(
         status=head.status_code,
         body=body,
+        etag=headers.get(b"etag", b"").decode("latin-1"),
         keeps_open=headers.get(b"connection", b"").lower() != b"close",
     )

@@ -1,6 +1,6 @@
 """Keeps a content cache that is down from delaying every read.
 
-Decisions only, on trio's clock; what counts as a failure is `clipfs.tiers.content_client`'s.
+Decisions only, on trio's clock; what counts as a failure is `clipfs.tiers.content.replica`'s.
 """
 
 from dataclasses import dataclass, field

@@ -5,7 +5,7 @@ the last one first. Whatever goes wrong is `ContentCacheDown`: tier 2 is an opti
 a `Breaker` keeps one that is down from delaying every read.
 
 Not here: keys and what they hold (`clipfs.tiers.content_cache`); reading an answer
-(`clipfs.tiers.content_answer`).
+(`clipfs.tiers.content.answer`).
 Source: RFC 9110 and 9112.
 """
 
@@ -21,8 +21,9 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
-from clipfs.tiers.breaker import Breaker
-from clipfs.tiers.content_answer import Answer, read_body, read_head
+from clipfs.tiers.content.answer import Answer, read_body, read_head
+from clipfs.tiers.content.breaker import Breaker
+from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, Found, MayNotStore
 
 CONNECT_TIMEOUT_S = 2
 ANSWER_TIMEOUT_S = 5
@@ -37,18 +38,6 @@ IDLE_S = 45
 
 MAX_BODY_BYTES = 1 << 30
 _OBJECTS = "/v1/objects/"
-
-
-class ContentCacheDown(Exception):
-    """The content cache gave no usable answer. Never leaves `clipfs.tiers`."""
-
-
-class ContentRefused(ContentCacheDown):
-    """It answered, and would answer the same again: a wrong object, or one that may not be."""
-
-
-class MayNotStore(ContentRefused):
-    """The token may only read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +88,7 @@ class ContentCache:
         """False once the server has said that our token may only read."""
         return self._may_store
 
-    async def get(self, key: str, *, part: range | None = None) -> bytearray | None:
+    async def get(self, key: str, *, part: range | None = None) -> Found | None:
         """The object, or just the bytes of part; None if there is no such object.
 
         Raises  ContentCacheDown, also if fewer or more bytes came than part asked for
@@ -111,7 +100,7 @@ class ContentCache:
         whole = part is None or len(answer.body) == len(part)
         if answer.status == (200 if part is None else 206) and whole:
             self._breaker.succeeded()
-            return answer.body
+            return Found(answer.body, answer.etag)
         if answer.status == 404:
             self._breaker.succeeded()
             return None

@@ -1,0 +1,94 @@
+"""What keeps objects for the whole cluster, whichever kind it is: the content cache's replicas, or
+an object store that is there already.
+
+Objects are bytes under a key. Pages never change; an object that may be replaced is replaced only
+by whoever has seen what stands there. Tier 2 is an optimisation: every failure is one of the errors
+below, which never leave `clipfs.tiers`.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+
+
+class ContentCacheDown(Exception):
+    """The store gave no usable answer. Never leaves `clipfs.tiers`."""
+
+
+class ContentRefused(ContentCacheDown):
+    """It answered, and would answer the same again: a wrong object, or one that may not be."""
+
+
+class MayNotStore(ContentRefused):
+    """The token may only read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An object's bytes, or a part of them; etag names what stands under the key."""
+
+    data: bytearray
+    etag: str
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the holder of a claim is, for those who wait: bytes of the blob and of the payload.
+
+    total_bytes  of the blob, as the manifest says
+    """
+
+    downloaded_bytes: int = 0
+    payload_bytes: int = 0
+    total_bytes: int = 0
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """Who brings what a key names, as the one who keeps the claims says.
+
+    holder     an id that no two processes share
+    seconds_left  until it lapses, unless its holder renews it
+    """
+
+    holder: str
+    progress: Progress
+    seconds_left: float
+
+
+class ContentStore(Protocol):
+    """Objects and claims by key. Safe to use from many tasks at once."""
+
+    @property
+    def may_store(self) -> bool:
+        """False once the store has said that our token may only read."""
+
+    async def get(self, key: str, *, part: range | None = None) -> Found | None:
+        """The object, or just the bytes of part; None if there is no such object.
+
+        Raises  ContentCacheDown, also if fewer or more bytes came than part asked for
+        """
+
+    async def put(self, key: str, data: bytes | memoryview, *, replaces: str | None = None) -> None:
+        """Store an object; the same bytes again change nothing.
+
+        replaces  the ETag of what may be replaced; None: nothing may
+        Raises    MayNotStore; ContentRefused; ContentCacheDown
+        """
+
+    async def delete(self, key: str, *, etag: str) -> None:
+        """Remove the object if it is still the one that etag names; else nothing happens.
+
+        Raises  MayNotStore; ContentCacheDown
+        """
+
+    async def claim(self, key: str, holder: str, progress: Progress) -> Claim:
+        """Say that holder brings what key names, or still does; whose the claim is now.
+
+        Raises  MayNotStore; ContentCacheDown: nobody keeps claims now
+        """
+
+    async def release(self, key: str, holder: str) -> None:
+        """Give the claim up, if it is holder's.
+
+        Raises  ContentCacheDown
+        """
