@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from clipfs.tiers.content.connection import Endpoint
 from tests.support.machine import CLIPFS
 from tests.support.wait import wait_for
 
@@ -22,6 +24,15 @@ def key_of(number: int, page: int | None = 0) -> str:
     """A key of layer number: a page's, or the index's if page is None."""
     layer = f"sha256_{number:064x}"
     return f"{layer}.v1.toc" if page is None else f"{layer}/{page:06d}"
+
+
+def endpoint_of(url: str) -> Endpoint:
+    """Of a URL with a numeric host."""
+    parts = urlsplit(url)
+    assert parts.hostname
+    assert parts.port
+    tls = parts.scheme == "https"
+    return Endpoint(host=parts.hostname, address=parts.hostname, port=parts.port, tls=tls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
