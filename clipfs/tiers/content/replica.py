@@ -11,6 +11,7 @@ Source: RFC 9110 ("Conditional Requests"), RFC 9530 (Content-Digest).
 
 import base64
 import hashlib
+import math
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -68,9 +69,15 @@ class _Standing(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hurry:
-    """How long a caller waits for an answer, and whether it asks though the replica is down."""
+    """How long a caller waits.
+
+    answer_s  for an answer, once it is asked for
+    by        for all of it, on trio's clock, but for bytes that come
+    soon      ask though the replica was down a moment ago
+    """
 
     answer_s: float = ANSWER_TIMEOUT_S
+    by: float = math.inf
     soon: bool = False
 
 
@@ -201,7 +208,8 @@ class Replica:
         """
         head = self._head("GET", "/healthz", "")
         try:
-            answer = await self._exchange(Request(method="GET", head=head), ANSWER_TIMEOUT_S)
+            deadline = trio.current_time() + ANSWER_TIMEOUT_S
+            answer = await self._exchange(Request(method="GET", head=head), deadline)
         except _FAILURES as error:
             raise ContentCacheDown(_words_of(error)) from error
         if answer.status != 200:
@@ -242,12 +250,12 @@ class Replica:
 
     async def _ask(self, request: Request, hurry: Hurry) -> Answer:
         """An answer that is neither a fault of the server (but a full disk) nor a 401."""
-        async with self._limit:
+        async with self._turn(hurry):
             if not self.breaker.allows(soon=hurry.soon):
                 raise ContentCacheDown("skipped: it was unavailable a moment ago")
             begun = trio.current_time()
             try:
-                answer = await self._exchange(request, hurry.answer_s)
+                answer = await self._exchange(request, min(begun + hurry.answer_s, hurry.by))
             except _FAILURES as error:
                 reason = _words_of(error)
                 self.breaker.failed(reason, begun=begun)
@@ -262,8 +270,19 @@ class Replica:
         self.breaker.failed(reason)
         return ContentCacheDown(reason)
 
-    async def _exchange(self, request: Request, answer_s: float) -> Answer:
-        deadline = trio.current_time() + answer_s
+    @asynccontextmanager
+    async def _turn(self, hurry: Hurry) -> AsyncIterator[None]:
+        try:
+            with trio.fail_at(hurry.by):
+                await self._limit.acquire()
+        except trio.TooSlowError:
+            raise ContentCacheDown("too many requests are on their way to it") from None
+        try:
+            yield
+        finally:
+            self._limit.release()
+
+    async def _exchange(self, request: Request, deadline: float) -> Answer:
         kept = self._kept()
         if kept is not None:
             try:

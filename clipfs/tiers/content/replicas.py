@@ -149,7 +149,7 @@ class Replicas:
                 answer_s = FIRST_ANSWER_S if others else ANSWER_TIMEOUT_S
                 if until is None or until <= trio.current_time():
                     return Hurry(answer_s=answer_s)
-                return Hurry(answer_s=min(answer_s, until - trio.current_time()), soon=True)
+                return Hurry(answer_s=answer_s, by=until, soon=True)
 
             try:
                 return await self._get(key, part, hurry)
@@ -190,7 +190,7 @@ class Replicas:
         left_s = self._patience.left_s
         if not left_s:
             raise ContentCacheDown("skipped: look-ups have waited for it long enough")
-        return Hurry(answer_s=min(left_s / (1 + others), ANSWER_TIMEOUT_S))
+        return Hurry(by=trio.current_time() + left_s / (1 + others))
 
     async def _order(self, key: str) -> list[Replica]:
         known = await self._addresses.known()
