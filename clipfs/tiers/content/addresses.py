@@ -52,6 +52,9 @@ class Addresses:
         self._asking = False
         self._first = trio.Event()
         self._by_id: Mapping[str, Replica] = {}
+        self.failure = "no replica has answered yet"
+        """What the last failure to find one was."""
+
         self.nobody_since: float | None = None
         """When it turned out that there is no replica at all; None: there are some."""
 
@@ -99,14 +102,14 @@ class Addresses:
         self._first.set()
         if not self._by_id and self.nobody_since is None:
             self.nobody_since = self._asked_at
-            log.warning("content cache unavailable", error=f"no replica of {self._urls} answers")
+            log.warning("content cache unavailable", urls=self._urls, error=self.failure)
 
     async def _look_up(self, url: str) -> None:
         try:
             with trio.fail_after(ASK_S):
                 endpoints = await endpoints_of(url)
         except (OSError, UnicodeError, trio.TooSlowError) as error:
-            log.debug("content cache's name is not found", url=url, error=str(error))
+            self.failure = f"{url}: {str(error) or 'its name is not answered for'}"
             return
         for endpoint in endpoints:
             self._seen[endpoint] = trio.current_time()
@@ -118,7 +121,7 @@ class Addresses:
             with trio.fail_after(ASK_S):
                 told = await self._replicas[endpoint].ask_id()
         except (ContentCacheDown, trio.TooSlowError) as error:
-            log.debug("a replica does not tell its id", replica=str(endpoint), error=str(error))
+            self.failure = f"{endpoint}: {str(error) or 'no answer in time'}"
             return
         self._learn(endpoint, told)
 

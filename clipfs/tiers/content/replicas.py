@@ -161,10 +161,11 @@ class Replicas:
 
     async def _back_until(self, key: str) -> float | None:
         """By when those who have key are back, if all are down and only restart."""
-        copies = (await self._order(key))[:COPIES]
-        since = [replica.breaker.down_since for replica in copies] or [self._addresses.nobody_since]
-        known = [one for one in since if one is not None]
-        return max(known) + RESTART_S if len(known) == len(since) else None
+        known = await self._addresses.known()
+        copies = [known[one] for one in in_order(key, known)[:COPIES]]
+        since = [one.breaker.down_since for one in copies] or [self._addresses.nobody_since]
+        down = [one for one in since if one is not None]
+        return max(down) + RESTART_S if len(down) == len(since) else None
 
     async def _get(
         self, key: str, part: range | None, hurry: Callable[[int], Hurry]
@@ -193,7 +194,13 @@ class Replicas:
         return Hurry(by=trio.current_time() + left_s / (1 + others))
 
     async def _order(self, key: str) -> list[Replica]:
+        """All replicas that are known, from the one that key belongs to first.
+
+        Raises  ContentCacheDown if there is none
+        """
         known = await self._addresses.known()
+        if not known:
+            raise ContentCacheDown(self._addresses.failure)
         return [known[one] for one in in_order(key, known)]
 
     async def _of_first(self, key: str, ask: Callable[[Replica, int], Awaitable[T]]) -> T:
@@ -252,4 +259,4 @@ def _worst(failures: Sequence[ContentCacheDown]) -> ContentCacheDown:
         for error in failures:
             if isinstance(error, kind):
                 return error
-    return ContentCacheDown("no replica answers")
+    raise ValueError("no failures")
