@@ -103,10 +103,12 @@ async def open_tiers(
     *,
     hooks: TierHooks,
     to_store: Sequence[IndexedLayer] = (),
+    mounted: bool = False,
 ) -> AsyncIterator[Tiers]:
     """The tiers of the image that reference names; their tasks end with the block.
 
     to_store  layers on disk that the content cache should get, from an earlier block
+    mounted   the tree is readable: a read may wait for a content cache that restarts
     """
     async with AsyncExitStack() as stack:
         disk = await stack.enter_async_context(
@@ -140,6 +142,7 @@ async def open_tiers(
                 ContentCacheTier(
                     cache,
                     settings.keys,
+                    waits=mounted,
                     on_received=lambda n: hooks.on_read("content_cache", n),
                 ),
             )
