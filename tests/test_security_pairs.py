@@ -107,15 +107,15 @@ PAIRS = [
     Pair(
         check="content digest of an upload",
         module="clipfs.content.incoming",
-        old="if digest is not None and self._hash.digest() != digest:",
+        old="if promised is not None and digest != promised:",
         new="if False:",
         test=CONTENT + "test_objects.py::test_a_content_digest_is_checked",
     ),
     Pair(
         check="immutable objects",
         module="clipfs.content.incoming",
-        old="                os.link(self._path, self._target)\n",
-        new="                os.replace(self._path, self._target)\n",
+        old="                os.link(path, self._path)\n",
+        new="                os.replace(path, self._path)\n",
         test=CONTENT + "test_objects.py::test_an_object_is_immutable",
     ),
     Pair(

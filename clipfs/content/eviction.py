@@ -85,7 +85,8 @@ class Evictor:
             self._running.release()
 
     def _is_low(self) -> bool:
-        return self._ledger.read().bytes <= self._low_bytes
+        with self._ledger.locked() as kept:
+            return kept.bytes + self._folder.passing_bytes() <= self._low_bytes
 
     def _least_recently_used(self) -> tuple[str, int] | None:
         """The layer and its last use; None if all layers are in use."""

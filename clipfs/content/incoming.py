@@ -13,9 +13,12 @@ import os
 import re
 import tempfile
 from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from clipfs.content.folder import Folder, cost_of
+from clipfs.content.keys import layer_of
 from clipfs.content.ledger import Ledger
 
 _CONTENT_DIGEST = re.compile(rb"(?:^|[,\s])sha-256=:([A-Za-z0-9+/]{43}=):")
@@ -33,26 +36,95 @@ class DigestMismatch(Exception):
     """The bytes that came are not the ones that Content-Digest announced."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """is_new: whether the key was free."""
+
+    is_new: bool
+    etag: str
+
+
 def etag_of(status: os.stat_result) -> str:
     """The ETag of an object, by its file: equal bytes have the same one on every replica."""
     return f'"{status.st_mtime_ns:x}-{status.st_size:x}"'
 
 
+class Target:
+    """The name that an object is to get, and what it may replace there."""
+
+    def __init__(
+        self, folder: Folder, ledger: Ledger, key: str, replaces: Collection[str] | None
+    ) -> None:
+        """replaces: ETags of what may be replaced; None: nothing may"""
+        self.folder = folder
+        self._ledger = ledger
+        self._path = folder.objects / key
+        self._layer = folder.objects / str(layer_of(key))
+        self._replaces = replaces
+
+    def is_free(self) -> bool:
+        """Whether an object may come to stand here, as things are now."""
+        if self._replaces is None:
+            return not self._path.exists()
+        try:
+            return etag_of(self._path.stat()) in self._replaces
+        except FileNotFoundError:
+            return False
+
+    def take(self, path: Path) -> bool | None:
+        """Give the file at path the name: True if that is new, False if it replaced what stood
+        there, None if it may not.
+        """
+        cost = cost_of(path.stat().st_size)
+        return self._linked(path, cost) if self._replaces is None else self._replaced(path, cost)
+
+    def must_hold(self, digest: bytes) -> str:
+        """The ETag of what stands here, if it has these bytes.
+
+        Raises  FileNotFoundError if there is nothing, and may be; Conflict, ConditionFailed
+        """
+        try:
+            with self._path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").digest() == digest:
+                    return etag_of(os.fstat(file.fileno()))
+        except FileNotFoundError:
+            if self._replaces is None:
+                raise
+        if self._replaces is None:
+            raise Conflict("the key holds other bytes; such an object is immutable")
+        raise ConditionFailed("what stands under the key is not what If-Match names")
+
+    def _linked(self, path: Path, cost: int) -> bool | None:
+        with self._ledger.change() as kept:
+            self._layer.mkdir(mode=0o700, exist_ok=True)
+            os.utime(self._layer)
+            try:
+                os.link(path, self._path)
+            except FileExistsError:
+                return None
+            kept.bytes += cost
+            path.unlink(missing_ok=True)  # under the lock, lest it be counted twice
+        return True
+
+    def _replaced(self, path: Path, cost: int) -> bool | None:
+        with self._ledger.change() as kept:
+            if not self.is_free():
+                return None
+            old = self._path.stat()
+            os.replace(path, self._path)
+            os.utime(self._layer)
+            kept.bytes += cost - cost_of(old.st_size)
+        return False
+
+
 class Incoming:
     """A context manager that leaves nothing unless `finish` was called."""
 
-    def __init__(
-        self, folder: Folder, ledger: Ledger, target: Path, layer: Path, length: int
-    ) -> None:
-        """To be made under the ledger's lock. OSError if the disk has no room for length bytes.
-
-        layer  the folder whose mtime is the layer's last use
-        """
-        self._ledger = ledger
+    def __init__(self, target: Target, length: int) -> None:
+        """To be made under the ledger's lock. OSError if the disk has no room for length bytes."""
         self._target = target
-        self._layer = layer
         self._hash = hashlib.sha256()
-        fd, name = tempfile.mkstemp(dir=folder.incoming)
+        fd, name = tempfile.mkstemp(dir=target.folder.incoming)
         self._file, self._path = os.fdopen(fd, "r+b", buffering=0), Path(name)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
@@ -62,7 +134,7 @@ class Incoming:
             self.__exit__()
             raise
 
-    def __enter__(self) -> "Incoming":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -75,68 +147,58 @@ class Incoming:
         while view:
             view = view[self._file.write(view) :]
 
-    def finish(self, digest: bytes | None, *, replaces: Collection[str] | None) -> bool:
-        """Give the object its name; True if it is new, False if it was there, or replaced one.
+    def finish(self, promised: bytes | None) -> Stored:
+        """Give the object its name, unless it has it.
 
-        digest    sha256 that the bytes were promised to have
-        replaces  ETags of what it may replace; None: nothing
+        promised  the sha256 that the bytes were promised to have
         Raises    DigestMismatch, Conflict, ConditionFailed
         """
-        if digest is not None and self._hash.digest() != digest:
-            raise DigestMismatch("the bytes that came differ from Content-Digest")
-        os.utime(self._file.fileno(), ns=(0, self._content_time_ns()))
-        os.fdatasync(self._file.fileno())  # a name must never outlive its bytes in a power cut
-        while True:
-            if replaces is not None and self._replaced(replaces):
-                return False
-            if replaces is None and self._linked():
-                return True
+        digest = _checked(self._hash.digest(), promised)
+        fd = self._file.fileno()
+        os.utime(fd, ns=(0, _content_time_ns(digest)))
+        os.fdatasync(fd)  # a name must never outlive its bytes in a power cut
+        while (is_new := self._target.take(self._path)) is None:
             try:
-                if _digest_of(self._target) == self._hash.digest():
-                    return False
+                return Stored(is_new=False, etag=self._target.must_hold(digest))
             except FileNotFoundError:
-                if replaces is None:
-                    continue  # it was removed meanwhile: the name is free
-            if replaces is None:
-                raise Conflict("the key holds other bytes; such an object is immutable")
-            raise ConditionFailed("what stands under the key is not what If-Match names")
+                continue  # it was removed meanwhile: the name is free
+        return Stored(is_new=is_new, etag=etag_of(os.fstat(fd)))
 
-    @property
-    def etag(self) -> str:
-        """The object's, once it is finished."""
-        return etag_of(os.fstat(self._file.fileno()))
 
-    def _content_time_ns(self) -> int:
-        """The file's mtime, which says nothing of time: with its size it is the object's ETag."""
-        return int.from_bytes(self._hash.digest()[:8]) % (10**9 << 30)  # any file system keeps that
+class Comparison:
+    """What comes for a name that is taken: nothing is written, and the same bytes are welcome."""
 
-    def _linked(self) -> bool:
-        with self._ledger.change() as kept:
-            self._layer.mkdir(mode=0o700, exist_ok=True)
-            try:
-                os.link(self._path, self._target)
-            except FileExistsError:
-                return False
-            finally:
-                os.utime(self._layer)
-            kept.bytes += self._cost()
-            self._path.unlink(missing_ok=True)  # under the lock, lest it be counted twice
-        return True
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._hash = hashlib.sha256()
 
-    def _replaced(self, etags: Collection[str]) -> bool:
-        with self._ledger.change() as kept:
-            try:
-                old = self._target.stat()
-            except FileNotFoundError:
-                return False
-            if etag_of(old) not in etags:
-                return False
-            os.replace(self._path, self._target)
-            kept.bytes += self._cost() - cost_of(old.st_size)
-        return True
+    def __enter__(self) -> Self:
+        return self
 
-    def _cost(self) -> int:
-        return cost_of(os.fstat(self._file.fileno()).st_size)
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def write(self, data: bytes) -> None:
+        self._hash.update(data)
+
+    def finish(self, promised: bytes | None) -> Stored:
+        """As that of `Incoming`."""
+        digest = _checked(self._hash.digest(), promised)
+        try:
+            return Stored(is_new=False, etag=self._target.must_hold(digest))
+        except FileNotFoundError as error:
+            raise Conflict("the object was removed meanwhile; store it again") from error
+
+
+def _checked(digest: bytes, promised: bytes | None) -> bytes:
+    if promised is not None and digest != promised:
+        raise DigestMismatch("the bytes that came differ from Content-Digest")
+    return digest
+
+
+def _content_time_ns(digest: bytes) -> int:
+    """An object's mtime, which says nothing of time: with the size it is the ETag."""
+    return int.from_bytes(digest[:8]) % (10**9 << 30)  # any file system keeps that
 
 
 def wanted_digest(header: bytes) -> bytes:
@@ -145,8 +207,3 @@ def wanted_digest(header: bytes) -> bytes:
     if match is None:
         raise DigestMismatch("Content-Digest: this server checks sha-256=:BASE64:")
     return base64.b64decode(match[1])
-
-
-def _digest_of(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()

@@ -12,6 +12,7 @@ Source: RFC 9110 (HTTP semantics), RFC 9530 (Content-Digest), RFC 6585 (428).
 
 import errno
 import os
+from functools import partial
 
 import msgspec
 import structlog
@@ -19,7 +20,7 @@ import trio
 
 from clipfs.content.claiming import JSON, answer_claim
 from clipfs.content.connection import Connection, Request
-from clipfs.content.incoming import ConditionFailed, Conflict, DigestMismatch, wanted_digest
+from clipfs.content.incoming import ConditionFailed, Conflict, DigestMismatch, Stored, wanted_digest
 from clipfs.content.keys import is_replaceable, limit_of, may_be_claimed
 from clipfs.content.misses import Misses
 from clipfs.content.ranges import Unsatisfiable, parse_range
@@ -108,28 +109,25 @@ class Objects:
             return await http.answer(507, f"{error}\n")
         if stored is None:
             return
-        created, etag = stored
-        if created:
+        if stored.is_new:
             self._misses.forget(key)
             log.debug(f"Added object: {key}")
         log.info(f"Store[OK] - [{key}]")
-        await http.answer(201 if created else 200, "", [("ETag", etag)])
+        await http.answer(201 if stored.is_new else 200, "", [("ETag", stored.etag)])
 
     async def _receive(
         self, http: Connection, key: str, length: int, request: Request
-    ) -> tuple[bool, str] | None:
-        """Whether the object is a new one, and its ETag; None if it broke off."""
+    ) -> Stored | None:
+        """None if the body broke off."""
         announced = request.headers.get(b"content-digest")
         digest = wanted_digest(announced) if announced is not None else None
         replaces = _etags(request) if is_replaceable(key) else None
-        with await trio.to_thread.run_sync(self._store.receive, key, length) as incoming:
+        begin = partial(self._store.receive, key, length, replaces=replaces)
+        with await trio.to_thread.run_sync(begin) as incoming:
             if not await http.receive(incoming.write):
                 return None
             log.info(f"Store[ACK] ({length} bytes)", key=key)
-            created = await trio.to_thread.run_sync(
-                lambda: incoming.finish(digest, replaces=replaces)
-            )
-            return created, incoming.etag
+            return await trio.to_thread.run_sync(incoming.finish, digest)
 
     async def _delete(self, http: Connection, key: str, request: Request) -> None:
         etags = _etags(request)

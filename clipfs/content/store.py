@@ -14,7 +14,7 @@ from pathlib import Path
 from clipfs.content.claims import Claims
 from clipfs.content.eviction import Evictor, touch
 from clipfs.content.folder import Folder, cost_of
-from clipfs.content.incoming import ConditionFailed, Incoming, etag_of
+from clipfs.content.incoming import Comparison, ConditionFailed, Incoming, Target, etag_of
 from clipfs.content.keys import layer_of
 from clipfs.content.ledger import Kept, Ledger
 
@@ -91,19 +91,30 @@ class Store:
         touch(f"{self._objects}/{layer_of(key)}")
         return Found(fd=fd, size=status.st_size, etag=etag_of(status))
 
-    def receive(self, key: str, length: int) -> Incoming:
+    def receive(
+        self, key: str, length: int, *, replaces: Collection[str] | None
+    ) -> Incoming | Comparison:
         """Begin an object of length bytes; room for it is made.
 
-        Raises  NeverFits, NoRoom; OSError if the disk is full
+        replaces  ETags of what it may replace; None: nothing
+        Raises    NeverFits, NoRoom; OSError if the disk is full
         """
+        target = Target(self._folder, self._ledger, key, replaces)
+        if not target.is_free():
+            return Comparison(target)
         if self._max_bytes is not None and cost_of(length) > self._max_bytes:
             raise NeverFits(f"more than all that is kept, {self._max_bytes} bytes")
-        layer, target = self._folder.objects / str(layer_of(key)), self._folder.objects / key
+        has_evicted = False
         while True:
             with self._ledger.locked() as kept:
-                if self._has_room(kept, length):
-                    return Incoming(self._folder, self._ledger, target, layer, length)
-            self._make_room(length)
+                incoming = Incoming(target, length) if self._has_room(kept, length) else None
+            if incoming is None:
+                self._make_room(length)
+                has_evicted = True
+                continue
+            if has_evicted and self._evictor is not None:
+                self._evictor.begin()
+            return incoming
 
     def delete(self, key: str, etags: Collection[str]) -> None:
         """Remove the object if one of etags is its own.
@@ -130,7 +141,6 @@ class Store:
 
         if self._evictor is None or not self._evictor.evict_one(unless=made):
             raise NoRoom("the cache is full, and all that it keeps has just been used")
-        self._evictor.begin()
 
     def _has_room(self, kept: Kept, length: int) -> bool:
         """To be asked under the ledger's lock."""
