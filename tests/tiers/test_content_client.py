@@ -18,7 +18,7 @@ from clipfs.tiers.content.replica import (
     MAX_CONNECTIONS,
     Replica,
 )
-from clipfs.tiers.content.store import ContentCacheDown, MayNotStore
+from clipfs.tiers.content.store import ContentCacheDown, MayNotStore, Progress
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, endpoint_of, key_of
 from tests.support.hostile import Misbehave, answers, hostile_server, says_nothing
 
@@ -284,3 +284,28 @@ def test_an_answer_does_not_depend_on_how_it_is_cut(cuts: list[int]) -> None:
             assert await get(server.url) == b"hello"
 
     trio.run(main)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(b"HTTP/1.1 409 \r\nContent-Length: 2\r\n\r\n{}", id="held by nobody"),
+        pytest.param(b"HTTP/1.1 409 \r\nContent-Length: 4\r\n\r\nheld", id="words"),
+        pytest.param(b"HTTP/1.1 201 \r\nContent-Length: 2\r\n\r\n[]", id="a list"),
+        pytest.param(b"HTTP/1.1 409 \r\nContent-Length: 100000\r\n\r\n", id="far too much"),
+        pytest.param(b"HTTP/1.1 500 \r\nContent-Length: 0\r\n\r\n", id="500"),
+        pytest.param(b"HTTP/1.1 404 \r\nContent-Length: 0\r\n\r\n", id="keeps no claims"),
+    ],
+)
+async def test_a_claims_answer_that_makes_no_sense_is_no_claim(answer: bytes) -> None:
+    async with hostile_server(answers(answer)) as server, opened(server.url) as replica:
+        with pytest.raises(ContentCacheDown) as refused:
+            await replica.claim(KEY, "me", Progress())
+    assert "in time" not in str(refused.value)
+
+
+async def test_an_id_that_makes_no_sense_is_none() -> None:
+    for body in (b"ok", b"{}", b"[1]", b'{"id": 5}', b"\xff"):
+        answer = b"HTTP/1.1 200 \r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        async with hostile_server(answers(answer)) as server, opened(server.url) as replica:
+            assert await replica.ask_id() == ""

@@ -54,6 +54,22 @@ async def got(replicas: Replicas, key: str = KEY, *, dear: bool = False) -> byte
     return None if found is None else bytes(found.data)
 
 
+async def hangs(cache: SmallCache) -> None:
+    cache.pause_s = cache.health_s = math.inf
+
+
+async def hangs_but_is_healthy(cache: SmallCache) -> None:
+    cache.pause_s = math.inf
+
+
+async def is_slow(cache: SmallCache) -> None:
+    cache.pause_s = cache.health_s = 0.3
+
+
+async def refuses(cache: SmallCache) -> None:
+    await cache.stop()
+
+
 async def test_an_object_has_two_copies_where_its_key_belongs(three: dict[str, SmallCache]) -> None:
     async with opened(*three.values()) as replicas:
         await replicas.put(KEY, b"page")
@@ -205,15 +221,17 @@ async def test_replicas_are_asked_for_their_ids_once_and_one_alone_is_not(
 
 
 class Names(trio.abc.HostnameResolver):
-    """Which addresses names have; asked: which were looked up."""
+    """Which addresses names have; asked: which were looked up; pause_s: before each answer."""
 
     def __init__(self, **addresses: Sequence[str]) -> None:
         self.addresses = addresses
         self.asked: list[str] = []
+        self.pause_s: float = 0
 
     async def getaddrinfo(self, host, port, family=0, type=0, proto=0, flags=0):  # type: ignore[no-untyped-def] # as trio's
         name = host.decode() if isinstance(host, bytes) else host
         self.asked.append(name)
+        await trio.sleep(self.pause_s)
         if not self.addresses.get(name):
             raise OSError(f"no such name: {name}")
         return [
@@ -294,6 +312,77 @@ async def test_a_name_that_is_not_found_any_more_leaves_the_replicas_known() -> 
         assert await got(replicas) == b"page"
 
 
+async def test_a_name_server_that_hangs_holds_a_mount_up_by_less_than_a_second(
+    autojump_clock: MockClock,
+) -> None:
+    called().pause_s = math.inf
+    async with Replicas.open(["http://content:1"], token=TOKEN) as replicas:
+        begin = trio.current_time()
+        for number in range(40):
+            with pytest.raises(ContentCacheDown):
+                await got(replicas, key_of(number, None))
+        assert trio.current_time() - begin <= 1
+
+
+@pytest.mark.parametrize("way", [hangs, hangs_but_is_healthy, refuses])
+async def test_one_replica_that_is_gone_costs_a_mount_no_index(
+    way: Callable[[SmallCache], Awaitable[None]],
+    three: dict[str, SmallCache],
+    autojump_clock: MockClock,
+) -> None:
+    keys = [key_of(number, None) for number in range(40)]
+    async with opened(*three.values()) as replicas:
+        for key in keys:
+            await replicas.put(key, b"index")
+    await way(three[FIRST])
+    async with opened(*three.values()) as replicas:
+        begin = trio.current_time()
+        assert [await got(replicas, key) for key in keys] == [b"index"] * 40
+        assert trio.current_time() - begin <= 1
+    assert three[FIRST].asked_for("GET /v1/objects") <= 1
+
+
+async def test_a_claim_is_renewed_though_look_ups_have_waited_long_enough(
+    three: dict[str, SmallCache], autojump_clock: MockClock
+) -> None:
+    async with opened(*three.values()) as replicas:
+        await replicas.claim(KEY, "me", Progress())
+        for one in three.values():
+            one.pause_s = 0.3
+        while True:
+            try:
+                await got(replicas)
+            except ContentCacheDown:
+                break
+        await trio.sleep(5)
+        assert (await replicas.claim(KEY, "me", PROGRESS)).holder == "me"
+        with pytest.raises(ContentCacheDown):
+            await replicas.claim(TOC, "me", Progress())
+
+
+async def test_a_hundred_tasks_share_replicas_that_come_and_go(
+    three: dict[str, SmallCache], autojump_clock: MockClock
+) -> None:
+    async with opened(*three.values()) as replicas:
+        keys = [key_of(number) for number in range(100)]
+        for key in keys:
+            await replicas.put(key, key.encode())
+
+        async def read(key: str) -> None:
+            for _ in range(20):
+                assert await got(replicas, key, dear=True) == key.encode()
+                await trio.sleep(0.1)
+
+        async with trio.open_nursery() as nursery:
+            for key in keys:
+                nursery.start_soon(read, key)
+            for one in three.values():
+                await trio.sleep(0.3)
+                await one.stop()
+                await trio.sleep(0.2)
+                await one.start()
+
+
 async def test_a_replica_that_restarts_is_waited_for_where_a_miss_is_dear(
     autojump_clock: MockClock,
 ) -> None:
@@ -347,22 +436,6 @@ async def test_a_replica_that_does_not_run_yet_is_waited_for_too(autojump_clock:
             await trio.sleep(2)
             for one in two.values():
                 await one.start()
-
-
-async def hangs(cache: SmallCache) -> None:
-    cache.pause_s = cache.health_s = math.inf
-
-
-async def hangs_but_is_healthy(cache: SmallCache) -> None:
-    cache.pause_s = math.inf
-
-
-async def is_slow(cache: SmallCache) -> None:
-    cache.pause_s = cache.health_s = 0.3
-
-
-async def refuses(cache: SmallCache) -> None:
-    await cache.stop()
 
 
 WAYS = [hangs, hangs_but_is_healthy, is_slow, refuses]
