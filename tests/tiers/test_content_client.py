@@ -21,6 +21,7 @@ from clipfs.tiers.content.replica import (
 from clipfs.tiers.content.store import ContentCacheDown, MayNotStore, Progress
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, endpoint_of, key_of
 from tests.support.hostile import Misbehave, answers, hostile_server, says_nothing
+from tests.support.small_cache import small_cache
 
 KEY = key_of(1)
 RIGHT = b"HTTP/1.1 206 \r\nContent-Length: 5\r\n\r\nhello"
@@ -214,6 +215,16 @@ async def test_a_hundred_readers_of_a_silent_server_wait_for_one_timeout_togethe
         assert down == 100
         assert len(server.requests) == MAX_CONNECTIONS
         assert trio.current_time() - begin == ANSWER_TIMEOUT_S
+
+
+@pytest.mark.parametrize("size", [10, len(LARGE)])
+async def test_a_store_may_take_as_long_as_a_busy_disk(
+    size: int, autojump_clock: MockClock
+) -> None:
+    async with small_cache() as cache, opened(cache.url) as replica:
+        cache.pause_s = ANSWER_TIMEOUT_S + 1
+        await replica.put(KEY, bytes(size))
+        assert cache.objects[KEY] == bytes(size)
 
 
 async def test_a_server_that_comes_back_is_asked_again(autojump_clock: MockClock) -> None:

@@ -324,6 +324,17 @@ async def test_a_name_server_that_hangs_holds_a_mount_up_by_less_than_a_second(
         assert trio.current_time() - begin <= 1
 
 
+async def test_a_name_that_takes_its_time_costs_no_index(autojump_clock: MockClock) -> None:
+    called(content=["127.0.0.1", "127.0.0.2"]).pause_s = 0.4
+    async with (
+        small_cache("content-0") as one,
+        small_cache("content-1", address="127.0.0.2", port=one.port) as other,
+        Replicas.open([f"http://content:{one.port}"], token=TOKEN) as replicas,
+    ):
+        one.objects[TOC] = other.objects[TOC] = b"index"
+        assert await got(replicas, TOC) == b"index"
+
+
 @pytest.mark.parametrize("way", [hangs, hangs_but_is_healthy, refuses])
 async def test_one_replica_that_is_gone_costs_a_mount_no_index(
     way: Callable[[SmallCache], Awaitable[None]],

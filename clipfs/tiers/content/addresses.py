@@ -21,7 +21,10 @@ from clipfs.tiers.content.store import ContentCacheDown
 log = structlog.get_logger()
 
 LEARN_S = 0.2
-"""So long callers wait for all replicas to have answered; later, for none."""
+"""So long callers wait for all replicas to have answered."""
+
+NOBODY_S = 0.5
+"""And so long for one of them, if none has answered by then; later, for none at all."""
 
 ASK_S = 2
 """A name, or a replica, that does not answer in this time is asked again another time."""
@@ -50,7 +53,8 @@ class Addresses:
         self._ids: dict[Endpoint, str] = {}  # the last one to tell it comes last
         self._asked_at: float | None = None
         self._asking = False
-        self._first = trio.Event()
+        self._first = trio.Event()  # everybody has been asked
+        self._somebody = trio.Event()  # has answered, or everybody has been asked
         self._by_id: Mapping[str, Replica] = {}
         self.failure = "no replica has answered yet"
         """What the last failure to find one was."""
@@ -65,8 +69,9 @@ class Addresses:
         if not self._first.is_set() and self._asked_at is not None:
             with trio.move_on_at(self._asked_at + LEARN_S):
                 await self._first.wait()
-            if not self._first.is_set():
-                self._end_of_first()
+            with trio.move_on_at(self._asked_at + NOBODY_S):
+                await self._somebody.wait()
+            self._end_of_first()
         return self._by_id
 
     def ask(self, after_s: float = SOONEST_S) -> None:
@@ -100,6 +105,7 @@ class Addresses:
 
     def _end_of_first(self) -> None:
         self._first.set()
+        self._somebody.set()
         if not self._by_id and self.nobody_since is None:
             self.nobody_since = self._asked_at
             log.warning("content cache unavailable", urls=self._urls, error=self.failure)
@@ -129,6 +135,7 @@ class Addresses:
         if self.nobody_since is not None:
             log.info("content cache is back", replica=str(endpoint))
         self.nobody_since = None
+        self._somebody.set()
         self._ids.pop(endpoint, None)
         self._ids[endpoint] = told or str(endpoint)
         self._by_id = {self._ids[one]: self._replicas[one] for one in self._ids}

@@ -24,7 +24,13 @@ import trio
 
 from clipfs.tiers.content.answer import Answer
 from clipfs.tiers.content.breaker import Breaker
-from clipfs.tiers.content.connection import Connection, Endpoint, Request
+from clipfs.tiers.content.connection import (
+    SMALL_BODY_BYTES,
+    TRANSFER_TIMEOUT_S,
+    Connection,
+    Endpoint,
+    Request,
+)
 from clipfs.tiers.content.store import (
     Claim,
     ContentCacheDown,
@@ -164,7 +170,9 @@ class Replica:
         lines = f"Content-Digest: {digest or content_digest(data)}\r\n"
         if replaces is not None:
             lines += f"If-Match: {replaces}\r\n"
-        answer = await self._send("PUT", _OBJECTS + key, data, lines)
+        small = len(data) <= SMALL_BODY_BYTES  # is answered when it is stored, not before
+        hurry = Hurry(answer_s=TRANSFER_TIMEOUT_S) if small else AT_LEISURE
+        answer = await self._send("PUT", _OBJECTS + key, data, lines, hurry)
         if answer.status not in (200, 201):
             self._refused(f"PUT {key}", answer)
 
