@@ -4,7 +4,7 @@ A layer is pages of 8 MiB under `sha256_<layer>/<number>` and its sealed index u
 `sha256_<layer>.v1.toc`, stored last. Whatever is wrong with an answer is a miss: the next
 tier is asked, and nobody's read fails.
 
-Not here: HTTP (`clipfs.tiers.content.replica`); storing (`clipfs.tiers.storing`).
+Not here: HTTP and replicas (`clipfs.tiers.content`); storing (`clipfs.tiers.storing`).
 """
 
 import time

@@ -13,11 +13,8 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from clipfs.tiers.content.connection import SMALL_BODY_BYTES
-from clipfs.tiers.content.replica import (
-    ANSWER_TIMEOUT_S,
-    MAX_CONNECTIONS,
-    Replica,
-)
+from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, MAX_CONNECTIONS
+from clipfs.tiers.content.replica import Replica
 from clipfs.tiers.content.store import ContentCacheDown, MayNotStore, Progress
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, endpoint_of, key_of
 from tests.support.hostile import Misbehave, answers, hostile_server, says_nothing
@@ -271,12 +268,12 @@ async def test_a_real_server_keeps_the_connection_that_gets_used(
     content_server.ask("PUT", key, b"hello")
     async with opened(content_server.url) as replica:
         await replica.get(key)
-        kept = [one.connection for one in replica._idle]
+        kept = [one.connection for one in replica._exchange._idle]
         for _ in range(3):
             await replica.get(key)
             await replica.put(key, b"hello")
             await replica.get(key_of(0))
-        assert [one.connection for one in replica._idle] == kept
+        assert [one.connection for one in replica._exchange._idle] == kept
 
 
 @settings(max_examples=40, deadline=None)
@@ -303,6 +300,7 @@ def test_an_answer_does_not_depend_on_how_it_is_cut(cuts: list[int]) -> None:
         pytest.param(b"HTTP/1.1 409 \r\nContent-Length: 2\r\n\r\n{}", id="held by nobody"),
         pytest.param(b"HTTP/1.1 409 \r\nContent-Length: 4\r\n\r\nheld", id="words"),
         pytest.param(b"HTTP/1.1 201 \r\nContent-Length: 2\r\n\r\n[]", id="a list"),
+        pytest.param(b"HTTP/1.1 201 \r\nContent-Length: 0\r\n\r\n", id="nothing"),
         pytest.param(b"HTTP/1.1 409 \r\nContent-Length: 100000\r\n\r\n", id="far too much"),
         pytest.param(b"HTTP/1.1 500 \r\nContent-Length: 0\r\n\r\n", id="500"),
         pytest.param(b"HTTP/1.1 404 \r\nContent-Length: 0\r\n\r\n", id="keeps no claims"),
@@ -316,7 +314,7 @@ async def test_a_claims_answer_that_makes_no_sense_is_no_claim(answer: bytes) ->
 
 
 async def test_an_id_that_makes_no_sense_is_none() -> None:
-    for body in (b"ok", b"{}", b"[1]", b'{"id": 5}', b"\xff"):
+    for body in (b"ok", b"{}", b"[1]", b'{"id": 5}', b"\xff", b'{"x":' + b"[" * 60_000):
         answer = b"HTTP/1.1 200 \r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
         async with hostile_server(answers(answer)) as server, opened(server.url) as replica:
             assert await replica.ask_id() == ""

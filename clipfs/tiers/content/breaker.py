@@ -1,6 +1,6 @@
 """Keeps a replica that is down from delaying every read.
 
-Decisions only, on trio's clock; what counts as a failure is `clipfs.tiers.content.replica`'s.
+Decisions only, on trio's clock; what counts as a failure is `clipfs.tiers.content.exchange`'s.
 """
 
 from dataclasses import dataclass, field

@@ -3,7 +3,7 @@
 The hot path, so a socket of our own and no client library: a request is one send, a body goes
 straight into one buffer.
 
-Not here: which requests there are, and connections kept (`clipfs.tiers.content.replica`).
+Not here: which requests there are, and connections kept (`clipfs.tiers.content.exchange`).
 Source: RFC 9110 ("Expect") and RFC 9112.
 """
 

@@ -20,15 +20,10 @@ from clipfs.image.tls import client_context
 from clipfs.tiers.content.addresses import Addresses
 from clipfs.tiers.content.breaker import SOON_S
 from clipfs.tiers.content.connection import SMALL_BODY_BYTES, Endpoint
+from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, AT_LEISURE, Hurry
 from clipfs.tiers.content.patience import Patience
 from clipfs.tiers.content.rendezvous import in_order
-from clipfs.tiers.content.replica import (
-    ANSWER_TIMEOUT_S,
-    AT_LEISURE,
-    Hurry,
-    Replica,
-    content_digest,
-)
+from clipfs.tiers.content.replica import Replica, content_digest
 from clipfs.tiers.content.store import (
     Claim,
     ContentCacheDown,
