@@ -10,6 +10,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
+from clipfs.tiers.content.addresses import AGAIN_S
 from clipfs.tiers.content.rendezvous import in_order
 from clipfs.tiers.content.replicas import RESTART_S, Replicas
 from clipfs.tiers.content.store import (
@@ -298,6 +299,44 @@ async def test_a_replica_that_comes_back_at_another_address_is_found(
             await trio.sleep(0.5)
         assert new.asked_for("GET /v1/objects") > 10
         assert len(names.asked) <= 4  # in ten seconds
+
+
+async def test_a_replica_that_is_added_gets_its_share_within_minutes(
+    autojump_clock: MockClock,
+) -> None:
+    names = called(content=["127.0.0.1"])
+    async with (
+        small_cache("content-0") as one,
+        small_cache("content-1", address="127.0.0.2", port=one.port) as added,
+        Replicas.open([f"http://content:{one.port}"], token=TOKEN) as replicas,
+    ):
+        await replicas.put(TOC, b"index")
+        names.addresses["content"] = ["127.0.0.1", "127.0.0.2"]
+        for _ in range(3):
+            await trio.sleep(AGAIN_S)
+            assert await got(replicas, TOC) == b"index"
+        await replicas.put(KEY, b"page")
+        assert KEY in added.objects
+        assert added.asked_for("/healthz") <= 3
+
+
+async def test_a_replica_that_leaves_the_name_for_good_is_forgotten(
+    autojump_clock: MockClock,
+) -> None:
+    names = called(content=["127.0.0.1", "127.0.0.2"])
+    async with (
+        small_cache("content-0") as one,
+        small_cache("content-1", address="127.0.0.2", port=one.port) as gone,
+        Replicas.open([f"http://content:{one.port}"], token=TOKEN) as replicas,
+    ):
+        await replicas.put(KEY, b"page")
+        names.addresses["content"] = ["127.0.0.1"]
+        for _ in range(4):
+            await trio.sleep(AGAIN_S)
+            assert await got(replicas) == b"page"
+        await replicas.put(TOC, b"index")
+        assert list(one.objects) == [KEY, TOC]
+        assert list(gone.objects) == [KEY]
 
 
 async def test_a_name_that_is_not_found_any_more_leaves_the_replicas_known() -> None:
