@@ -120,11 +120,12 @@ def read_answer(connection: socket.socket) -> tuple[int, bytes]:
 
 @contextmanager
 def run_content_server(
-    folder: Path, *options: str, directory: Path | None = None
+    folder: Path, *options: str, directory: Path | None = None, port: int = 0
 ) -> Iterator[ContentServer]:
     """A server on folder, where an earlier one may have run; it ends by SIGTERM, with 0.
 
     directory  its --dir, if that is to be elsewhere than below folder
+    port       0: a free one
     """
     folder.mkdir(parents=True, exist_ok=True)
     out, log = folder / "out", folder / "log"
@@ -133,7 +134,7 @@ def run_content_server(
     directory = directory or folder / "objects"
     command = [
         CLIPFS, "content-cache", "serve", "--dir", str(directory), *options,
-        "--listen", "127.0.0.1:0", "--token-file", str(folder / "token"),
+        "--listen", f"127.0.0.1:{port}", "--token-file", str(folder / "token"),
         "--read-token-file", str(folder / "read-token"),
         "--json", "--log-format", "json", "--log-level", "debug",
     ]  # fmt: skip

@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
-from itertools import count
+from itertools import count, cycle
 
 import pytest
+import trio
 
+from clipfs.layer.index import CHUNK_BYTES
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import ContentRefused, MayNotStore, Progress
 from clipfs.tiers.content_cache import ContentCacheTier
@@ -55,6 +57,44 @@ async def test_a_layer_is_read_whole_whichever_replica_is_gone(
                 assert await tier.load_index(sample.layer) is not None
                 assert await tier.read(sample.indexed, extent) == sample.payload
             stack.close()
+
+
+async def test_lazy_reads_go_on_while_one_replica_after_the_other_is_restarted(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    sample: Sample = make_sample(tmp_path_factory.mktemp("tar") / "tar", content_bytes=40 << 20)
+    with ExitStack() as all_of_them:
+        stacks = [all_of_them.enter_context(ExitStack()) for _ in range(3)]
+        folders = [tmp_path_factory.mktemp("replica") for _ in stacks]
+        running = [
+            stack.enter_context(run_content_server(folder))
+            for stack, folder in zip(stacks, folders, strict=True)
+        ]
+
+        def restart(number: int) -> None:
+            stacks[number].close()
+            port = running[number].port
+            stacks[number].enter_context(run_content_server(folders[number], port=port))
+
+        async with Replicas.open([one.url for one in running], token=TOKEN) as store:
+            tier = ContentCacheTier(store, KEYS, waits=True)
+            assert await store_layer(store, KEYS, sample.indexed, sample.tar) is Outcome.STORED
+            wrong: list[Extent] = []
+
+            async def read(chunks: Iterator[int]) -> None:
+                for chunk in chunks:
+                    extent = Extent(chunk * CHUNK_BYTES, CHUNK_BYTES)
+                    if await tier.read(sample.indexed, extent) != sample.bytes_of(extent):
+                        wrong.append(extent)
+
+            chunks = cycle(range(sample.indexed.index.chunk_count - 1))
+            async with trio.open_nursery() as readers:
+                for _ in range(8):
+                    readers.start_soon(read, chunks)
+                for number in (0, 1, 2, 1):
+                    await trio.to_thread.run_sync(restart, number)
+                readers.cancel_scope.cancel()
+    assert not wrong
 
 
 async def test_a_claim_is_kept_renewed_seen_and_given_up(store: Replicas, layer: str) -> None:

@@ -452,6 +452,27 @@ async def test_a_replica_that_restarts_is_waited_for_where_a_miss_is_dear(
         assert results == [b"page"] * 20
 
 
+async def test_a_reader_whom_one_replica_turned_away_asks_again_when_another_finds_it_up(
+    three: dict[str, SmallCache], autojump_clock: MockClock
+) -> None:
+    results: list[bytes | None] = []
+    async with opened(*three.values()) as replicas:
+        await replicas.put(KEY, b"page")
+        await three[FIRST].stop()
+        assert await got(replicas) == b"page"
+        await three[FIRST].start()  # the breaker does not know yet
+        three[SECOND].pause_s = math.inf
+
+        async def read() -> None:
+            results.append(await got(replicas, dear=True))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.sleep(2)
+            nursery.start_soon(read)
+    assert results == [b"page"] * 2
+
+
 async def test_a_replica_that_stays_away_is_waited_for_once(autojump_clock: MockClock) -> None:
     async with small_cache() as cache, opened(cache) as replicas:
         await replicas.put(KEY, b"page")

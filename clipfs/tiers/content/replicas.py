@@ -137,6 +137,7 @@ class Replicas:
 
     async def _get_patiently(self, key: str, part: range | None) -> Found | None:
         """Wait for replicas that have been down for less than RESTART_S."""
+        came_back = False
         while True:
             until = await self._back_until(key)
 
@@ -150,7 +151,12 @@ class Replicas:
                 return await self._get(key, part, hurry)
             except ContentCacheDown:
                 until = await self._back_until(key)
-                if until is None or trio.current_time() >= until:
+                if until is None:  # another reader has found one that is up
+                    if came_back:
+                        raise
+                    came_back = True
+                    continue
+                if trio.current_time() >= until:
                     raise
             await trio.sleep(SOON_S)
 
