@@ -14,6 +14,7 @@ join it. All of them are alike from then on: what they have to agree on lies in 
 
 import fcntl
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -86,12 +87,16 @@ class Folder:
         return made
 
     @contextmanager
-    def evicting(self) -> Iterator[None]:
-        """The right to evict: waits while another task or process has it."""
+    def evicting(self) -> Iterator[bool]:
+        """The right to evict, if no other task or process has it."""
         fd = os.open(self.evicted, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
         finally:
             os.close(fd)
 
@@ -117,6 +122,11 @@ class Folder:
                 pass
             finally:
                 os.close(fd)
+
+    def forget_evicted(self) -> None:
+        """Remove what has been evicted; to be called with the right to evict."""
+        for path in self.evicted.iterdir():
+            shutil.rmtree(path)
 
     def _workers_lock(self) -> int:
         return os.open(self.path / "workers", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.support.machine import CLIPFS
 from tests.support.wait import wait_for
+from tests.support.write_points import WritePoints
 
 TOKEN, READ_TOKEN = "secret", "may only read"
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
@@ -109,11 +110,15 @@ def read_answer(connection: socket.socket) -> tuple[int, bytes]:
 
 @contextmanager
 def run_content_server(
-    folder: Path, *options: str, directory: Path | None = None
+    folder: Path,
+    *options: str,
+    directory: Path | None = None,
+    under: WritePoints | None = None,
 ) -> Iterator[ContentServer]:
     """A server on folder, where an earlier one may have run; it ends by SIGTERM, with 0.
 
     directory  its --dir, if that is to be elsewhere than below folder
+    under      what sees, and may spoil, its writing system calls
     """
     folder.mkdir(parents=True, exist_ok=True)
     out, log = folder / "out", folder / "log"
@@ -126,8 +131,11 @@ def run_content_server(
         "--read-token-file", str(folder / "read-token"),
         "--json", "--log-format", "json", "--log-level", "debug",
     ]  # fmt: skip
+    kept = [under.starter.fileno()] if under else []
+    if under:
+        command = [*under.prefix(), *command]
     with out.open("wb") as stdout, log.open("ab") as stderr:
-        process = subprocess.Popen(command, stdout=stdout, stderr=stderr)
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, pass_fds=kept)
     try:
         wait_for(lambda: process.poll() is not None or bool(out.read_text()))
         said = json.loads(out.read_text())
