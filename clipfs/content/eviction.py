@@ -99,8 +99,11 @@ class Evictor:
         indexes: dict[str, list[str]] = {}
         with os.scandir(self._folder.objects) as entries:
             for entry in entries:
-                if not entry.is_dir(follow_symlinks=False):
-                    indexes.setdefault(layer_of(entry.name) or "", []).append(entry.name)
+                key = layer_of(entry.name)
+                if key is None:
+                    continue  # not ours
+                if key != entry.name:
+                    indexes.setdefault(key, []).append(entry.name)
                     continue
                 used = entry.stat(follow_symlinks=False)
                 if abs(now - used.st_mtime) > IN_USE_S:  # one of the future: the clock was set back

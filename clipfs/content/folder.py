@@ -18,10 +18,11 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clipfs import errors
+from clipfs.content.keys import layer_of
 
 BLOCK_BYTES = 4096
 
@@ -85,6 +86,13 @@ class Folder:
             os.fsync(fd)
         os.replace(name, path)
         return made
+
+    def complete(self) -> None:
+        """Give each layer the folder that bears its last use; it may have none of earlier times."""
+        names = os.listdir(self.objects)
+        for layer in {layer_of(name) for name in names} - {None, *names}:
+            with suppress(OSError):  # on a full disk it stays until the next start
+                (self.objects / str(layer)).mkdir(mode=0o700)
 
     @contextmanager
     def evicting(self) -> Iterator[bool]:

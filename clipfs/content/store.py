@@ -64,8 +64,7 @@ class Store:
         """
         folder = Folder.own(path)
         folder.forget_forsaken()
-        for name in {layer_of(name) for name in os.listdir(folder.objects)} - {None}:
-            (folder.objects / str(name)).mkdir(mode=0o700, exist_ok=True)
+        folder.complete()
         store = cls(folder, max_bytes)
         kept = store._ledger.count_anew()
         folder.forget_evicted()
@@ -103,6 +102,7 @@ class Store:
         """
         target = Target(self._folder, self._ledger, key, replaces)
         if not target.is_free():
+            touch(f"{self._objects}/{layer_of(key)}")
             return Comparison(target)
         if self._max_bytes is not None and cost_of(length) > self._max_bytes:
             raise NeverFits(f"more than all that is kept, {self._max_bytes} bytes")

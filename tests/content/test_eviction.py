@@ -131,6 +131,25 @@ def test_a_read_is_a_use(small: ContentServer) -> None:
     assert (is_here(small, 1), is_here(small, 2)) == (True, False)
 
 
+def test_storing_what_is_there_is_a_use(small: ContentServer) -> None:
+    for layer in (1, 2):
+        put(small, layer, *range(5))
+        used(small, layer, seconds_ago=3000 - layer)
+    assert put(small, 1, 0) == [200]
+    put(small, 3, 0)
+    assert (is_here(small, 1), is_here(small, 2)) == (True, False)
+
+
+def test_what_is_not_ours_is_left_alone(small: ContentServer) -> None:
+    foreign = small.objects / "lost+found"
+    foreign.mkdir()
+    os.utime(foreign, (0, 0))
+    put(small, 1, *range(10))
+    used(small, 1, seconds_ago=9000)
+    assert put(small, 2, 0) == [201]
+    assert foreign.exists()
+
+
 def test_an_index_is_used_as_its_layer(small: ContentServer) -> None:
     for layer in (1, 2):
         put(small, layer, *range(4))
