@@ -59,6 +59,7 @@ class Evictor:
         self._ledger = ledger
         self._low_bytes = max_bytes * LOW_PERCENT // 100
         self._running = threading.Lock()
+        self._ended = threading.Event()
 
     def evict(self, *, until: Callable[[], bool]) -> bool | None:
         """Remove layers, the least recently used first.
@@ -78,17 +79,23 @@ class Evictor:
     def begin(self) -> None:
         """Go on down to the low watermark, behind the back of whoever wanted room."""
         if self._running.acquire(blocking=False):
-            threading.Thread(target=self._run, name="eviction", daemon=True).start()
+            threading.Thread(target=self._run, name="eviction").start()
+
+    def end(self) -> None:
+        """Stop behind the layer that is going; the process waits for that."""
+        self._ended.set()
 
     def _run(self) -> None:
         try:
-            self.evict(until=self._is_low)
+            self.evict(until=self._is_low_enough)
         except OSError as error:
             log.warning("eviction stopped", error=str(error))
         finally:
             self._running.release()
 
-    def _is_low(self) -> bool:
+    def _is_low_enough(self) -> bool:
+        if self._ended.is_set():
+            return True
         with self._ledger.locked() as kept:
             return kept.bytes + self._folder.passing_bytes() <= self._low_bytes
 

@@ -77,6 +77,11 @@ class Store:
         """The same folder, in a worker process of its owner."""
         return cls(Folder.join(path), max_bytes)
 
+    def close(self) -> None:
+        """Let the process end soon, though an eviction is going on."""
+        if self._evictor is not None:
+            self._evictor.end()
+
     def kept(self) -> Kept:
         """How much is kept, and how many layers had to go; by all processes."""
         return self._ledger.read()

@@ -276,6 +276,22 @@ def test_a_lower_limit_than_before_holds_from_the_start(tmp_path: Path) -> None:
         assert told(server) == on_disk(server)
 
 
+def test_a_server_ends_in_the_middle_of_an_eviction(tmp_path: Path) -> None:
+    objects = tmp_path / "objects/objects"
+    for layer in range(3000):
+        (objects / layer_of(layer)).mkdir(parents=True)
+        for page in range(4):
+            (objects / key_of(layer, page)).touch()
+        os.utime(objects / layer_of(layer), (layer, layer))
+    with run_content_server(tmp_path, "--max-bytes", "4096") as server:
+        wait_for(lambda: has_evicted(server, 1))
+        server.process.terminate()
+        assert server.process.wait(10) == 0
+    assert 0 < len(list(objects.iterdir())) < 3000
+    assert list((server.directory / "evicted").iterdir()) == []
+    assert told(server) == on_disk(server)
+
+
 def test_a_folder_of_an_earlier_version_is_counted_and_bounded(tmp_path: Path) -> None:
     objects = tmp_path / "objects/objects"
     (objects / layer_of(2)).mkdir(parents=True)
