@@ -1,5 +1,6 @@
 """`clipfs content-cache serve`: the cluster's content cache, one replica."""
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -81,7 +82,7 @@ def serve(
         tokens = Tokens(write=write_token, read=read_token)
         await serve_objects(store, host, port, tokens, on_listening=on_listening)
 
-    with lone_error_unwrapped():
+    with closing(store), lone_error_unwrapped():
         try:
             trio.run(main)
         except OSError as error:

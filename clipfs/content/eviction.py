@@ -12,18 +12,18 @@ Not here: when room is wanted (`clipfs.content.store`).
 """
 
 import os
-import shutil
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from clipfs.content.folder import Folder, cost_of
 from clipfs.content.keys import layer_of
-from clipfs.content.ledger import Ledger
+from clipfs.content.ledger import Kept, Ledger
 
 log = structlog.get_logger()
 
@@ -33,6 +33,15 @@ IN_USE_S = 120
 
 LOW_PERCENT = 90
 """Once there is too much, layers go until so much of --max-bytes is left."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layer:
+    """What goes together: a folder of pages, and the names of the indexes beside it."""
+
+    used_ns: int
+    key: str
+    indexes: tuple[str, ...]
 
 
 def touch(folder: str) -> None:
@@ -50,92 +59,90 @@ class Evictor:
         self._ledger = ledger
         self._low_bytes = max_bytes * LOW_PERCENT // 100
         self._running = threading.Lock()
+        self._ended = threading.Event()
 
-    def evict_one(self, *, unless: Callable[[], bool]) -> bool:
-        """Remove the least recently used layer; False if all that is here is in use.
+    def evict(self, *, until: Callable[[], bool]) -> bool | None:
+        """Remove layers, the least recently used first.
 
-        unless  asked when it is our turn: others may have made room enough before
+        Returns  whether until holds; False: all that is left is in use; None: another one evicts
         """
-        with self._folder.evicting():
-            self.empty()
-            if unless():
-                return True
-            while (found := self._least_recently_used()) is not None:
-                if self._evicted(*found):
+        with self._folder.evicting() as is_ours:
+            if not is_ours:
+                return None
+            self._folder.forget_evicted()
+            for layer in self._idle_layers():
+                if until():
                     return True
-            return False
+                self._remove(layer)
+            return until()
 
     def begin(self) -> None:
         """Go on down to the low watermark, behind the back of whoever wanted room."""
         if self._running.acquire(blocking=False):
-            threading.Thread(target=self._run, name="eviction", daemon=True).start()
+            threading.Thread(target=self._run, name="eviction").start()
 
-    def empty(self) -> None:
-        """Remove what has been evicted; to be called with the right to evict."""
-        for path in self._folder.evicted.iterdir():
-            shutil.rmtree(path)
+    def end(self) -> None:
+        """Stop behind the layer that is going; the process waits for that."""
+        self._ended.set()
 
     def _run(self) -> None:
         try:
-            while not self._is_low() and self.evict_one(unless=self._is_low):
-                pass
+            self.evict(until=self._is_low_enough)
         except OSError as error:
             log.warning("eviction stopped", error=str(error))
         finally:
             self._running.release()
 
-    def _is_low(self) -> bool:
+    def _is_low_enough(self) -> bool:
+        if self._ended.is_set():
+            return True
         with self._ledger.locked() as kept:
             return kept.bytes + self._folder.passing_bytes() <= self._low_bytes
 
-    def _least_recently_used(self) -> tuple[str, int] | None:
-        """The layer and its last use; None if all layers are in use."""
-        found: list[tuple[int, str]] = []
+    def _idle_layers(self) -> list[_Layer]:
+        """Those that are not in use, the least recently used first."""
         now = time.time()
+        layers: dict[str, int] = {}
+        indexes: dict[str, list[str]] = {}
         with os.scandir(self._folder.objects) as entries:
             for entry in entries:
-                if not entry.is_dir(follow_symlinks=False):
+                key = layer_of(entry.name)
+                if key is None:
+                    continue  # not ours
+                if key != entry.name:
+                    indexes.setdefault(key, []).append(entry.name)
                     continue
                 used = entry.stat(follow_symlinks=False)
                 if abs(now - used.st_mtime) > IN_USE_S:  # one of the future: the clock was set back
-                    found.append((used.st_mtime_ns, entry.name))
-        if not found:
-            return None
-        used_ns, layer = min(found)
-        return layer, used_ns
+                    layers[entry.name] = used.st_mtime_ns
+        idle = [
+            _Layer(used_ns=used_ns, key=key, indexes=tuple(indexes.get(key, ())))
+            for key, used_ns in layers.items()
+        ]
+        return sorted(idle, key=lambda layer: (layer.used_ns, layer.key))
 
-    def _evicted(self, layer: str, used_ns: int) -> bool:
-        """Whether it went: not if it was used since it was looked at."""
-        folder = self._folder.objects / layer
+    def _remove(self, layer: _Layer) -> None:
+        """Unless it was used since it was looked at: then its list of indexes may be old, too."""
+        folder = self._folder.objects / layer.key
         with self._ledger.change() as kept:
             try:
-                if folder.stat().st_mtime_ns != used_ns:
-                    return False
+                if folder.stat().st_mtime_ns != layer.used_ns:
+                    return
             except FileNotFoundError:  # somebody has tidied up by hand
-                return False
+                return
             before = kept.bytes
-            for index in self._indexes(layer):
-                size = index.stat().st_size
-                index.unlink()
-                kept.bytes -= cost_of(size)
+            for name in sorted(layer.indexes, key=lambda name: not name.endswith(".toc")):
+                self._unlink(self._folder.objects / name, kept)
             pages = sum(cost_of(entry.stat().st_size) for entry in os.scandir(folder))
-            os.rename(folder, self._folder.evicted / layer)
+            os.rename(folder, self._folder.evicted / layer.key)
             kept.bytes -= pages
             kept.evictions += 1
             freed = before - kept.bytes
-        self.empty()
-        log.info("evicted a layer", cache_key=layer, bytes=freed)
-        return True
+        self._folder.forget_evicted()
+        log.info("evicted a layer", cache_key=layer.key, bytes=freed)
 
-    def _indexes(self, layer: str) -> list[Path]:
-        """The index first: without it nobody looks for the rest."""
-        names = [
-            entry.name
-            for entry in os.scandir(self._folder.objects)
-            if entry.name.startswith(f"{layer}.v1.") and layer_of(entry.name) == layer
-        ]
-        return [self._folder.objects / name for name in sorted(names, key=_toc_first)]
-
-
-def _toc_first(name: str) -> tuple[bool, str]:
-    return not name.endswith(".toc"), name
+    def _unlink(self, path: Path, kept: Kept) -> None:
+        with suppress(FileNotFoundError):  # it was deleted since
+            size = path.stat().st_size
+            path.unlink()
+            kept.bytes -= cost_of(size)

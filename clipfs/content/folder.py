@@ -14,13 +14,15 @@ join it. All of them are alike from then on: what they have to agree on lies in 
 
 import fcntl
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from clipfs import errors
+from clipfs.content.keys import layer_of
 
 BLOCK_BYTES = 4096
 
@@ -85,13 +87,24 @@ class Folder:
         os.replace(name, path)
         return made
 
+    def complete(self) -> None:
+        """Give each layer the folder that bears its last use; it may have none of earlier times."""
+        names = os.listdir(self.objects)
+        for layer in {layer_of(name) for name in names} - {None, *names}:
+            with suppress(OSError):  # on a full disk it stays until the next start
+                (self.objects / str(layer)).mkdir(mode=0o700)
+
     @contextmanager
-    def evicting(self) -> Iterator[None]:
-        """The right to evict: waits while another task or process has it."""
+    def evicting(self) -> Iterator[bool]:
+        """The right to evict, if no other task or process has it."""
         fd = os.open(self.evicted, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
         finally:
             os.close(fd)
 
@@ -117,6 +130,11 @@ class Folder:
                 pass
             finally:
                 os.close(fd)
+
+    def forget_evicted(self) -> None:
+        """Remove what has been evicted; to be called with the right to evict."""
+        for path in self.evicted.iterdir():
+            shutil.rmtree(path)
 
     def _workers_lock(self) -> int:
         return os.open(self.path / "workers", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

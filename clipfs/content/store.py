@@ -7,6 +7,7 @@ Not here: HTTP and tokens (`clipfs.content.objects`); which layers go (`clipfs.c
 """
 
 import os
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from clipfs.content.folder import Folder, cost_of
 from clipfs.content.incoming import Comparison, ConditionFailed, Incoming, Target, etag_of
 from clipfs.content.keys import layer_of
 from clipfs.content.ledger import Kept, Ledger
+
+WAIT_S = 0.02
+"""Between two looks at whether another process or task has made room."""
 
 
 class NoRoom(Exception):
@@ -60,21 +64,23 @@ class Store:
         """
         folder = Folder.own(path)
         folder.forget_forsaken()
-        for name in {layer_of(name) for name in os.listdir(folder.objects)} - {None}:
-            (folder.objects / str(name)).mkdir(mode=0o700, exist_ok=True)
+        folder.complete()
         store = cls(folder, max_bytes)
         kept = store._ledger.count_anew()
-        if store._evictor is not None and max_bytes is not None:
-            with folder.evicting():
-                store._evictor.empty()
-            if kept.bytes > max_bytes:
-                store._evictor.begin()
+        folder.forget_evicted()
+        if store._evictor is not None and max_bytes is not None and kept.bytes > max_bytes:
+            store._evictor.begin()
         return store
 
     @classmethod
     def attach(cls, path: Path, *, max_bytes: int | None = None) -> "Store":
         """The same folder, in a worker process of its owner."""
         return cls(Folder.join(path), max_bytes)
+
+    def close(self) -> None:
+        """Let the process end soon, though an eviction is going on."""
+        if self._evictor is not None:
+            self._evictor.end()
 
     def kept(self) -> Kept:
         """How much is kept, and how many layers had to go; by all processes."""
@@ -101,18 +107,18 @@ class Store:
         """
         target = Target(self._folder, self._ledger, key, replaces)
         if not target.is_free():
+            touch(f"{self._objects}/{layer_of(key)}")
             return Comparison(target)
         if self._max_bytes is not None and cost_of(length) > self._max_bytes:
             raise NeverFits(f"more than all that is kept, {self._max_bytes} bytes")
-        has_evicted = False
+        made = False
         while True:
             with self._ledger.locked() as kept:
                 incoming = Incoming(target, length) if self._has_room(kept, length) else None
             if incoming is None:
-                self._make_room(length)
-                has_evicted = True
+                made = self._make_room(length) or made
                 continue
-            if has_evicted and self._evictor is not None:
+            if made and self._evictor is not None:
                 self._evictor.begin()
             return incoming
 
@@ -134,13 +140,20 @@ class Store:
         with self._ledger.locked():
             self._folder.forget_forsaken()
 
-    def _make_room(self, length: int) -> None:
-        def made() -> bool:
+    def _make_room(self, length: int) -> bool:
+        """Whether layers went for it; False: others are making room, look again."""
+
+        def is_made() -> bool:
             with self._ledger.locked() as kept:
                 return self._has_room(kept, length)
 
-        if self._evictor is None or not self._evictor.evict_one(unless=made):
+        made = self._evictor.evict(until=is_made) if self._evictor is not None else False
+        if made is None:
+            time.sleep(WAIT_S)
+            return False
+        if not made:
             raise NoRoom("the cache is full, and all that it keeps has just been used")
+        return True
 
     def _has_room(self, kept: Kept, length: int) -> bool:
         """To be asked under the ledger's lock."""

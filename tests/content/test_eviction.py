@@ -131,6 +131,25 @@ def test_a_read_is_a_use(small: ContentServer) -> None:
     assert (is_here(small, 1), is_here(small, 2)) == (True, False)
 
 
+def test_storing_what_is_there_is_a_use(small: ContentServer) -> None:
+    for layer in (1, 2):
+        put(small, layer, *range(5))
+        used(small, layer, seconds_ago=3000 - layer)
+    assert put(small, 1, 0) == [200]
+    put(small, 3, 0)
+    assert (is_here(small, 1), is_here(small, 2)) == (True, False)
+
+
+def test_what_is_not_ours_is_left_alone(small: ContentServer) -> None:
+    foreign = small.objects / "lost+found"
+    foreign.mkdir()
+    os.utime(foreign, (0, 0))
+    put(small, 1, *range(10))
+    used(small, 1, seconds_ago=9000)
+    assert put(small, 2, 0) == [201]
+    assert foreign.exists()
+
+
 def test_an_index_is_used_as_its_layer(small: ContentServer) -> None:
     for layer in (1, 2):
         put(small, layer, *range(4))
@@ -255,6 +274,22 @@ def test_a_lower_limit_than_before_holds_from_the_start(tmp_path: Path) -> None:
         wait_for(lambda: told(server) <= MAX_BYTES * 9 // 10)
         assert [layer for layer in range(20) if is_here(server, layer)] == list(range(11, 20))
         assert told(server) == on_disk(server)
+
+
+def test_a_server_ends_in_the_middle_of_an_eviction(tmp_path: Path) -> None:
+    objects = tmp_path / "objects/objects"
+    for layer in range(3000):
+        (objects / layer_of(layer)).mkdir(parents=True)
+        for page in range(4):
+            (objects / key_of(layer, page)).touch()
+        os.utime(objects / layer_of(layer), (layer, layer))
+    with run_content_server(tmp_path, "--max-bytes", "4096") as server:
+        wait_for(lambda: has_evicted(server, 1))
+        server.process.terminate()
+        assert server.process.wait(10) == 0
+    assert 0 < len(list(objects.iterdir())) < 3000
+    assert list((server.directory / "evicted").iterdir()) == []
+    assert told(server) == on_disk(server)
 
 
 def test_a_folder_of_an_earlier_version_is_counted_and_bounded(tmp_path: Path) -> None:

@@ -118,3 +118,11 @@ def test_a_server_that_cannot_start_says_why(
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stderr
+
+
+def test_a_limit_that_is_no_number_of_bytes_is_a_usage_error(tmp_path: Path) -> None:
+    words = ["--dir", "objects", "--listen", "127.0.0.1:0", "--token-file", "T"]
+    command = [CLIPFS, "content-cache", "serve", *words, "--max-bytes", "10 GB"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20)
+    assert (done.returncode, "512Mi, 20Gi" in done.stderr) == (2, True)
+    assert not (tmp_path / "objects").exists()

@@ -16,6 +16,7 @@ from tests.support.content import (
     read_answer,
     request,
 )
+from tests.support.wait import wait_for
 
 DATA = bytes(range(256)) * 100
 LAYER = "sha256_" + "a" * 64
@@ -102,6 +103,21 @@ def test_an_object_is_immutable(server: ContentServer, key: str) -> None:
     assert server.ask("PUT", key, b"").status == 409
     got = server.ask("GET", key)
     assert (got.body, got.headers["etag"]) == (DATA, tag)
+
+
+def test_of_two_objects_that_come_for_one_key_at_once_the_first_stands(
+    server: ContentServer, key: str
+) -> None:
+    with server.connect() as one, server.connect() as other:
+        before = len(list(server.incoming.iterdir()))
+        for connection in (one, other):
+            connection.sendall(request("PUT", key, "Content-Length: 5", body=b"hell"))
+        wait_for(lambda: len(list(server.incoming.iterdir())) == before + 2)
+        one.sendall(b"o")
+        assert read_answer(one)[0] == 201
+        other.sendall(b"!")
+        assert read_answer(other)[0] == 409
+    assert server.ask("GET", key).body == b"hello"
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Who has seen an object may remove it, and put another in the place of what is derived."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from tests.support.content import READ_TOKEN, ContentServer
+from tests.support.content import READ_TOKEN, ContentServer, request, run_content_server
+from tests.support.content_worker import run_worker
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
 LAYER = f"sha256_{'d' * 64}"
@@ -115,3 +118,40 @@ def test_two_objects_that_followed_each_other_never_have_one_etag(
         tags.add(tag)
         assert server.ask("DELETE", key, headers={"If-Match": tag}).status == 204
     assert len(tags) == 50
+
+
+@pytest.mark.parametrize("change", ["DELETE", "PUT"])
+def test_who_reads_an_object_reads_it_to_its_end_whatever_becomes_of_it(
+    change: str, server: ContentServer, layer: str
+) -> None:
+    key, big = f"{layer}.v1.toc", bytes(range(256)) * (32 << 10)
+    seen = {"If-Match": server.ask("PUT", key, big).headers["etag"]}
+    with server.connect() as slow:
+        slow.sendall(request("GET", key, "Connection: close"))
+        received = slow.recv(1)  # the rest waits for us: it is more than buffers hold
+        assert (
+            server.ask(change, key, None if change == "DELETE" else NEW, headers=seen).status < 300
+        )
+        while piece := slow.recv(1 << 20):
+            received += piece
+    assert received.endswith(b"\r\n\r\n" + big)
+
+
+def test_of_many_that_replace_what_they_have_seen_one_succeeds_whichever_process_it_asks(
+    tmp_path: Path,
+) -> None:
+    with run_content_server(tmp_path) as one, run_worker(one) as other:
+        key, bodies = f"{LAYER}.v1.toc", [b"%d" % number * 100 for number in range(8)]
+        seen = {"If-Match": one.ask("PUT", key, OLD).headers["etag"]}
+        for _ in range(10):
+            with ThreadPoolExecutor(8) as pool:
+                asked = [
+                    pool.submit((one, other)[number % 2].ask, "PUT", key, body, headers=seen)
+                    for number, body in enumerate(bodies)
+                ]
+            statuses = [answer.result().status for answer in asked]
+            assert sorted(statuses) == [200] + [412] * 7
+            now = one.ask("GET", key)
+            assert now.body == bodies[statuses.index(200)]
+            back = one.ask("PUT", key, OLD, headers={"If-Match": now.headers["etag"]})
+            assert back.headers["etag"] == seen["If-Match"]

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from clipfs.tiers.content.connection import Endpoint
 from tests.support.machine import CLIPFS
 from tests.support.wait import wait_for
+from tests.support.write_points import WritePoints
 
 TOKEN, READ_TOKEN = "secret", "may only read"
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
@@ -120,11 +121,16 @@ def read_answer(connection: socket.socket) -> tuple[int, bytes]:
 
 @contextmanager
 def run_content_server(
-    folder: Path, *options: str, directory: Path | None = None, port: int = 0
+    folder: Path,
+    *options: str,
+    directory: Path | None = None,
+    under: WritePoints | None = None,
+    port: int = 0,
 ) -> Iterator[ContentServer]:
     """A server on folder, where an earlier one may have run; it ends by SIGTERM, with 0.
 
     directory  its --dir, if that is to be elsewhere than below folder
+    under      what sees, and may spoil, its writing system calls
     port       0: a free one
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,8 +144,11 @@ def run_content_server(
         "--read-token-file", str(folder / "read-token"),
         "--json", "--log-format", "json", "--log-level", "debug",
     ]  # fmt: skip
+    kept = [under.starter.fileno()] if under else []
+    if under:
+        command = [*under.prefix(), *command]
     with out.open("wb") as stdout, log.open("ab") as stderr:
-        process = subprocess.Popen(command, stdout=stdout, stderr=stderr)
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, pass_fds=kept)
     try:
         wait_for(lambda: process.poll() is not None or bool(out.read_text()))
         said = json.loads(out.read_text())

@@ -9,7 +9,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,7 +31,8 @@ def main(directory: Path, max_bytes: int | None) -> None:
         tokens = Tokens(write=TOKEN, read=READ_TOKEN)
         await serve(store, "127.0.0.1", 0, tokens, on_listening=on_listening)
 
-    trio.run(run)
+    with closing(store):
+        trio.run(run)
 
 
 @contextmanager
