@@ -20,7 +20,7 @@ from clipfs.image.tls import client_context
 from clipfs.tiers.content.addresses import Addresses
 from clipfs.tiers.content.breaker import SOON_S
 from clipfs.tiers.content.connection import SMALL_BODY_BYTES, Endpoint
-from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, AT_LEISURE, Hurry
+from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, Hurry
 from clipfs.tiers.content.patience import Patience
 from clipfs.tiers.content.rendezvous import in_order
 from clipfs.tiers.content.replica import Replica, content_digest
@@ -54,7 +54,7 @@ class Replicas:
         self._patience = Patience()
         self._may_store = True
         self._one_copy: set[Endpoint] = set()  # of whose lost copies a warning has told
-        self._held: set[tuple[str, str]] = set()  # claims by key and holder
+        self._claimed: set[str] = set()  # keys of claims that are renewed, or waited for
 
     @classmethod
     @asynccontextmanager
@@ -116,23 +116,23 @@ class Replicas:
 
     async def claim(self, key: str, holder: str, progress: Progress) -> Claim:
         self._check_may_store()
-        renewed = (key, holder) in self._held  # behind the look-ups' backs
+        if key in self._claimed:  # no look-up: who asks again renews it, or waits for its holder
+            return await self._of_first(
+                key, lambda replica, _: replica.claim(key, holder, progress)
+            )
         with self._patience.waits() as waiting:
             claim = await self._of_first(
                 key,
                 lambda replica, others: replica.claim(
-                    key, holder, progress, hurry=AT_LEISURE if renewed else self._share(others)
+                    key, holder, progress, hurry=self._share(others)
                 ),
             )
             waiting.received = 0
-        if claim.holder == holder:
-            self._held.add((key, holder))
-        else:
-            self._held.discard((key, holder))
+        self._claimed.add(key)
         return claim
 
     async def release(self, key: str, holder: str) -> None:
-        self._held.discard((key, holder))
+        self._claimed.discard(key)
         await self._of_first(key, lambda replica, _: replica.release(key, holder))
 
     async def _get_patiently(self, key: str, part: range | None) -> Found | None:

@@ -65,8 +65,8 @@ class ContentStore(Protocol):
     async def get(self, key: str, *, part: range | None = None, dear: bool = False) -> Found | None:
         """The object, or just the bytes of part; None if there is no such object.
 
-        dear    a miss costs more than a wait of some seconds for a store that restarts; else no
-                time is lost on one that is down
+        dear    a miss costs more than a wait of some seconds for a store that restarts: a page,
+                or an index that another node brings; else no time is lost on one that is down
         Raises  ContentCacheDown, also if fewer or more bytes came than part asked for
         """
 
