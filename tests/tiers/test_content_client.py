@@ -4,7 +4,8 @@ Whatever a server does is a miss or `ContentCacheDown` within a bounded time.
 """
 
 import itertools
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -27,9 +28,14 @@ LARGE = bytes(SMALL_BODY_BYTES + 1)
 """Sent only where the server has said that it wants it."""
 
 
-def opened(url: str, token: str = TOKEN) -> AbstractAsyncContextManager[Replica]:
+@asynccontextmanager
+async def opened(url: str, token: str = TOKEN) -> AsyncIterator[Replica]:
     """A client of the server at url."""
-    return Replica.open(endpoint_of(url), token=token)
+    replica = Replica(endpoint_of(url), token=token)
+    try:
+        yield replica
+    finally:
+        replica.close()
 
 
 async def got(replica: Replica, key: str, part: range | None = None) -> bytes | None:
@@ -150,7 +156,7 @@ async def test_a_broken_answer_is_down_and_opens_the_breaker(misbehave: Misbehav
 
 
 async def test_nobody_listening_is_down() -> None:
-    with pytest.raises(ContentCacheDown):
+    with pytest.raises(ContentCacheDown, match="Connection refused"):
         await get("http://127.0.0.1:1")
 
 

@@ -160,9 +160,14 @@ _FAILURES = (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.ProtocolE
 
 def _words_of(error: BaseException) -> str:
     """What went wrong, and the way out where it is the certificate."""
-    cause = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
+    cause = error.__cause__
+    if isinstance(cause, ExceptionGroup):  # trio's, of attempts to connect
+        cause = cause.exceptions[0]
+    if not isinstance(cause, OSError):
+        cause = error
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {cause.verify_message}; see --ca-file"
     if isinstance(cause, trio.TooSlowError):
         return "no answer in time"
-    return str(cause) or type(cause).__name__
+    words = cause.strerror if isinstance(cause, OSError) else str(cause)
+    return words or str(cause) or type(cause).__name__

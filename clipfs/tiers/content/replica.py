@@ -10,9 +10,7 @@ Source: RFC 9110 ("Conditional Requests"), RFC 9530 (Content-Digest).
 import base64
 import hashlib
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import NoReturn, Self, TypeVar
+from typing import NoReturn, TypeVar
 
 import msgspec
 
@@ -62,7 +60,7 @@ class _Standing(msgspec.Struct):
 
 
 class Replica:
-    """Asks the one server at `endpoint`; close it, or open it with `Replica.open`.
+    """Asks the one server at `endpoint`; `close` it.
 
     tls  who is trusted; needed where the endpoint speaks TLS
     """
@@ -78,17 +76,6 @@ class Replica:
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         self._common = f"Host: {endpoint.authority}\r\n{authorization}"
         self._may_store = True
-
-    @classmethod
-    @asynccontextmanager
-    async def open(
-        cls, endpoint: Endpoint, *, token: str | None, tls: ssl.SSLContext | None = None
-    ) -> AsyncIterator[Self]:
-        replica = cls(endpoint, token=token, tls=tls)
-        try:
-            yield replica
-        finally:
-            replica.close()
 
     def close(self) -> None:
         self._exchange.close()
