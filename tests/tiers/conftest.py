@@ -6,7 +6,10 @@ import pytest
 
 from tests.support.content import ContentServer, run_content_server
 from tests.support.registry import RegistryServer
+from tests.support.s3_server import s3_server
 from tests.support.samples import Sample, make_sample
+
+__all__ = ["s3_server"]
 
 
 @pytest.fixture(scope="session")

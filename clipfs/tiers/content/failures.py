@@ -1,0 +1,88 @@
+"""What went wrong between us and an object store: obstore's error in, one of ours out.
+
+What a store says is never repeated, only its status and its error code: a URL may hold a
+signature, and the answer to a wrong one quotes the request's headers.
+
+Not here: requests (`clipfs.tiers.content.bucket`).
+Source: Amazon S3 API Reference, "Error responses"; Azure Blob Storage, "Blob service error codes".
+"""
+
+import re
+
+from obstore import exceptions
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w{1,60})</Code>")
+_KIND = re.compile(r"\bkind: (\w{1,30})")
+_NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"})
+_BAD_CREDENTIALS = re.compile("InvalidAccessKeyId|Signature|Token|Skewed|Authentication")
+_INSTANCE_ROLE = re.compile(r"169\.254\.169\.254|metadata\.google\.internal")
+
+
+class NoAnswer(Exception):
+    """None that can be used: no connection, too late, a fault of the store, wrong credentials."""
+
+
+class NoBucket(NoAnswer):
+    """The store says that there is no such bucket."""
+
+
+class Odd(Exception):
+    """The store answers, but not what was asked for; another request may fare better."""
+
+
+class NotAllowed(Exception):
+    """The store knows who asks, and refuses."""
+
+
+class Absent(Exception):
+    """Nothing stands under the key."""
+
+
+class Conflict(Exception):
+    """What stands under the key is not what the write was made for."""
+
+
+class NoConditions(Exception):
+    """The store refuses writes that depend on what stands under the key."""
+
+
+def named(what: str, error: Exception, credentials: str, bucket: str) -> Exception:
+    """The error to raise in obstore's stead.
+
+    what         method and key
+    credentials  what this kind of store takes
+    bucket       its name and where it is
+    """
+    said = str(error)
+    status, code = _first(_STATUS, said), _first(_CODE, said)
+    words = " ".join(word for word in (what + ":", status, code) if word)
+    if isinstance(error, exceptions.AlreadyExistsError | exceptions.PreconditionError):
+        return Conflict(words)
+    if code in _NO_BUCKET:
+        return NoBucket(f"there is no bucket {bucket}")
+    if isinstance(error, FileNotFoundError):
+        return Absent(words)
+    if _INSTANCE_ROLE.search(said):
+        return NoAnswer(f"there are no credentials; give {credentials}")
+    if isinstance(error, exceptions.NotSupportedError) or status == "501":
+        return NoConditions(words)
+    if _BAD_CREDENTIALS.search(code) or status == "401":
+        return NoAnswer(f"{words}: the credentials are wrong; they are {credentials}")
+    if status == "403":
+        return NotAllowed(words)
+    if status.startswith("4") and status not in ("408", "429"):
+        return Odd(words)
+    return NoAnswer(words if status else f"{what}: {_transport(said)}")
+
+
+def _first(pattern: re.Pattern[str], said: str) -> str:
+    found = pattern.search(said)
+    return found[1] if found else ""
+
+
+def _transport(said: str) -> str:
+    kinds = set(_KIND.findall(said))
+    if "Timeout" in kinds or "TimedOut" in said:
+        return "no answer in time"
+    return "no connection" if "Connect" in kinds else "no usable answer"

@@ -1,0 +1,181 @@
+"""Tier 2 in an object store that is there already: S3, GCS or Azure Blob instead of replicas.
+
+obstore's calls run in threads, of which there are at most MAX_CALLS; a caller that goes away
+does not wait for its own. Whatever goes wrong is `ContentCacheDown`, behind a `Breaker`. A
+store that has not answered yet, or not the last time, is first asked something small, for
+PATIENCE_S only: one that is dead costs a mount less than a second.
+
+A delete by ETag compares, and then deletes: object stores delete without conditions. What is
+stored in between, right bytes in the place of wrong ones, is lost with them: a miss.
+
+Not here: requests and their errors (`clipfs.tiers.content.bucket`); claims and whether the store
+has conditional writes (`clipfs.tiers.content.conditional`).
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import trio
+
+from clipfs import errors
+from clipfs.tiers.content.breaker import Breaker
+from clipfs.tiers.content.bucket import TRANSFER_TIMEOUT_S, Bucket
+from clipfs.tiers.content.conditional import CLAIM_LAPSES_S, Claims, Conditions
+from clipfs.tiers.content.failures import (
+    Conflict,
+    NoAnswer,
+    NoBucket,
+    NoConditions,
+    NotAllowed,
+    Odd,
+)
+from clipfs.tiers.content.store import (
+    Claim,
+    ContentCacheDown,
+    ContentRefused,
+    Found,
+    MayNotStore,
+    Progress,
+)
+
+PATIENCE_S = 0.8
+"""For a store that did not answer last: a connection, TLS and one small answer."""
+
+MAX_CALLS = 16
+_ATTEMPTS = 3
+"""Of a write that meets an object which is gone when it is looked at."""
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def open_object_store(
+    url: str, *, claim_lapses_s: float = CLAIM_LAPSES_S
+) -> AsyncIterator["ObjectStore"]:
+    """The store at url, asked once whether it is there; one that is not only costs PATIENCE_S.
+
+    url             s3://bucket/prefix, gs://bucket/prefix or az://container/prefix
+    claim_lapses_s  the same for all nodes
+    Raises          InvalidInput: no such URL, or the store says that it has no such bucket
+    """
+    store = ObjectStore(Bucket(url), claim_lapses_s=claim_lapses_s)
+    await store.check()
+    yield store
+
+
+class ObjectStore:
+    """A `ContentStore` in one bucket; open it with `open_object_store`."""
+
+    def __init__(self, bucket: Bucket, *, claim_lapses_s: float) -> None:
+        self._bucket = bucket
+        self._conditions = Conditions(bucket)
+        self._claims = Claims(bucket, self._conditions, lapses_s=claim_lapses_s)
+        self._limit = trio.CapacityLimiter(MAX_CALLS)
+        self._breaker = Breaker()
+        self._heard = False
+        self._may_store = True
+
+    @property
+    def may_store(self) -> bool:
+        return self._may_store
+
+    async def check(self) -> None:
+        """Ask it something small. Raises InvalidInput if it says that it has no such bucket."""
+        try:
+            await self._ask(lambda: None)
+        except ContentCacheDown as down:
+            if isinstance(down.__cause__, NoBucket):
+                raise errors.InvalidInput(
+                    f"{self._bucket.url}: there is no bucket {self._bucket.name} at "
+                    f"{self._bucket.where}; create it, or correct --content-cache"
+                ) from down
+
+    async def get(self, key: str, *, part: range | None = None) -> Found | None:
+        try:
+            found = await self._ask(lambda: self._bucket.get(key, part=part))
+        except NotAllowed as refused:
+            raise self._broken(f"{refused}: these credentials may not read it") from None
+        return None if found is None else Found(found.data, found.version)
+
+    async def put(self, key: str, data: bytes | memoryview, *, replaces: str | None = None) -> None:
+        await self._write(lambda: self._put(key, data, replaces))
+
+    async def delete(self, key: str, *, etag: str) -> None:
+        def remove() -> None:
+            if self._bucket.version(key) == etag:
+                self._bucket.remove(key)
+
+        await self._write(remove)
+
+    async def claim(self, key: str, holder: str, progress: Progress) -> Claim:
+        return await self._write(lambda: self._claims.claim(key, holder, progress))
+
+    async def release(self, key: str, holder: str) -> None:
+        if self._may_store:
+            await self._write(lambda: self._claims.release(key, holder))
+
+    def _put(self, key: str, data: bytes | memoryview, replaces: str | None) -> None:
+        """Blocks. Whatever stands there already, once it has been looked at, decides."""
+        for _ in range(_ATTEMPTS):
+            try:
+                self._put_if(key, data, replaces)
+                return
+            except Conflict:
+                standing = self._bucket.get(key)
+            if standing is not None and bytes(standing.data) == bytes(data):
+                return
+            if standing is not None or replaces is not None:
+                raise ContentRefused(f"PUT {key}: something else is stored there")
+        raise ContentCacheDown(f"PUT {key}: what is stored there comes and goes")
+
+    def _put_if(self, key: str, data: bytes | memoryview, replaces: str | None) -> None:
+        if not self._conditions.are_kept():
+            if self._bucket.version(key) != replaces:
+                raise Conflict(key)
+            self._bucket.overwrite(key, data)
+        elif replaces is None:
+            self._bucket.create(key, data)
+        else:
+            self._bucket.update(key, data, replaces)
+
+    async def _write(self, call: Callable[[], T]) -> T:
+        if not self._may_store:
+            raise MayNotStore("these credentials may only read")
+        try:
+            return await self._ask(call)
+        except NotAllowed as refused:
+            self._breaker.succeeded()  # it can be read from
+            self._may_store = False
+            raise MayNotStore(
+                f"{refused}: these credentials may only read; from now on nothing is stored"
+            ) from None
+
+    async def _ask(self, call: Callable[[], T]) -> T:
+        """What call returns, in a thread; NotAllowed is left to the caller."""
+        if not self._breaker.allows():
+            raise ContentCacheDown("skipped: it was unavailable a moment ago")
+        try:
+            if not self._heard:
+                await self._in_thread(self._bucket.check, PATIENCE_S)
+                self._heard = True
+            answer = await self._in_thread(call, TRANSFER_TIMEOUT_S)
+        except (NoAnswer, trio.TooSlowError) as error:
+            self._heard = False
+            raise self._broken(str(error) or "no answer in time") from error
+        except ContentCacheDown:
+            self._breaker.succeeded()
+            raise
+        except (Odd, NoConditions) as error:
+            self._breaker.succeeded()
+            raise ContentCacheDown(str(error)) from error
+        self._breaker.succeeded()
+        return answer
+
+    def _broken(self, reason: str) -> ContentCacheDown:
+        self._breaker.failed(reason)
+        return ContentCacheDown(reason)
+
+    async def _in_thread(self, call: Callable[[], T], within_s: float) -> T:
+        with trio.fail_after(within_s):
+            return await trio.to_thread.run_sync(call, limiter=self._limit, abandon_on_cancel=True)

@@ -1,0 +1,420 @@
+"""Tier 2 in an object store: the promises of `ContentStore`, kept by a real S3 server.
+
+What no real server does is shown against a small one of our own (`tests.support.odd_s3`).
+"""
+
+import itertools
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from clipfs import errors
+from clipfs.tiers.content.objectstore import ObjectStore, open_object_store
+from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, MayNotStore, Progress
+from tests.support.content import key_of
+from tests.support.odd_s3 import Oddity, OddS3, run_odd_s3
+from tests.support.relay import OnPiece, relay
+from tests.support.s3_server import READER, WRITER, S3Server, run_s3_server
+from tests.support.wait import wait_for
+
+PAGE = bytes(range(256)) * (8 << 12)
+KEYS = itertools.count(1)
+SOME = Progress(downloaded_bytes=1, payload_bytes=2, total_bytes=30)
+
+
+@pytest.fixture
+def url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of a prefix of its own in the shared bucket, with the credentials of its writer."""
+    s3_server.use(monkeypatch)
+    return f"s3://shared/prefix/{next(KEYS)}"
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[ObjectStore]:
+    async with open_object_store(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def key() -> str:
+    return key_of(next(KEYS))
+
+
+async def got(store: ObjectStore, key: str, part: range | None = None) -> bytes | None:
+    found = await store.get(key, part=part)
+    return None if found is None else bytes(found.data)
+
+
+async def etag_of(store: ObjectStore, key: str) -> str:
+    found = await store.get(key)
+    assert found is not None
+    return found.etag
+
+
+async def eventually(store: ObjectStore, key: str) -> bytes | None:
+    """What a get answers once the breaker lets one through and the store is there."""
+
+    def once() -> list[bytes | None]:
+        try:
+            return [trio.from_thread.run(got, store, key)]
+        except ContentCacheDown:
+            return []
+
+    return (await trio.to_thread.run_sync(wait_for, once))[0]
+
+
+async def test_an_object_comes_back_whole_and_in_part(store: ObjectStore, key: str) -> None:
+    assert await store.get(key) is None
+    await store.put(key, memoryview(PAGE))
+    assert await got(store, key) == PAGE
+    assert await got(store, key, range(1000, 200_000)) == PAGE[1000:200_000]
+    whole, part = await store.get(key), await store.get(key, part=range(1))
+    assert whole is not None
+    assert part is not None
+    assert whole.etag == part.etag != ""
+
+
+async def test_what_one_node_stores_another_reads(url: str, key: str) -> None:
+    async with open_object_store(url) as one, open_object_store(url) as other:
+        await one.put(key, b"data")
+        assert await got(other, key) == b"data"
+
+
+async def test_two_prefixes_of_a_bucket_know_nothing_of_each_other(
+    store: ObjectStore, url: str, key: str
+) -> None:
+    await store.put(key, b"here")
+    async with open_object_store(f"{url}-other/") as other:
+        assert await other.get(key) is None
+
+
+async def test_the_same_bytes_again_change_nothing_and_others_are_refused(
+    store: ObjectStore, key: str
+) -> None:
+    await store.put(key, b"first")
+    await store.put(key, b"first")
+    for _ in range(3):
+        with pytest.raises(ContentRefused, match="something else is stored"):
+            await store.put(key, b"other")
+    assert await got(store, key) == b"first"
+
+
+async def test_of_many_that_store_other_bytes_at_once_one_wins(url: str, key: str) -> None:
+    stored: list[bytes] = []
+
+    async def put(data: bytes) -> None:
+        async with open_object_store(url) as store:
+            try:
+                await store.put(key, data)
+                stored.append(data)
+            except ContentRefused:
+                return
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(put, b"%d" % number)
+    async with open_object_store(url) as store:
+        assert [await got(store, key)] == stored
+
+
+async def test_an_object_is_replaced_only_by_who_has_seen_it(store: ObjectStore, key: str) -> None:
+    await store.put(key, b"first")
+    first = await etag_of(store, key)
+    await store.put(key, b"second", replaces=first)
+    with pytest.raises(ContentRefused):
+        await store.put(key, b"third", replaces=first)
+    assert await got(store, key) == b"second"
+
+
+async def test_what_is_gone_cannot_be_replaced(store: ObjectStore, key: str) -> None:
+    await store.put(key, b"first")
+    first = await etag_of(store, key)
+    await store.delete(key, etag=first)
+    with pytest.raises(ContentRefused):
+        await store.put(key, b"second", replaces=first)
+    assert await store.get(key) is None
+
+
+async def test_a_delete_removes_the_object_it_names_and_no_other(
+    store: ObjectStore, key: str
+) -> None:
+    await store.put(key, b"wrong")
+    wrong = await etag_of(store, key)
+    await store.put(key, b"right", replaces=wrong)
+    await store.delete(key, etag=wrong)
+    assert await got(store, key) == b"right"
+    await store.delete(key, etag=await etag_of(store, key))
+    assert await store.get(key) is None
+    await store.delete(key, etag=wrong)
+
+
+@pytest.mark.parametrize("part", [range(3, 6), range(5, 9), range(90, 99)])
+async def test_fewer_bytes_than_asked_for_are_no_answer(
+    part: range, store: ObjectStore, key: str
+) -> None:
+    await store.put(key, b"hello")
+    for _ in range(3):
+        with pytest.raises(ContentCacheDown):
+            await store.get(key, part=part)
+    assert await got(store, key, range(1, 5)) == b"ello"
+
+
+async def test_of_many_that_claim_a_layer_at_once_one_gets_it(url: str, key: str) -> None:
+    claimed: dict[str, str] = {}
+
+    async def claim(holder: str) -> None:
+        async with open_object_store(url) as store:
+            claimed[holder] = (await store.claim(key, holder, SOME)).holder
+
+    async with trio.open_nursery() as nursery:
+        for number in range(10):
+            nursery.start_soon(claim, f"node {number}")
+    assert len(claimed) == 10
+    assert len(set(claimed.values())) == 1
+
+
+async def test_those_who_wait_see_the_holders_progress(store: ObjectStore, key: str) -> None:
+    await store.claim(key, "holder", SOME)
+    further = Progress(downloaded_bytes=20, payload_bytes=40, total_bytes=30)
+    assert (await store.claim(key, "holder", further)).holder == "holder"
+    claim = await store.claim(key, "other", Progress())
+    assert claim.holder == "holder"
+    assert claim.progress == further
+    assert claim.seconds_left > 0
+
+
+async def test_a_released_claim_is_free_and_only_its_holder_releases_it(
+    store: ObjectStore, key: str
+) -> None:
+    await store.claim(key, "holder", SOME)
+    await store.release(key, "other")
+    assert (await store.claim(key, "other", SOME)).holder == "holder"
+    await store.release(key, "holder")
+    assert (await store.claim(key, "other", SOME)).holder == "other"
+    await store.release(key, "holder")
+    assert (await store.claim(key, "third", SOME)).holder == "other"
+
+
+async def test_a_dead_holder_is_replaced_and_learns_of_it_should_it_wake(
+    url: str, key: str
+) -> None:
+    async with (
+        open_object_store(url, claim_lapses_s=1) as one,
+        open_object_store(url, claim_lapses_s=1) as other,
+    ):
+        assert (await one.claim(key, "dead", SOME)).holder == "dead"
+        claim = await other.claim(key, "next", SOME)
+        assert claim.holder == "dead"
+
+        def taken_over() -> bool:
+            return trio.from_thread.run(other.claim, key, "next", SOME).holder == "next"
+
+        await trio.to_thread.run_sync(wait_for, taken_over)
+        assert (await one.claim(key, "dead", SOME)).holder == "next"
+        await one.release(key, "dead")
+        assert (await one.claim(key, "dead", SOME)).holder == "next"
+
+
+async def test_credentials_that_may_only_read_store_nothing_and_go_on_reading(
+    store: ObjectStore,
+    url: str,
+    key: str,
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await store.put(key, b"here")
+    etag = await etag_of(store, key)
+    s3_server.use(monkeypatch, READER)
+    async with open_object_store(url) as reader:
+        assert reader.may_store
+        with pytest.raises(MayNotStore, match="403 AccessDenied"):
+            await reader.put(key_of(next(KEYS)), b"other")
+        assert not reader.may_store
+        with pytest.raises(MayNotStore):
+            await reader.delete(key, etag=etag)
+        with pytest.raises(MayNotStore):
+            await reader.claim(key, "reader", SOME)
+        await reader.release(key, "reader")
+        assert await got(reader, key) == b"here"
+
+
+@pytest.mark.parametrize(
+    ("identity", "why"),
+    [
+        pytest.param((WRITER[0], "mistyped"), "SignatureDoesNotMatch", id="secret"),
+        pytest.param(("AKWRONG", WRITER[1]), "InvalidAccessKeyId", id="key"),
+    ],
+)
+async def test_wrong_credentials_switch_tier_2_off_and_say_why(
+    identity: tuple[str, str],
+    why: str,
+    url: str,
+    key: str,
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    s3_server.use(monkeypatch, identity)
+    with capture_logs() as logs:
+        async with open_object_store(url) as store:
+            with pytest.raises(ContentCacheDown):
+                await store.get(key)
+            with pytest.raises(ContentCacheDown):
+                await store.put(key, b"data")
+            assert store.may_store
+    assert [log["event"] for log in logs] == ["content cache unavailable"]
+    assert why in logs[0]["error"]
+    assert "AWS_SECRET_ACCESS_KEY" in logs[0]["error"]
+    assert identity[1] not in str(logs)
+
+
+async def test_a_bucket_that_is_not_there_is_named_at_once(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s3_server.use(monkeypatch)
+    with pytest.raises(errors.InvalidInput, match="no bucket nowhere at") as raised:
+        async with open_object_store("s3://nowhere/prefix"):
+            pass
+    assert "s3://nowhere/prefix" in str(raised.value)
+    assert s3_server.endpoint in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://", "s3:bucket", "ftp://bucket/x", "s3://key:secret@bucket", "s3://bucket?x=1"]
+)
+async def test_what_is_no_address_of_a_store_is_refused(url: str) -> None:
+    with pytest.raises(errors.InvalidInput, match="s3://bucket/prefix") as raised:
+        async with open_object_store(url):
+            pass
+    assert "secret" not in str(raised.value)
+
+
+async def test_a_store_that_is_not_there_is_skipped_until_it_may_be_back(
+    url: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{gone.getsockname()[1]}")
+    async with open_object_store(url) as store:
+        with pytest.raises(ContentCacheDown, match="skipped"):
+            await store.get(key)
+
+
+async def test_a_store_that_never_answers_is_not_waited_for(
+    url: str, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, capture_logs() as logs:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        async with open_object_store(url) as store:
+            with pytest.raises(ContentCacheDown, match="skipped"):
+                await store.get(key)
+    assert [log["error"] for log in logs] == ["no answer in time"]
+
+
+@pytest.fixture(scope="module")
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server to be killed; each test that does starts it again."""
+    with run_s3_server(tmp_path_factory.mktemp("mortal")) as server:
+        server.make_bucket("mortal")
+        yield server
+
+
+def kills(server: S3Server, *, answers: bool) -> Callable[[], OnPiece]:
+    """Kills the server, once, in the middle of the first large body in that direction."""
+    passed = 0
+
+    def on_piece(piece: bytes, is_answer: bool) -> None:
+        nonlocal passed
+        before, passed = passed, passed + (len(piece) if is_answer is answers else 0)
+        if before < 1 << 20 <= passed:
+            server.kill()
+
+    return lambda: on_piece
+
+
+async def test_a_get_that_the_stores_death_cuts_is_no_answer_and_goes_well_later(
+    mortal: S3Server, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    mortal.use(monkeypatch)
+    async with open_object_store("s3://mortal") as store:
+        await store.put(key, PAGE)
+    with relay(f"127.0.0.1:{mortal.port}", kills(mortal, answers=True)) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
+        async with open_object_store("s3://mortal") as store:
+            with pytest.raises(ContentCacheDown):
+                await store.get(key)
+            with pytest.raises(ContentCacheDown):
+                await store.get(key)
+            await trio.to_thread.run_sync(mortal.start)
+            assert await eventually(store, key) == PAGE
+
+
+async def test_a_put_that_the_stores_death_cuts_leaves_nothing_wrong_behind(
+    mortal: S3Server, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    mortal.use(monkeypatch)
+    with relay(f"127.0.0.1:{mortal.port}", kills(mortal, answers=False)) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{address}")
+        async with open_object_store("s3://mortal") as store:
+            with pytest.raises(ContentCacheDown):
+                await store.put(key, PAGE)
+            await trio.to_thread.run_sync(mortal.start)
+            assert await eventually(store, key) is None
+            await store.put(key, PAGE)
+            assert await got(store, key) == PAGE
+
+
+@pytest.fixture
+def odd(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, s3_server: S3Server
+) -> Iterator[OddS3]:
+    s3_server.use(monkeypatch)
+    oddity: Oddity = request.param
+    with run_odd_s3(oddity) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
+        yield server
+
+
+@pytest.mark.parametrize("odd", ["ignores conditions", "refuses conditions"], indirect=True)
+async def test_a_store_without_conditional_writes_keeps_no_claims_and_no_wrong_object(
+    odd: OddS3, key: str
+) -> None:
+    with capture_logs() as logs:
+        async with open_object_store("s3://odd/prefix") as store:
+            for _ in range(3):
+                with pytest.raises(ContentCacheDown, match="no claims"):
+                    await store.claim(key, "holder", SOME)
+            await store.put(key, b"first")
+            await store.put(key, b"first")
+            with pytest.raises(ContentRefused):
+                await store.put(key, b"other")
+            await store.put(key, b"second", replaces=await etag_of(store, key))
+            assert await got(store, key) == b"second"
+            await store.release(key, "holder")
+    assert len(logs) == 1
+    assert "no conditional writes" in logs[0]["event"]
+    assert [*odd.objects] == [f"/odd/prefix/{key}"]
+
+
+@pytest.mark.parametrize("odd", ["ignores ranges"], indirect=True)
+async def test_a_store_that_sends_all_where_a_part_was_asked_for_gave_no_answer(
+    odd: OddS3, key: str
+) -> None:
+    odd.objects[f"/odd/prefix/{key}"] = PAGE
+    async with open_object_store("s3://odd/prefix") as store:
+        with pytest.raises(ContentCacheDown):
+            await store.get(key, part=range(100))
+
+
+@pytest.mark.parametrize("odd", ["quotes requests"], indirect=True)
+async def test_what_a_store_quotes_of_a_request_is_not_repeated(
+    odd: OddS3, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "very-secret")
+    with capture_logs() as logs:
+        async with open_object_store("s3://odd/prefix") as store:
+            with pytest.raises(ContentCacheDown):
+                await store.get(key)
+    assert "SignatureDoesNotMatch" in str(logs)
+    assert "very-secret" not in str(logs)
