@@ -5,6 +5,7 @@ What no real server does is shown against a small one of our own (`tests.support
 
 import itertools
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
@@ -12,6 +13,7 @@ import trio
 from structlog.testing import capture_logs
 
 from clipfs import errors
+from clipfs.tiers.content.bucket_process import BucketProcess
 from clipfs.tiers.content.objectstore import ObjectStore, open_object_store
 from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, MayNotStore, Progress
 from tests.support.content import key_of
@@ -32,9 +34,10 @@ def url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     return f"s3://shared/prefix/{next(KEYS)}"
 
 
-@pytest.fixture
-async def store(url: str) -> AsyncIterator[ObjectStore]:
-    async with open_object_store(url) as opened:
+@pytest.fixture(params=[False, True], ids=["here", "apart"])
+async def store(request: pytest.FixtureRequest, url: str) -> AsyncIterator[ObjectStore]:
+    """One that is asked by this process, and one that is asked by a process of its own."""
+    async with open_object_store(url, will_fork=request.param) as opened:
         yield opened
 
 
@@ -270,23 +273,25 @@ async def test_wrong_credentials_switch_tier_2_off_and_say_why(
     assert identity[1] not in str(logs)
 
 
+@pytest.mark.parametrize("will_fork", [False, True])
 async def test_a_bucket_that_is_not_there_is_named_at_once(
-    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+    will_fork: bool, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     s3_server.use(monkeypatch)
     with pytest.raises(errors.InvalidInput, match="no bucket nowhere at") as raised:
-        async with open_object_store("s3://nowhere/prefix"):
+        async with open_object_store("s3://nowhere/prefix", will_fork=will_fork):
             pass
     assert "s3://nowhere/prefix" in str(raised.value)
     assert s3_server.endpoint in str(raised.value)
 
 
+@pytest.mark.parametrize("will_fork", [False, True])
 @pytest.mark.parametrize(
     "url", ["s3://", "s3:bucket", "ftp://bucket/x", "s3://key:secret@bucket", "s3://bucket?x=1"]
 )
-async def test_what_is_no_address_of_a_store_is_refused(url: str) -> None:
+async def test_what_is_no_address_of_a_store_is_refused(url: str, will_fork: bool) -> None:
     with pytest.raises(errors.InvalidInput, match="s3://bucket/prefix") as raised:
-        async with open_object_store(url):
+        async with open_object_store(url, will_fork=will_fork):
             pass
     assert "secret" not in str(raised.value)
 
@@ -310,6 +315,45 @@ async def test_a_store_that_never_answers_is_not_waited_for(
             with pytest.raises(ContentCacheDown, match="skipped"):
                 await store.get(key)
     assert [log["error"] for log in logs] == ["no answer in time"]
+
+
+FORKING = """
+import os, sys, trio
+from clipfs.tiers.content.bucket_process import BucketProcess
+from clipfs.tiers.content.objectstore import open_object_store
+
+async def main():
+    async with open_object_store(sys.argv[1], will_fork=sys.argv[3] == "True") as store:
+        found = await store.get(sys.argv[2])
+        print(bytes(found.data).decode(), flush=True)
+
+trio.run(main)
+if os.fork() == 0:
+    trio.run(main)
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+"""
+
+
+@pytest.mark.parametrize("told", [True, False])
+async def test_the_fork_of_a_process_that_has_used_a_store_can_use_it(
+    told: bool, url: str, key: str
+) -> None:
+    async with open_object_store(url) as store:
+        await store.put(key, b"data")
+    command = [sys.executable, "-c", FORKING, url, key, str(told)]
+    done = await trio.run_process(command, capture_stdout=True)
+    assert done.stdout == b"data\ndata\n"
+
+
+async def test_the_death_of_the_process_apart_is_no_answer(url: str, key: str) -> None:
+    with BucketProcess.open(url) as bucket:
+        await trio.to_thread.run_sync(bucket.ready)
+        store = ObjectStore(bucket, claim_lapses_s=15)
+        await store.put(key, b"data")
+        bucket.process.kill()
+        with pytest.raises(ContentCacheDown, match="died"):
+            await store.get(key)
 
 
 @pytest.fixture(scope="module")

@@ -1,54 +1,43 @@
-"""A bucket of an object store (S3, GCS, Azure Blob), through obstore: blocking calls, few errors.
+"""What a bucket of an object store can do, and what it raises: few calls, all of them blocking.
 
-Credentials, region and endpoint come from each store's usual environment variables.
-
-Not here: obstore's errors in our words (`clipfs.tiers.content.failures`); threads, patience and
-the circuit breaker (`clipfs.tiers.content.objectstore`).
-Source: RFC 9110, 13.1 (preconditions).
+Two kinds: in this process (`clipfs.tiers.content.obstore_bucket`), or in one of its own
+(`clipfs.tiers.content.bucket_process`). Versions are opaque here: an ETag, a generation or both.
 """
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from functools import partial
-from urllib.parse import urlsplit
-
-import obstore
-import obstore.store
-from obstore import exceptions
-from obstore.store import AzureStore, GCSStore, S3Store
-
-from clipfs import errors
-from clipfs.tiers.content.failures import Absent, Conflict, NoAnswer, NotAllowed, Odd, named
-
-CONNECT_TIMEOUT_S = 0.7
-ANSWER_TIMEOUT_S = 5
-"""Between two pieces of an answer, and until its first."""
+from datetime import datetime
+from typing import Protocol
 
 TRANSFER_TIMEOUT_S = 30
-RETRY_WITHIN_S = 0.3
-"""A request that failed faster, on a connection closed meanwhile or by a 503, is sent again."""
+"""Of one request, whatever its size."""
 
-MAX_OBJECT_BYTES = 1 << 30
-_PIECE_BYTES = 1 << 20
-_ENDPOINTS = {
-    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
-    "gs": ("GOOGLE_BASE_URL",),
-    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
-}
-_CREDENTIALS = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a web identity or an instance's role",
-    "gs": "GOOGLE_APPLICATION_CREDENTIALS or an instance's role",
-    "az": "AZURE_STORAGE_ACCOUNT_KEY, a federated token or a managed identity",
-}
-_PROVIDERS = {"s3": "AWS", "gs": "Google", "az": "Azure"}
-_STORES: dict[str, Callable[..., S3Store | GCSStore | AzureStore]] = {
-    "s3": partial(S3Store, disable_bulk_delete=True),  # the bulk call hides its 403 in a 200
-    "gs": GCSStore,
-    "az": AzureStore,
-}
+
+class NoAnswer(Exception):
+    """None that can be used: no connection, too late, a fault of the store, wrong credentials."""
+
+
+class NoBucket(NoAnswer):
+    """The store says that there is no such bucket."""
+
+
+class Odd(Exception):
+    """The store answers, but not what was asked for; another request may fare better."""
+
+
+class NotAllowed(Exception):
+    """The store knows who asks, and refuses."""
+
+
+class Absent(Exception):
+    """Nothing stands under the key."""
+
+
+class Conflict(Exception):
+    """What stands under the key is not what the write was made for."""
+
+
+class NoConditions(Exception):
+    """The store refuses writes that depend on what stands under the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,140 +49,32 @@ class Standing:
     modified: datetime
 
 
-class Bucket:
-    """One bucket below one prefix; every method blocks. Safe to use from many threads at once.
+class Bucket(Protocol):
+    """One bucket below one prefix. Safe to use from many threads at once.
 
     Each raises  NoAnswer; NotAllowed; Odd
     """
 
-    def __init__(self, url: str) -> None:
-        """url     s3://bucket/prefix, gs://bucket/prefix or az://container/prefix
-        Raises  InvalidInput
-        """
-        parts = urlsplit(url)
-        self._kind = parts.scheme
-        if self._kind not in _ENDPOINTS or not parts.netloc or parts.query or "@" in parts.netloc:
-            raise errors.InvalidInput(
-                "an object store is given as s3://bucket/prefix, gs://bucket/prefix or "
-                "az://container/prefix; credentials and endpoint come from the environment"
-            )
-        self.url = url
-        self.name = parts.netloc
-        self._credentials = _CREDENTIALS[self._kind]
-        endpoint = next(
-            (os.environ[name] for name in _ENDPOINTS[self._kind] if os.environ.get(name)), None
-        )
-        self.where = _host(endpoint) if endpoint else _PROVIDERS[self._kind]
-        self._store = self._opened(parts.path.strip("/") or None)
-
-    def _opened(self, prefix: str | None) -> S3Store | GCSStore | AzureStore:
-        plain = self.where.startswith("http://")
-        client: obstore.store.ClientConfig = {
-            "allow_http": plain or bool(os.environ.get("AZURE_STORAGE_USE_EMULATOR")),
-            "connect_timeout": timedelta(seconds=CONNECT_TIMEOUT_S),
-            "read_timeout": timedelta(seconds=ANSWER_TIMEOUT_S),
-            "timeout": timedelta(seconds=TRANSFER_TIMEOUT_S),
-        }
-        retry: obstore.store.RetryConfig = {
-            "max_retries": 2,
-            "retry_timeout": timedelta(seconds=RETRY_WITHIN_S),
-            "backoff": {
-                "init_backoff": timedelta(milliseconds=50),
-                "max_backoff": timedelta(milliseconds=100),
-            },
-        }
-        opened = _STORES[self._kind]
-        try:
-            return opened(self.name, prefix=prefix, client_options=client, retry_config=retry)
-        except (exceptions.BaseError, ValueError):
-            raise errors.InvalidInput(
-                f"{self.url} cannot be opened with what the environment says; credentials are "
-                f"{self._credentials}"
-            ) from None
+    def ready(self) -> None:
+        """Return once it can be asked. Raises InvalidInput: there can be no such bucket."""
 
     def check(self) -> None:
         """Return if the store answers and has the bucket; NoBucket if it says that it has not."""
-        try:
-            self.get("absent", part=range(1))
-        except NotAllowed as refused:
-            raise NoAnswer(f"{refused}: these credentials may not read or not list it") from None
 
     def get(self, key: str, *, part: range | None = None) -> Standing | None:
         """The object, or just the bytes of part; None if there is none. Odd if too few came."""
-        try:
-            with self._renamed(f"GET {key}"):
-                return self._get(key, part)
-        except Absent:
-            return None
-
-    def _get(self, key: str, part: range | None) -> Standing:
-        options: obstore.GetOptions = {"range": (part.start, part.stop)} if part else {}
-        answer = obstore.get(self._store, key, options=options)
-        start, stop = answer.range
-        size = len(part) if part else answer.meta["size"]
-        if stop - start != size or size > MAX_OBJECT_BYTES:
-            raise Odd(f"GET {key}: {stop - start} bytes where {size} should be")
-        data = bytearray()
-        for piece in answer.stream(_PIECE_BYTES):
-            data += piece
-            if len(data) > size:
-                break
-        if len(data) != size:
-            raise Odd(f"GET {key}: {len(data)} bytes where {size} should be")
-        return Standing(data, _version(answer.meta), answer.meta["last_modified"])
 
     def version(self, key: str) -> str | None:
         """What stands under key, by name; None if nothing does."""
-        try:
-            with self._renamed(f"HEAD {key}"):
-                return _version(obstore.head(self._store, key))
-        except Absent:
-            return None
 
     def create(self, key: str, data: bytes | memoryview) -> str:
         """Store what was not there; its version. Raises Conflict; NoConditions as well."""
-        return self._put(key, data, "create")
 
     def update(self, key: str, data: bytes | memoryview, version: str) -> str:
         """Replace just this version; the new one. Raises Conflict; NoConditions as well."""
-        e_tag, _, generation = version.partition(" ")
-        seen: obstore.UpdateVersion = {}
-        if e_tag:
-            seen["e_tag"] = e_tag
-        if generation:
-            seen["version"] = generation
-        try:
-            return self._put(key, data, seen)
-        except Absent as error:
-            raise Conflict(f"PUT {key}") from error
 
     def overwrite(self, key: str, data: bytes | memoryview) -> str:
         """Store it, whatever stands there; its version."""
-        return self._put(key, data, "overwrite")
 
     def remove(self, key: str) -> None:
         """Remove what stands under key, if anything does."""
-        with suppress(Absent), self._renamed(f"DELETE {key}"):
-            obstore.delete(self._store, key)
-
-    def _put(self, key: str, data: bytes | memoryview, mode: "obstore.PutMode") -> str:
-        with self._renamed(f"PUT {key}"):
-            return _version(obstore.put(self._store, key, data, mode=mode, use_multipart=False))
-
-    @contextmanager
-    def _renamed(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (exceptions.BaseError, OSError, ValueError) as error:
-            # not `from error`: its text may hold a signed URL, and a log may show tracebacks
-            raise named(what, error, self._credentials, f"{self.name} at {self.where}") from None
-
-
-def _host(endpoint: str) -> str:
-    parts = urlsplit(endpoint)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-def _version(meta: "obstore.ObjectMeta | obstore.PutResult") -> str:
-    """ETag and generation: S3 and Azure judge by the one, GCS by the other."""
-    return f"{meta['e_tag'] or ''} {meta['version'] or ''}".rstrip()

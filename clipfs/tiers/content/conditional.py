@@ -18,8 +18,7 @@ from datetime import datetime, timedelta
 import msgspec
 import structlog
 
-from clipfs.tiers.content.bucket import Bucket
-from clipfs.tiers.content.failures import Conflict, NoConditions, Odd
+from clipfs.tiers.content.bucket import Bucket, Conflict, NoConditions, Odd
 from clipfs.tiers.content.store import Claim, Progress
 
 log = structlog.get_logger()
@@ -60,8 +59,7 @@ class Conditions:
                 if not self._kept:
                     log.warning(
                         "this object store has no conditional writes: nodes that need the same "
-                        "layer at the same time each download it",
-                        url=self._bucket.url,
+                        "layer at the same time each download it"
                     )
             return self._kept
 

@@ -12,17 +12,17 @@ Not here: requests and their errors (`clipfs.tiers.content.bucket`); claims and 
 has conditional writes (`clipfs.tiers.content.conditional`).
 """
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
 import trio
 
 from clipfs import errors
 from clipfs.tiers.content.breaker import Breaker
-from clipfs.tiers.content.bucket import TRANSFER_TIMEOUT_S, Bucket
-from clipfs.tiers.content.conditional import CLAIM_LAPSES_S, Claims, Conditions
-from clipfs.tiers.content.failures import (
+from clipfs.tiers.content.bucket import (
+    TRANSFER_TIMEOUT_S,
+    Bucket,
     Conflict,
     NoAnswer,
     NoBucket,
@@ -30,6 +30,7 @@ from clipfs.tiers.content.failures import (
     NotAllowed,
     Odd,
 )
+from clipfs.tiers.content.conditional import CLAIM_LAPSES_S, Claims, Conditions
 from clipfs.tiers.content.store import (
     Claim,
     ContentCacheDown,
@@ -51,17 +52,35 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def open_object_store(
-    url: str, *, claim_lapses_s: float = CLAIM_LAPSES_S
+    url: str, *, will_fork: bool = False, claim_lapses_s: float = CLAIM_LAPSES_S
 ) -> AsyncIterator["ObjectStore"]:
     """The store at url, asked once whether it is there; one that is not only costs PATIENCE_S.
 
     url             s3://bucket/prefix, gs://bucket/prefix or az://container/prefix
+    will_fork       this process goes on as its own fork later, as `clipfs mount` does
     claim_lapses_s  the same for all nodes
     Raises          InvalidInput: no such URL, or the store says that it has no such bucket
     """
-    store = ObjectStore(Bucket(url), claim_lapses_s=claim_lapses_s)
-    await store.check()
-    yield store
+    with _opened(url, will_fork) as bucket:
+        with suppress(NoAnswer):  # the check meets it again, and has the breaker say so
+            await trio.to_thread.run_sync(bucket.ready)
+        store = ObjectStore(bucket, claim_lapses_s=claim_lapses_s)
+        await store.check(url)
+        yield store
+
+
+@contextmanager
+def _opened(url: str, will_fork: bool) -> Iterator[Bucket]:
+    if not will_fork:
+        from clipfs.tiers.content.obstore_bucket import ObstoreBucket, is_usable  # 24 ms
+
+        if is_usable():
+            yield ObstoreBucket(url)
+            return
+    from clipfs.tiers.content.bucket_process import BucketProcess
+
+    with BucketProcess.open(url) as bucket:
+        yield bucket
 
 
 class ObjectStore:
@@ -80,15 +99,14 @@ class ObjectStore:
     def may_store(self) -> bool:
         return self._may_store
 
-    async def check(self) -> None:
+    async def check(self, url: str) -> None:
         """Ask it something small. Raises InvalidInput if it says that it has no such bucket."""
         try:
             await self._ask(lambda: None)
         except ContentCacheDown as down:
             if isinstance(down.__cause__, NoBucket):
                 raise errors.InvalidInput(
-                    f"{self._bucket.url}: there is no bucket {self._bucket.name} at "
-                    f"{self._bucket.where}; create it, or correct --content-cache"
+                    f"{url}: {down}; create it, or correct --content-cache"
                 ) from down
 
     async def get(self, key: str, *, part: range | None = None) -> Found | None:

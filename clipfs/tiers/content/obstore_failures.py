@@ -3,13 +3,23 @@
 What a store says is never repeated, only its status and its error code: a URL may hold a
 signature, and the answer to a wrong one quotes the request's headers.
 
-Not here: requests (`clipfs.tiers.content.bucket`).
+Not here: requests (`clipfs.tiers.content.obstore_bucket`).
 Source: Amazon S3 API Reference, "Error responses"; Azure Blob Storage, "Blob service error codes".
 """
 
 import re
 
 from obstore import exceptions
+
+from clipfs.tiers.content.bucket import (
+    Absent,
+    Conflict,
+    NoAnswer,
+    NoBucket,
+    NoConditions,
+    NotAllowed,
+    Odd,
+)
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
@@ -19,40 +29,12 @@ _BAD_CREDENTIALS = re.compile("InvalidAccessKeyId|Signature|Token|Skewed|Authent
 _INSTANCE_ROLE = re.compile(r"169\.254\.169\.254|metadata\.google\.internal")
 
 
-class NoAnswer(Exception):
-    """None that can be used: no connection, too late, a fault of the store, wrong credentials."""
-
-
-class NoBucket(NoAnswer):
-    """The store says that there is no such bucket."""
-
-
-class Odd(Exception):
-    """The store answers, but not what was asked for; another request may fare better."""
-
-
-class NotAllowed(Exception):
-    """The store knows who asks, and refuses."""
-
-
-class Absent(Exception):
-    """Nothing stands under the key."""
-
-
-class Conflict(Exception):
-    """What stands under the key is not what the write was made for."""
-
-
-class NoConditions(Exception):
-    """The store refuses writes that depend on what stands under the key."""
-
-
-def named(what: str, error: Exception, credentials: str, bucket: str) -> Exception:
+def named(what: str, error: Exception, *, bucket: str, credentials: str) -> Exception:
     """The error to raise in obstore's stead.
 
     what         method and key
-    credentials  what this kind of store takes
     bucket       its name and where it is
+    credentials  what this kind of store takes
     """
     said = str(error)
     status, code = _first(_STATUS, said), _first(_CODE, said)
