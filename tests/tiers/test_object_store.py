@@ -1,4 +1,5 @@
-"""Tier 2 in an object store: the promises of `ContentStore`, kept by a real S3 server.
+"""Tier 2 in an object store: the promises of `ContentStore`, kept by a real S3 server and,
+where it is installed, by Azure's emulator.
 
 What no real server does is shown against a small one of our own (`tests.support.odd_s3`).
 """
@@ -16,10 +17,16 @@ from clipfs import errors
 from clipfs.tiers.content.bucket_process import BucketProcess
 from clipfs.tiers.content.objectstore import ObjectStore, open_object_store
 from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, MayNotStore, Progress
+from clipfs.tiers.content_cache import PAGE_BYTES, ContentCacheTier, page_key
+from clipfs.tiers.storer import Outcome, store_layer
+from clipfs.tiers.tier import Extent
+from tests.support.azurite import Azurite
 from tests.support.content import key_of
 from tests.support.odd_s3 import Oddity, OddS3, run_odd_s3
 from tests.support.relay import OnPiece, relay
 from tests.support.s3_server import READER, WRITER, S3Server, run_s3_server
+from tests.support.samples import Sample
+from tests.support.tier_stack import KEYS as SEALS
 from tests.support.wait import wait_for
 
 PAGE = bytes(range(256)) * (8 << 12)
@@ -28,10 +35,23 @@ SOME = Progress(downloaded_bytes=1, payload_bytes=2, total_bytes=30)
 
 
 @pytest.fixture
-def url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+def s3_url(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """Of a prefix of its own in the shared bucket, with the credentials of its writer."""
     s3_server.use(monkeypatch)
     return f"s3://shared/prefix/{next(KEYS)}"
+
+
+@pytest.fixture
+def azure_url(azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> str:
+    azurite.use(monkeypatch)
+    return f"az://shared/prefix/{next(KEYS)}"
+
+
+@pytest.fixture(params=["s3_url", "azure_url"])
+def url(request: pytest.FixtureRequest) -> str:
+    """A prefix of its own in each kind of store that can be had."""
+    found: str = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(params=[False, True], ids=["here", "apart"])
@@ -165,6 +185,26 @@ async def test_fewer_bytes_than_asked_for_are_no_answer(
     assert await got(store, key, range(1, 5)) == b"ello"
 
 
+async def test_a_layer_that_one_node_stored_is_read_by_another(
+    store: ObjectStore, sample: Sample
+) -> None:
+    assert await store_layer(store, SEALS, sample.indexed, sample.tar) is Outcome.STORED
+    assert await store_layer(store, SEALS, sample.indexed, sample.tar) is Outcome.STORED
+    tier = ContentCacheTier(store, SEALS)
+    index = await tier.load_index(sample.layer)
+    assert index is not None
+    assert index.chunk_digests == sample.indexed.index.chunk_digests
+    for extent in [Extent(0, 1), Extent(PAGE_BYTES - 5, 10), Extent(0, len(sample.payload))]:
+        assert await tier.read(sample.indexed, extent) == sample.bytes_of(extent)
+
+
+async def test_a_page_that_somebody_poisoned_is_a_miss(store: ObjectStore, sample: Sample) -> None:
+    key = page_key(sample.indexed.cache_key, 0)
+    await store.put(key, bytes(len(sample.payload[:PAGE_BYTES])))
+    tier = ContentCacheTier(store, SEALS)
+    assert await tier.read(sample.indexed, Extent(0, 100)) is None
+
+
 async def test_of_many_that_claim_a_layer_at_once_one_gets_it(url: str, key: str) -> None:
     claimed: dict[str, str] = {}
 
@@ -222,16 +262,16 @@ async def test_a_dead_holder_is_replaced_and_learns_of_it_should_it_wake(
 
 
 async def test_credentials_that_may_only_read_store_nothing_and_go_on_reading(
-    store: ObjectStore,
-    url: str,
+    s3_url: str,
     key: str,
     s3_server: S3Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    await store.put(key, b"here")
-    etag = await etag_of(store, key)
+    async with open_object_store(s3_url) as store:
+        await store.put(key, b"here")
+        etag = await etag_of(store, key)
     s3_server.use(monkeypatch, READER)
-    async with open_object_store(url) as reader:
+    async with open_object_store(s3_url) as reader:
         assert reader.may_store
         with pytest.raises(MayNotStore, match="403 AccessDenied"):
             await reader.put(key_of(next(KEYS)), b"other")
@@ -254,14 +294,14 @@ async def test_credentials_that_may_only_read_store_nothing_and_go_on_reading(
 async def test_wrong_credentials_switch_tier_2_off_and_say_why(
     identity: tuple[str, str],
     why: str,
-    url: str,
+    s3_url: str,
     key: str,
     s3_server: S3Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     s3_server.use(monkeypatch, identity)
     with capture_logs() as logs:
-        async with open_object_store(url) as store:
+        async with open_object_store(s3_url) as store:
             with pytest.raises(ContentCacheDown):
                 await store.get(key)
             with pytest.raises(ContentCacheDown):
@@ -297,21 +337,21 @@ async def test_what_is_no_address_of_a_store_is_refused(url: str, will_fork: boo
 
 
 async def test_a_store_that_is_not_there_is_skipped_until_it_may_be_back(
-    url: str, key: str, monkeypatch: pytest.MonkeyPatch
+    s3_url: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{gone.getsockname()[1]}")
-    async with open_object_store(url) as store:
+    async with open_object_store(s3_url) as store:
         with pytest.raises(ContentCacheDown, match="skipped"):
             await store.get(key)
 
 
 async def test_a_store_that_never_answers_is_not_waited_for(
-    url: str, key: str, monkeypatch: pytest.MonkeyPatch
+    s3_url: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent, capture_logs() as logs:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        async with open_object_store(url) as store:
+        async with open_object_store(s3_url) as store:
             with pytest.raises(ContentCacheDown, match="skipped"):
                 await store.get(key)
     assert [log["error"] for log in logs] == ["no answer in time"]
@@ -337,17 +377,17 @@ sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
 
 @pytest.mark.parametrize("told", [True, False])
 async def test_the_fork_of_a_process_that_has_used_a_store_can_use_it(
-    told: bool, url: str, key: str
+    told: bool, s3_url: str, key: str
 ) -> None:
-    async with open_object_store(url) as store:
+    async with open_object_store(s3_url) as store:
         await store.put(key, b"data")
-    command = [sys.executable, "-c", FORKING, url, key, str(told)]
+    command = [sys.executable, "-c", FORKING, s3_url, key, str(told)]
     done = await trio.run_process(command, capture_stdout=True)
     assert done.stdout == b"data\ndata\n"
 
 
-async def test_the_death_of_the_process_apart_is_no_answer(url: str, key: str) -> None:
-    with BucketProcess.open(url) as bucket:
+async def test_the_death_of_the_process_apart_is_no_answer(s3_url: str, key: str) -> None:
+    with BucketProcess.open(s3_url) as bucket:
         await trio.to_thread.run_sync(bucket.ready)
         store = ObjectStore(bucket, claim_lapses_s=15)
         await store.put(key, b"data")

@@ -117,6 +117,8 @@ class ObstoreBucket:
             self.get("absent", part=range(1))
         except NotAllowed as refused:
             raise NoAnswer(f"{refused}: these credentials may not read or not list it") from None
+        except Odd as odd:
+            raise NoAnswer(str(odd)) from None
 
     def get(self, key: str, *, part: range | None = None) -> Standing | None:
         try:

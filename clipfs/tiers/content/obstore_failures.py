@@ -55,16 +55,18 @@ def named(what: str, error: Exception, *, bucket: str, credentials: str) -> Exce
         return NotAllowed(words)
     if status.startswith("4") and status not in ("408", "429"):
         return Odd(words)
-    return NoAnswer(words if status else f"{what}: {_transport(said)}")
+    if status:
+        return NoAnswer(words)
+    kinds = set(_KIND.findall(said))
+    if "Timeout" in kinds or "TimedOut" in said:
+        return NoAnswer(f"{what}: no answer in time")
+    if "Connect" in kinds:
+        return NoAnswer(f"{what}: no connection")
+    if kinds:
+        return NoAnswer(f"{what}: the connection broke")
+    return Odd(f"{what}: the answer is not what the store's protocol says")
 
 
 def _first(pattern: re.Pattern[str], said: str) -> str:
     found = pattern.search(said)
     return found[1] if found else ""
-
-
-def _transport(said: str) -> str:
-    kinds = set(_KIND.findall(said))
-    if "Timeout" in kinds or "TimedOut" in said:
-        return "no answer in time"
-    return "no connection" if "Connect" in kinds else "no usable answer"
