@@ -8,6 +8,7 @@ import itertools
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -311,6 +312,43 @@ async def test_wrong_credentials_switch_tier_2_off_and_say_why(
     assert why in logs[0]["error"]
     assert "AWS_SECRET_ACCESS_KEY" in logs[0]["error"]
     assert identity[1] not in str(logs)
+
+
+async def test_what_awss_files_say_of_the_profile_counts_where_the_environment_says_nothing(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
+) -> None:
+    credentials, config = tmp_path / "credentials", tmp_path / "config"
+    credentials.write_text(
+        f"[other]\naws_access_key_id = {WRITER[0]}\naws_secret_access_key = {WRITER[1]}\n"
+    )
+    config.write_text(
+        f"[profile other]\nregion = us-east-1\nendpoint_url = {s3_server.endpoint}\n"
+        "[default]\nendpoint_url = http://127.0.0.1:1\n"
+    )
+    for name in s3_server.environment():
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(credentials))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_PROFILE", "other")
+    async with open_object_store("s3://shared/files") as store:
+        await store.put(key, b"data")
+        assert await got(store, key) == b"data"
+    s3_server.use(monkeypatch, (WRITER[0], "mistyped"))
+    async with open_object_store("s3://shared/files") as store:
+        with pytest.raises(ContentCacheDown):
+            await store.get(key)
+
+
+@pytest.mark.parametrize("odd", ["ignores ranges"], indirect=True)
+@pytest.mark.parametrize("text", ["", "[other", "no section", "[default]\nregion"])
+async def test_aws_files_that_are_none_are_no_obstacle(
+    text: str, odd: OddS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str
+) -> None:
+    (tmp_path / "file").write_text(text)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "file"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "file"))
+    async with open_object_store("s3://odd") as store:
+        assert await store.get(key) is None
 
 
 @pytest.mark.parametrize("will_fork", [False, True])

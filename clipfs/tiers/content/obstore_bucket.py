@@ -1,6 +1,6 @@
 """A bucket of an object store (S3, GCS, Azure Blob), through obstore: blocking calls, few errors.
 
-Credentials, region and endpoint come from each store's usual environment variables.
+Credentials, region and endpoint come from each store's usual environment variables and files.
 
 Not here: obstore's errors in our words (`clipfs.tiers.content.obstore_failures`); threads,
 patience and the circuit breaker (`clipfs.tiers.content.objectstore`).
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import obstore
@@ -20,6 +21,7 @@ from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from clipfs import errors
+from clipfs.tiers.content import aws_profile
 from clipfs.tiers.content.bucket import (
     TRANSFER_TIMEOUT_S,
     Absent,
@@ -41,12 +43,12 @@ RETRY_WITHIN_S = 0.3
 MAX_OBJECT_BYTES = 1 << 30
 _PIECE_BYTES = 1 << 20
 _ENDPOINTS = {
-    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "s3": aws_profile.ENDPOINTS,
     "gs": ("GOOGLE_BASE_URL",),
     "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
 }
 _CREDENTIALS = {
-    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a web identity or an instance's role",
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS's files, a web identity or a role",
     "gs": "GOOGLE_APPLICATION_CREDENTIALS or an instance's role",
     "az": "AZURE_STORAGE_ACCOUNT_KEY, a federated token or a managed identity",
 }
@@ -78,13 +80,13 @@ class ObstoreBucket:
         self._name = parts.netloc
         _USED_BY.add(os.getpid())
         self._credentials = _CREDENTIALS[self._kind]
-        endpoint = next(
-            (os.environ[name] for name in _ENDPOINTS[self._kind] if os.environ.get(name)), None
-        )
+        options = aws_profile.store_options() if self._kind == "s3" else {}
+        given = (os.environ.get(name) for name in _ENDPOINTS[self._kind])
+        endpoint = next(filter(None, given), options.get("endpoint"))
         self._where = _host(endpoint) if endpoint else _PROVIDERS[self._kind]
-        self._store = self._opened(url, parts.path.strip("/") or None)
+        self._store = self._opened(url, prefix=parts.path.strip("/") or None, **options)
 
-    def _opened(self, url: str, prefix: str | None) -> S3Store | GCSStore | AzureStore:
+    def _opened(self, url: str, **options: Any) -> S3Store | GCSStore | AzureStore:
         plain = self._where.startswith("http://")
         client: obstore.store.ClientConfig = {
             "allow_http": plain or bool(os.environ.get("AZURE_STORAGE_USE_EMULATOR")),
@@ -102,7 +104,7 @@ class ObstoreBucket:
         }
         opened = _STORES[self._kind]
         try:
-            return opened(self._name, prefix=prefix, client_options=client, retry_config=retry)
+            return opened(self._name, client_options=client, retry_config=retry, **options)
         except (exceptions.BaseError, ValueError):
             raise errors.InvalidInput(
                 f"{url} cannot be opened with what the environment says; credentials are "
