@@ -49,6 +49,15 @@ class Standing:
     modified: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """An object by its name, without its bytes."""
+
+    key: str
+    bytes: int
+    modified: datetime
+
+
 class Bucket(Protocol):
     """One bucket below one prefix. Safe to use from many threads at once.
 

@@ -32,8 +32,8 @@ _CLOCK_TRUSTED_S = 60
 _RESOLUTION_S = 1
 """Of Last-Modified, RFC 9110: a claim may be younger by so much than it seems."""
 
-_FOLDER = "claims"
-_ATTEMPTS = 3
+FOLDER = "claims"
+_ATTEMPTS = 5
 
 
 class _Written(msgspec.Struct, frozen=True):
@@ -65,7 +65,7 @@ class Conditions:
 
     def _try(self) -> bool:
         """Write what must be refused, beside what must not."""
-        key = f"{_FOLDER}/trial-{secrets.token_hex(8)}"
+        key = f"{FOLDER}/trial-{secrets.token_hex(8)}"
         try:
             first = self._bucket.create(key, b"1")
             self._bucket.update(key, b"2", first)
@@ -158,20 +158,26 @@ class Claims:
             passed_s = time.monotonic() - at
             if passed_s < _CLOCK_TRUSTED_S:
                 return told + timedelta(seconds=passed_s)
-        key = f"{_FOLDER}/clock-{secrets.token_hex(8)}"
-        self._bucket.overwrite(key, b"now")
-        try:
-            standing = self._bucket.get(key)
-        finally:
-            self._bucket.remove(key)
-        if standing is None:
-            raise Odd("what was just written is not there")
-        self._clock = standing.modified, time.monotonic()
-        return standing.modified
+        now = store_time(self._bucket)
+        self._clock = now, time.monotonic()
+        return now
+
+
+def store_time(bucket: Bucket) -> datetime:
+    """The store's time, or a little before it: that of an object written now."""
+    key = f"{FOLDER}/clock-{secrets.token_hex(8)}"
+    bucket.overwrite(key, b"now")
+    try:
+        standing = bucket.get(key)
+    finally:
+        bucket.remove(key)
+    if standing is None:
+        raise Odd("what was just written is not there")
+    return standing.modified
 
 
 def _name(key: str) -> str:
-    return f"{_FOLDER}/{key}"
+    return f"{FOLDER}/{key}"
 
 
 def _read(data: bytearray) -> _Written:

@@ -26,6 +26,7 @@ from clipfs.tiers.content.bucket import (
     TRANSFER_TIMEOUT_S,
     Absent,
     Conflict,
+    Listed,
     NoAnswer,
     NotAllowed,
     Odd,
@@ -175,6 +176,13 @@ class ObstoreBucket:
     def remove(self, key: str) -> None:
         with suppress(Absent), self._renamed(f"DELETE {key}"):
             obstore.delete(self._store, key)
+
+    def listed(self) -> Iterator[Listed]:
+        """All objects under the prefix."""
+        with self._renamed("LIST"):
+            for some in obstore.list(self._store):
+                for one in some:
+                    yield Listed(one["path"], one["size"], one["last_modified"])
 
     def _put(self, key: str, data: bytes | memoryview, mode: "obstore.PutMode") -> str:
         with self._renamed(f"PUT {key}"):
