@@ -106,16 +106,16 @@ PAIRS = [
     ),
     Pair(
         check="content digest of an upload",
-        module="clipfs.content.store",
-        old="if self._digest is not None and self._hash.digest() != self._digest:",
+        module="clipfs.content.incoming",
+        old="if promised is not None and digest != promised:",
         new="if False:",
         test=CONTENT + "test_objects.py::test_a_content_digest_is_checked",
     ),
     Pair(
         check="immutable objects",
-        module="clipfs.content.store",
-        old="            os.link(self._path, self._target)\n",
-        new="            os.replace(self._path, self._target)\n",
+        module="clipfs.content.incoming",
+        old="                os.link(path, self._path)\n",
+        new="                os.replace(path, self._path)\n",
         test=CONTENT + "test_objects.py::test_an_object_is_immutable",
     ),
     Pair(
@@ -134,7 +134,7 @@ PAIRS = [
     ),
     Pair(
         check="keys of the content cache",
-        module="clipfs.content.store",
+        module="clipfs.content.keys",
         old="    if _PAGE_KEY.fullmatch(key):\n",
         new="    if key:\n",
         test=CONTENT + "test_objects.py::test_what_is_no_key_is_not_found_and_touches_no_file",

@@ -8,6 +8,7 @@ import trio
 
 from clipfs import errors
 from clipfs.cli import options
+from clipfs.cli.limits import byte_count
 from clipfs.cli.output import print_json
 from clipfs.content.server import serve as serve_objects
 from clipfs.content.store import Store
@@ -42,10 +43,22 @@ def content_cache() -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Its first line is a second token, which may only read.",
 )
+@click.option(
+    "--max-bytes",
+    type=byte_count,
+    metavar="N",
+    help="What all objects may take together; 512Mi, 20Gi. Beyond it the least recently used "
+    "layers go, until 90 % are left.  [default: no limit]",
+)
 @options.json_option
 @options.log_options
 def serve(
-    directory: Path, listen: str, token_file: Path, read_token_file: Path | None, as_json: bool
+    directory: Path,
+    listen: str,
+    token_file: Path,
+    read_token_file: Path | None,
+    max_bytes: int | None,
+    as_json: bool,
 ) -> None:
     """Serve objects until SIGTERM; requests in flight are finished."""
     host, port = _address(listen)
@@ -55,7 +68,7 @@ def serve(
         raise errors.InvalidInput("--read-token-file holds the write token; it must differ")
 
     try:
-        store = Store(directory)
+        store = Store.open(directory, max_bytes=max_bytes)
     except OSError as error:
         raise errors.InvalidInput(f"--dir {directory}: {error.strerror}") from error
 

@@ -167,7 +167,7 @@ async def _prepared(
         if complete:
             distinct = {layer.cache_key: layer for layer in image.layers}
             await side_by_side(tiers.complete, list(distinct.values()))
-    if settings.content_cache_url is None:
+    if not settings.content_cache_urls:
         return image, []
     return image, filled + left_behind(settings.layout, image.layers)
 

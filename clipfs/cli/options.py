@@ -132,7 +132,8 @@ def image_options(command: F) -> F:
             "content_cache",
             metavar="URL",
             multiple=True,
-            help="http://host:port of the content cache; none: tier 2 is off.",
+            help="http(s)://host:port of the content cache; repeatable, and a name with several "
+            "addresses is several replicas; none: tier 2 is off.",
         ),
         click.option(
             "--content-cache-token-file",
@@ -168,7 +169,8 @@ def image_options(command: F) -> F:
             "--ca-file",
             type=_FILE,
             metavar="F",
-            help="CAs, in PEM form, that registries are trusted by beside the node's own.",
+            help="CAs, in PEM form, that registries and the content cache are trusted by, beside "
+            "the node's own.",
         ),
     )(command)
 
@@ -212,7 +214,7 @@ def tier_settings(
         plain_http=frozenset(plain_http),
         ca_pem=load_ca_file(ca_file) if ca_file else "",
         mirrors=Mirrors(checked_folder(mirrors)) if mirrors else NO_MIRRORS,
-        content_cache_url=content_cache_url(content_cache),
+        content_cache_urls=content_cache_urls(content_cache),
         content_cache_token=(
             read_token(content_cache_token_file) if content_cache_token_file else None
         ),
@@ -226,27 +228,27 @@ def checked_folder(path: Path) -> Path:
     return path.absolute()
 
 
-def content_cache_url(given: tuple[str, ...]) -> str | None:
-    """The one URL that this version takes; InvalidInput says what is wrong with another."""
-    if not given:
-        return None
-    if len(given) > 1:
-        raise errors.InvalidInput("--content-cache: this version takes one URL")
+def content_cache_urls(given: tuple[str, ...]) -> tuple[str, ...]:
+    """The URLs of one content cache; InvalidInput says what is wrong with one."""
+    return tuple(dict.fromkeys(_content_cache_url(one) for one in given))
+
+
+def _content_cache_url(given: str) -> str:
     try:
-        parts = urlsplit(given[0])
-        good = parts.scheme == "http" and parts.hostname and parts.port != 0
+        parts = urlsplit(given)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         good = good and (parts.path in ("", "/") and not parts.query and not parts.fragment)
     except ValueError:  # half an IPv6 address, or a port that is none
         good = False
     if not good:
         raise errors.InvalidInput(
-            f"--content-cache {given[0]}: this version takes http://host:port"
+            f"--content-cache {given}: write http://host:port or https://host:port"
         )
     if "@" in parts.netloc:
         raise errors.InvalidInput(
             "--content-cache: no name or password here; say --content-cache-token-file"
         )
-    return given[0].rstrip("/")
+    return given.rstrip("/")
 
 
 def read_token(path: Path) -> str:

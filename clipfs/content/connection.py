@@ -100,11 +100,15 @@ class Connection:
                 return False
             write(event.data)
 
-    async def answer(self, status: int, text: str, headers: Headers = ()) -> None:
+    async def answer(
+        self, status: int, text: str, headers: Headers = (), *, content_type: str = "text/plain"
+    ) -> None:
         """A small response; it closes the connection if the request's body was not read."""
         body = text.encode()
         self._holds_back = self._http.they_are_waiting_for_100_continue
-        lines = [("Content-Length", str(len(body))), ("Content-Type", "text/plain"), *headers]
+        lines = [*headers]
+        if status != 204:  # RFC 9110: it has no body, nor a length
+            lines += [("Content-Length", str(len(body))), ("Content-Type", content_type)]
         if self._http.their_state is not h11.DONE:
             lines.append(("Connection", "close"))
         data = self._http.send(h11.Response(status_code=status, headers=lines)) or b""

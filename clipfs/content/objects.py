@@ -1,27 +1,36 @@
 """What the content cache answers: objects by their keys, to those who hold a token.
 
-    GET, HEAD, PUT /v1/objects/<key>         GET /healthz
+    GET, HEAD, PUT, DELETE /v1/objects/<key>     PUT, DELETE /v1/claims/<key>     GET /healthz
 
-Not here: framing (`clipfs.content.connection`); files (`clipfs.content.store`); claims,
-DELETE, eviction and metrics.
-Source: RFC 9110 (HTTP semantics), RFC 9530 (Content-Digest).
+An ETag follows from the bytes. DELETE, and PUT in the place of an index, an origin record or a
+trace, want If-Match with the ETag of what stands there; `*` names none. Pages never change.
+
+Not here: framing (`clipfs.content.connection`); files (`clipfs.content.store`); claims
+(`clipfs.content.claiming`); metrics.
+Source: RFC 9110 (HTTP semantics), RFC 9530 (Content-Digest), RFC 6585 (428).
 """
 
 import errno
 import os
+from functools import partial
 
+import msgspec
 import structlog
 import trio
 
+from clipfs.content.claiming import JSON, answer_claim
 from clipfs.content.connection import Connection, Request
+from clipfs.content.incoming import ConditionFailed, Conflict, DigestMismatch, Stored, wanted_digest
+from clipfs.content.keys import is_replaceable, limit_of, may_be_claimed
 from clipfs.content.misses import Misses
 from clipfs.content.ranges import Unsatisfiable, parse_range
-from clipfs.content.store import Conflict, DigestMismatch, Found, Store, limit_of
+from clipfs.content.store import Found, NeverFits, NoRoom, Store
 from clipfs.content.tokens import Tokens
 
 log = structlog.get_logger()
 
-OBJECTS = "/v1/objects/"
+OBJECTS, CLAIMS = "/v1/objects/", "/v1/claims/"
+METHODS = "GET, HEAD, PUT, DELETE"
 
 
 class Objects:
@@ -33,24 +42,40 @@ class Objects:
         self._misses = Misses()
 
     async def respond(self, http: Connection, request: Request) -> None:
+        try:
+            await self._respond(http, request)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            log.warning("something was not stored", target=request.target, error=str(error))
+            await http.answer(507, "the disk is full\n")
+
+    async def _respond(self, http: Connection, request: Request) -> None:
         if request.target == "/healthz" and request.method in ("GET", "HEAD"):
-            return await http.answer(200, "ok\n")
+            health = msgspec.json.encode({"status": "ok", "id": self._store.id}).decode()
+            return await http.answer(200, health + "\n", content_type=JSON)
         may = self._tokens.rights(request.headers.get(b"authorization"))
         if not may.read:
             challenge = [("WWW-Authenticate", "Bearer")]
             return await http.answer(401, "a bearer token is needed\n", challenge)
+        claimed = request.target.removeprefix(CLAIMS)
+        is_claim = request.target.startswith(CLAIMS) and may_be_claimed(claimed)
         key = request.target.removeprefix(OBJECTS)
         limit = limit_of(key) if request.target.startswith(OBJECTS) else None
-        if limit is None:
+        if limit is None and not is_claim:
             return await http.answer(404, "no such resource\n")
+        if request.method in ("PUT", "DELETE") and not may.write:
+            return await http.answer(403, "this token may only read\n")
+        if limit is None:
+            return await answer_claim(http, request, self._store.claims, claimed)
         match request.method:
             case "GET" | "HEAD":
                 return await self._get(http, key, request)
-            case "PUT" if not may.write:
-                return await http.answer(403, "this token may only read\n")
             case "PUT":
                 return await self._put(http, key, limit, request)
-        await http.answer(405, "GET, HEAD, PUT\n", [("Allow", "GET, HEAD, PUT")])
+            case "DELETE":
+                return await self._delete(http, key, request)
+        await http.answer(405, f"{METHODS}\n", [("Allow", METHODS)])
 
     async def _get(self, http: Connection, key: str, request: Request) -> None:
         found = self._store.find(key)
@@ -70,25 +95,58 @@ class Objects:
         if int(length) > limit:
             return await http.answer(413, f"at most {limit} bytes\n")
         try:
-            with self._store.receive(key, request.headers.get(b"content-digest")) as incoming:
-                if not await http.receive(incoming.write):
-                    return
-                log.info(f"Store[ACK] ({int(length)} bytes)", key=key)
-                created = await trio.to_thread.run_sync(incoming.finish)
+            stored = await self._receive(http, key, int(length), request)
         except DigestMismatch as error:
             return await http.answer(400, f"{error}\n")
         except Conflict as error:
             return await http.answer(409, f"{error}\n")
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
+        except ConditionFailed as error:
+            return await http.answer(412, f"{error}\n")
+        except NeverFits as error:
+            return await http.answer(413, f"{error}\n")
+        except NoRoom as error:
             log.warning("an object was not stored", key=key, error=str(error))
-            return await http.answer(507, "the disk is full\n")
-        if created:
+            return await http.answer(507, f"{error}\n")
+        if stored is None:
+            return
+        if stored.is_new:
             self._misses.forget(key)
             log.debug(f"Added object: {key}")
         log.info(f"Store[OK] - [{key}]")
-        await http.answer(201 if created else 200, "")
+        await http.answer(201 if stored.is_new else 200, "", [("ETag", stored.etag)])
+
+    async def _receive(
+        self, http: Connection, key: str, length: int, request: Request
+    ) -> Stored | None:
+        """None if the body broke off."""
+        announced = request.headers.get(b"content-digest")
+        digest = wanted_digest(announced) if announced is not None else None
+        replaces = _etags(request) if is_replaceable(key) else None
+        begin = partial(self._store.receive, key, length, replaces=replaces)
+        with await trio.to_thread.run_sync(begin) as incoming:
+            if not await http.receive(incoming.write):
+                return None
+            log.info(f"Store[ACK] ({length} bytes)", key=key)
+            return await trio.to_thread.run_sync(incoming.finish, digest)
+
+    async def _delete(self, http: Connection, key: str, request: Request) -> None:
+        etags = _etags(request)
+        if etags is None:
+            return await http.answer(428, "If-Match with the object's ETag is needed\n")
+        try:
+            await trio.to_thread.run_sync(self._store.delete, key, etags)
+        except FileNotFoundError:
+            return await http.answer(404, "content not found\n")
+        except ConditionFailed as error:
+            return await http.answer(412, f"{error}\n")
+        log.info("removed an object", key=key)
+        await http.answer(204, "")
+
+
+def _etags(request: Request) -> list[str] | None:
+    """The ETags of If-Match; None if there is no such header."""
+    header = request.headers.get(b"if-match")
+    return None if header is None else [tag.strip() for tag in header.decode("latin-1").split(",")]
 
 
 async def _send(http: Connection, found: Found, request: Request) -> None:

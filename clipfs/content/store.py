@@ -1,49 +1,30 @@
-"""Objects in files: immutable, visible only whole, checked against what was promised.
-
-    <dir>/objects/sha256_<layer>/<page>      <dir>/objects/sha256_<layer>.v1.toc     <dir>/incoming/
+"""Objects in files: visible only whole, checked against what was promised, bounded together.
 
 An object is written under `incoming/` and linked to its name, which fails if it has one. What
 a crash leaves there is removed at the next start.
 
-Not here: HTTP and tokens (`clipfs.content.objects`); eviction.
+Not here: HTTP and tokens (`clipfs.content.objects`); which layers go (`clipfs.content.eviction`).
 """
 
-import base64
-import fcntl
-import hashlib
 import os
-import re
-import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipfs import errors
-
-PAGE_BYTES = 8 << 20
-MAX_INDEX_BYTES = 1 << 30
-"""A layer index takes about 150 bytes an entry, and 256 bytes a MiB of payload."""
-
-_HEX = "[0-9a-f]{64}"
-_PAGE_KEY = re.compile(rf"sha256_{_HEX}(?:\.raw)?/[0-9]{{6}}")
-_INDEX_KEY = re.compile(rf"sha256_{_HEX}(?:\.raw)?\.v1\.(?:toc|sparse|trace|origin\.{_HEX})")
-_CONTENT_DIGEST = re.compile(rb"(?:^|[,\s])sha-256=:([A-Za-z0-9+/]{43}=):")
+from clipfs.content.claims import Claims
+from clipfs.content.eviction import Evictor, touch
+from clipfs.content.folder import Folder, cost_of
+from clipfs.content.incoming import Comparison, ConditionFailed, Incoming, Target, etag_of
+from clipfs.content.keys import layer_of
+from clipfs.content.ledger import Kept, Ledger
 
 
-class Conflict(Exception):
-    """The key holds other bytes already: objects are immutable."""
+class NoRoom(Exception):
+    """All that is kept is in use: nothing may go for what comes."""
 
 
-class DigestMismatch(Exception):
-    """The bytes that came are not the ones that Content-Digest announced."""
-
-
-def limit_of(key: str) -> int | None:
-    """The most bytes that an object of this key may have; None if it is not a key."""
-    if _PAGE_KEY.fullmatch(key):
-        return PAGE_BYTES
-    if _INDEX_KEY.fullmatch(key):
-        return MAX_INDEX_BYTES
-    return None
+class NeverFits(Exception):
+    """The object alone is more than may be kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,88 +37,117 @@ class Found:
 
 
 class Store:
-    """The objects under one folder; one server at a time owns it."""
+    """The objects and claims under one folder; open it with `Store.open` or `Store.attach`.
 
-    def __init__(self, folder: Path) -> None:
-        self._objects = folder / "objects"
-        self._incoming = folder / "incoming"
-        for one in (self._objects, self._incoming):
-            one.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(self._incoming, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self._lock)
-            raise errors.InvalidInput(
-                f"--dir {folder}: another content cache serves it; give this one its own"
-            ) from error
-        for stale in self._incoming.iterdir():
-            stale.unlink()
+    id  the replica's: made once, the same for as long as the folder is
+    """
+
+    def __init__(self, folder: Folder, max_bytes: int | None) -> None:
+        self._folder = folder
+        self._objects = str(folder.objects)
+        self._max_bytes = max_bytes
+        self._ledger = Ledger(folder.kept, folder.kept_bytes)
+        self._evictor = Evictor(folder, self._ledger, max_bytes) if max_bytes is not None else None
+        self.claims = Claims(folder.claims)
+        self.id = folder.id()
+
+    @classmethod
+    def open(cls, path: Path, *, max_bytes: int | None = None) -> "Store":
+        """Own the folder, end what a crash left half done, and count what is there.
+
+        max_bytes  what all objects together may take; None: no limit
+        Raises     InvalidInput if another server owns it; OSError
+        """
+        folder = Folder.own(path)
+        folder.forget_forsaken()
+        for name in {layer_of(name) for name in os.listdir(folder.objects)} - {None}:
+            (folder.objects / str(name)).mkdir(mode=0o700, exist_ok=True)
+        store = cls(folder, max_bytes)
+        kept = store._ledger.count_anew()
+        if store._evictor is not None and max_bytes is not None:
+            with folder.evicting():
+                store._evictor.empty()
+            if kept.bytes > max_bytes:
+                store._evictor.begin()
+        return store
+
+    @classmethod
+    def attach(cls, path: Path, *, max_bytes: int | None = None) -> "Store":
+        """The same folder, in a worker process of its owner."""
+        return cls(Folder.join(path), max_bytes)
+
+    def kept(self) -> Kept:
+        """How much is kept, and how many layers had to go; by all processes."""
+        return self._ledger.read()
 
     def find(self, key: str) -> Found | None:
-        """The object of a key that limit_of knows; None if it is not here."""
+        """The object of a key that limit_of knows, which is used thereby; None if not here."""
+        path = f"{self._objects}/{key}"
         try:
-            fd = os.open(self._objects / key, os.O_RDONLY)
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError):
             return None
         status = os.fstat(fd)
-        etag = f'"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"'
-        return Found(fd=fd, size=status.st_size, etag=etag)
+        touch(f"{self._objects}/{layer_of(key)}")
+        return Found(fd=fd, size=status.st_size, etag=etag_of(status))
 
-    def receive(self, key: str, content_digest: bytes | None) -> "Incoming":
-        """Begin an object; DigestMismatch if the Content-Digest header is malformed."""
-        wanted = _wanted_digest(content_digest) if content_digest is not None else None
-        return Incoming(self._objects / key, self._incoming, wanted)
+    def receive(
+        self, key: str, length: int, *, replaces: Collection[str] | None
+    ) -> Incoming | Comparison:
+        """Begin an object of length bytes; room for it is made.
 
-
-class Incoming:
-    """An object on its way; a context manager that leaves nothing unless `finish` was called."""
-
-    def __init__(self, target: Path, folder: Path, digest: bytes | None) -> None:
-        self._target = target
-        self._digest = digest
-        self._hash = hashlib.sha256()
-        fd, name = tempfile.mkstemp(dir=folder)
-        self._file, self._path = os.fdopen(fd, "wb", buffering=0), Path(name)
-
-    def __enter__(self) -> "Incoming":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._path.unlink(missing_ok=True)
-
-    def write(self, data: bytes) -> None:
-        self._hash.update(data)
-        view = memoryview(data)
-        while view:
-            view = view[self._file.write(view) :]
-
-    def finish(self) -> bool:
-        """Give the object its name; True if it is new, False if the same bytes were there.
-
-        Raises  DigestMismatch, Conflict
+        replaces  ETags of what it may replace; None: nothing
+        Raises    NeverFits, NoRoom; OSError if the disk is full
         """
-        if self._digest is not None and self._hash.digest() != self._digest:
-            raise DigestMismatch("the bytes that came differ from Content-Digest")
-        os.fdatasync(self._file.fileno())  # a name must never outlive its bytes in a power cut
-        self._target.parent.mkdir(mode=0o700, exist_ok=True)
-        try:
-            os.link(self._path, self._target)
-        except FileExistsError:
-            if _digest_of(self._target) != self._hash.digest():
-                raise Conflict("the key holds other bytes; objects are immutable") from None
-            return False
-        return True
+        target = Target(self._folder, self._ledger, key, replaces)
+        if not target.is_free():
+            return Comparison(target)
+        if self._max_bytes is not None and cost_of(length) > self._max_bytes:
+            raise NeverFits(f"more than all that is kept, {self._max_bytes} bytes")
+        has_evicted = False
+        while True:
+            with self._ledger.locked() as kept:
+                incoming = Incoming(target, length) if self._has_room(kept, length) else None
+            if incoming is None:
+                self._make_room(length)
+                has_evicted = True
+                continue
+            if has_evicted and self._evictor is not None:
+                self._evictor.begin()
+            return incoming
 
+    def delete(self, key: str, etags: Collection[str]) -> None:
+        """Remove the object if one of etags is its own.
 
-def _wanted_digest(header: bytes) -> bytes:
-    match = _CONTENT_DIGEST.search(header)
-    if match is None:
-        raise DigestMismatch("Content-Digest: this server checks sha-256=:BASE64:")
-    return base64.b64decode(match[1])
+        Raises  FileNotFoundError if there is none; ConditionFailed
+        """
+        path = self._folder.objects / key
+        with self._ledger.change() as kept:
+            status = path.stat()
+            if etag_of(status) not in etags:
+                raise ConditionFailed("what stands under the key is not what If-Match names")
+            path.unlink()
+            kept.bytes -= cost_of(status.st_size)
 
+    def forget_forsaken(self) -> None:
+        """Remove what a worker process that is no more was receiving."""
+        with self._ledger.locked():
+            self._folder.forget_forsaken()
 
-def _digest_of(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").digest()
+    def _make_room(self, length: int) -> None:
+        def made() -> bool:
+            with self._ledger.locked() as kept:
+                return self._has_room(kept, length)
+
+        if self._evictor is None or not self._evictor.evict_one(unless=made):
+            raise NoRoom("the cache is full, and all that it keeps has just been used")
+
+    def _has_room(self, kept: Kept, length: int) -> bool:
+        """To be asked under the ledger's lock."""
+        if self._max_bytes is None:
+            return True
+        free = self._max_bytes - kept.bytes - cost_of(length)
+        if free >= self._folder.passing_bytes():
+            return True
+        self._folder.forget_forsaken()
+        return free >= self._folder.passing_bytes()

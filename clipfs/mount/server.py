@@ -54,7 +54,12 @@ async def serve(
         async with (
             settings.open_registry() as registry,
             open_tiers(
-                settings, registry, prepared.image.reference, hooks=hooks, to_store=to_store
+                settings,
+                registry,
+                prepared.image.reference,
+                hooks=hooks,
+                to_store=to_store,
+                mounted=True,
             ) as tiers,
         ):
             payloads = ChainPayloads(tiers.chain, prepared.layers, prepared.sparse)

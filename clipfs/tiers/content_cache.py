@@ -4,7 +4,7 @@ A layer is pages of 8 MiB under `sha256_<layer>/<number>` and its sealed index u
 `sha256_<layer>.v1.toc`, stored last. Whatever is wrong with an answer is a miss: the next
 tier is asked, and nobody's read fails.
 
-Not here: HTTP (`clipfs.tiers.content.replica`); storing (`clipfs.tiers.storing`).
+Not here: HTTP and replicas (`clipfs.tiers.content`); storing (`clipfs.tiers.storing`).
 """
 
 import time
@@ -41,11 +41,15 @@ class ContentCacheTier:
         cache: ContentStore,
         keys: KeyRing,
         *,
+        waits: bool = False,
         on_received: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """on_received is told the payload bytes of each answer, indexes apart."""
+        """waits        for pages, while a cache restarts, as they would be dear elsewhere
+        on_received  is told the payload bytes of each answer, indexes apart
+        """
         self._cache = cache
         self._keys = keys
+        self._waits = waits
         self._on_received = on_received
 
     async def load_index(self, layer: Layer) -> LayerIndex | None:
@@ -99,7 +103,8 @@ class ContentCacheTier:
         while at < end:
             page, start = divmod(at, PAGE_BYTES)
             count = min(end - at, PAGE_BYTES - start)
-            part = await self._get(page_key(layer.cache_key, page), range(start, start + count))
+            wanted = range(start, start + count)
+            part = await self._get(page_key(layer.cache_key, page), wanted, dear=self._waits)
             if part is None:
                 return None
             self._on_received(len(part))
@@ -115,9 +120,9 @@ class ContentCacheTier:
             return None
         return data
 
-    async def _get(self, key: str, part: range | None) -> bytearray | None:
+    async def _get(self, key: str, part: range | None, *, dear: bool = False) -> bytearray | None:
         try:
-            found = await self._cache.get(key, part=part)
+            found = await self._cache.get(key, part=part, dear=dear)
             return None if found is None else found.data
         except ContentCacheDown as down:
             log.debug("content cache gave no answer", key=key, error=str(down))

@@ -22,7 +22,8 @@ from clipfs.layer.job import RANGES, PassProgress, Ranges
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.chain import TierChain
-from clipfs.tiers.content.replica import ContentCache
+from clipfs.tiers.content.replicas import Replicas
+from clipfs.tiers.content.store import ContentStore
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.registry import RegistryHooks, RegistryTier
@@ -34,12 +35,12 @@ from clipfs.tiers.tier import IndexedLayer, Tier, TierName
 class TierSettings:
     """What an administrator decides; values, already read from their files.
 
-    ca_pem             CAs that registries are trusted by, beside the node's own
-    content_cache_url  None: tier 2 is off
-    retry              how often, and how soon, a registry that fails is asked again
-    workers            passes side by side, one process each; one more than cores, as a pass
-                       waits now and then, for the registry or the disk
-    ranges             how a large blob is read by a pass that runs alone
+    ca_pem              CAs that servers are trusted by, beside the node's own
+    content_cache_urls  of one content cache's replicas; none: tier 2 is off
+    retry               how often, and how soon, a registry that fails is asked again
+    workers             passes side by side, one process each; one more than cores, as a pass
+                        waits now and then, for the registry or the disk
+    ranges              how a large blob is read by a pass that runs alone
     """
 
     layout: Layout
@@ -48,7 +49,7 @@ class TierSettings:
     plain_http: frozenset[str] = frozenset()
     ca_pem: str = field(default="", repr=False)
     mirrors: Mirrors = NO_MIRRORS
-    content_cache_url: str | None = None
+    content_cache_urls: tuple[str, ...] = ()
     content_cache_token: str | None = field(default=None, repr=False)
     retry: RetryPolicy = RETRY
     ranges: Ranges = RANGES
@@ -102,10 +103,12 @@ async def open_tiers(
     *,
     hooks: TierHooks,
     to_store: Sequence[IndexedLayer] = (),
+    mounted: bool = False,
 ) -> AsyncIterator[Tiers]:
     """The tiers of the image that reference names; their tasks end with the block.
 
     to_store  layers on disk that the content cache should get, from an earlier block
+    mounted   the tree is readable: a read may wait for a content cache that restarts
     """
     async with AsyncExitStack() as stack:
         disk = await stack.enter_async_context(
@@ -139,6 +142,7 @@ async def open_tiers(
                 ContentCacheTier(
                     cache,
                     settings.keys,
+                    waits=mounted,
                     on_received=lambda n: hooks.on_read("content_cache", n),
                 ),
             )
@@ -148,9 +152,13 @@ async def open_tiers(
         yield Tiers(chain=TierChain(disk, far), disk=disk, registry=registry_tier, storer=storer)
 
 
-async def _open_content_cache(settings: TierSettings, stack: AsyncExitStack) -> ContentCache | None:
-    if settings.content_cache_url is None:
+async def _open_content_cache(settings: TierSettings, stack: AsyncExitStack) -> ContentStore | None:
+    if not settings.content_cache_urls:
         return None
     return await stack.enter_async_context(
-        ContentCache.open(settings.content_cache_url, token=settings.content_cache_token)
+        Replicas.open(
+            settings.content_cache_urls,
+            token=settings.content_cache_token,
+            ca_pem=settings.ca_pem,
+        )
     )

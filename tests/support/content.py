@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from clipfs.tiers.content.connection import Endpoint
 from tests.support.machine import CLIPFS
 from tests.support.wait import wait_for
 
@@ -24,6 +26,15 @@ def key_of(number: int, page: int | None = 0) -> str:
     return f"{layer}.v1.toc" if page is None else f"{layer}/{page:06d}"
 
 
+def endpoint_of(url: str) -> Endpoint:
+    """Of a URL with a numeric host."""
+    parts = urlsplit(url)
+    assert parts.hostname
+    assert parts.port
+    tls = parts.scheme == "https"
+    return Endpoint(host=parts.hostname, address=parts.hostname, port=parts.port, tls=tls)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     status: int
@@ -33,12 +44,16 @@ class Answer:
 
 @dataclass(slots=True, kw_only=True)
 class ContentServer:
-    """A running content cache. Objects lie below `objects`, uploads below `incoming`."""
+    """A running content cache. Objects lie below `objects`, uploads below `incoming`.
+
+    directory  its --dir
+    """
 
     process: subprocess.Popen[bytes]
     port: int
     folder: Path
     log: Path
+    directory: Path
 
     @property
     def url(self) -> str:
@@ -46,11 +61,11 @@ class ContentServer:
 
     @property
     def objects(self) -> Path:
-        return self.folder / "objects" / "objects"
+        return self.directory / "objects"
 
     @property
     def incoming(self) -> Path:
-        return self.folder / "objects" / "incoming"
+        return self.directory / "incoming"
 
     def ask(
         self,
@@ -104,14 +119,20 @@ def read_answer(connection: socket.socket) -> tuple[int, bytes]:
 
 
 @contextmanager
-def run_content_server(folder: Path) -> Iterator[ContentServer]:
-    """A server on folder, where an earlier one may have run; it ends by SIGTERM, with 0."""
+def run_content_server(
+    folder: Path, *options: str, directory: Path | None = None
+) -> Iterator[ContentServer]:
+    """A server on folder, where an earlier one may have run; it ends by SIGTERM, with 0.
+
+    directory  its --dir, if that is to be elsewhere than below folder
+    """
     folder.mkdir(parents=True, exist_ok=True)
     out, log = folder / "out", folder / "log"
     (folder / "token").write_text(TOKEN + "\n")
     (folder / "read-token").write_text(READ_TOKEN + "\n")
+    directory = directory or folder / "objects"
     command = [
-        CLIPFS, "content-cache", "serve", "--dir", str(folder / "objects"),
+        CLIPFS, "content-cache", "serve", "--dir", str(directory), *options,
         "--listen", "127.0.0.1:0", "--token-file", str(folder / "token"),
         "--read-token-file", str(folder / "read-token"),
         "--json", "--log-format", "json", "--log-level", "debug",
@@ -121,7 +142,9 @@ def run_content_server(folder: Path) -> Iterator[ContentServer]:
     try:
         wait_for(lambda: process.poll() is not None or bool(out.read_text()))
         said = json.loads(out.read_text())
-        yield ContentServer(process=process, port=said["port"], folder=folder, log=log)
+        yield ContentServer(
+            process=process, port=said["port"], folder=folder, log=log, directory=directory
+        )
         if process.poll() is None:
             process.terminate()
             assert process.wait(20) == 0

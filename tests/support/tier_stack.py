@@ -11,7 +11,7 @@ from clipfs.image.retry import RETRY, RetryPolicy
 from clipfs.layer.job import RANGES, Ranges
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
-from clipfs.tiers.content.replica import ContentCache
+from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
 from clipfs.tiers.storer import Outcome, store_layer
 from tests.support.content import TOKEN
@@ -45,7 +45,7 @@ async def opened_tiers(
         keys=KEYS,
         registry_config=RegistryConfig.empty(),
         plain_http=frozenset({parsed.registry}),
-        content_cache_url=cache_url,
+        content_cache_urls=(cache_url,) if cache_url else (),
         content_cache_token=token,
         retry=retry,
         mirrors=mirrors,
@@ -60,5 +60,5 @@ async def opened_tiers(
 
 async def store_sample(url: str, sample: Sample, *, keys: KeyRing = KEYS) -> None:
     """Put the sample into a content cache, as a node that has it on disk does."""
-    async with ContentCache.open(url, token=TOKEN) as cache:
+    async with Replicas.open([url], token=TOKEN) as cache:
         assert await store_layer(cache, keys, sample.indexed, sample.tar) is Outcome.STORED

@@ -5,7 +5,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from clipfs.tiers.content.breaker import Breaker
+from clipfs.tiers.content.breaker import SOON_S, Breaker
 
 
 async def test_it_lets_requests_through_until_one_fails() -> None:
@@ -76,3 +76,45 @@ async def test_an_outage_is_a_warning_once_and_its_end_a_line(
         "content cache unavailable",
         "content cache is back",
     ]
+
+
+async def test_who_needs_an_answer_asks_sooner_one_at_a_time(mock_clock: MockClock) -> None:
+    breaker = Breaker(first_s=1)
+    breaker.failed("refused")
+    assert not breaker.allows(soon=True)
+    mock_clock.jump(SOON_S)
+    assert not breaker.allows()
+    assert [breaker.allows(soon=True) for _ in range(3)] == [True, False, False]
+    breaker.failed("refused")
+    assert not breaker.allows(soon=True)
+    mock_clock.jump(SOON_S)
+    assert breaker.allows(soon=True)
+    breaker.succeeded()
+    assert breaker.allows()
+
+
+async def test_who_asks_sooner_makes_nobody_else_wait_longer(mock_clock: MockClock) -> None:
+    breaker = Breaker(first_s=1)
+    breaker.failed("refused")
+    for _ in range(10):
+        mock_clock.jump(SOON_S)
+        assert breaker.allows(soon=True)
+        breaker.failed("refused")
+    mock_clock.jump(1)
+    assert breaker.allows()
+
+
+async def test_an_outage_begins_with_its_first_request(mock_clock: MockClock) -> None:
+    breaker = Breaker()
+    assert breaker.down_since is None
+    begin = trio.current_time()
+    mock_clock.jump(5)
+    breaker.failed("no answer", begun=begin)
+    mock_clock.jump(60)
+    assert breaker.allows()
+    breaker.failed("no answer", begun=trio.current_time())
+    assert breaker.down_since == begin
+    mock_clock.jump(60)
+    assert breaker.allows()
+    breaker.succeeded()
+    assert breaker.down_since is None

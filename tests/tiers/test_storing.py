@@ -9,7 +9,7 @@ import trio
 from structlog.testing import capture_logs
 
 from clipfs.layer.layout import Layout
-from clipfs.tiers.content.replica import ContentCache
+from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.storer import Outcome, Storer, store_layer
 from clipfs.tiers.storing import left_behind, mark_storing, storing_now
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, run_content_server
@@ -37,8 +37,8 @@ def own(tmp_path: Path, layout: Layout) -> Sample:
 
 
 @pytest.fixture
-async def cache(content_server: ContentServer) -> AsyncIterator[ContentCache]:
-    async with ContentCache.open(content_server.url, token=TOKEN) as client:
+async def cache(content_server: ContentServer) -> AsyncIterator[Replicas]:
+    async with Replicas.open([content_server.url], token=TOKEN) as client:
         yield client
 
 
@@ -46,7 +46,7 @@ async def test_pages_go_first_and_the_index_last(
     own: Sample, content_server: ContentServer
 ) -> None:
     with recording_proxy(content_server.port) as recorder:
-        async with ContentCache.open(recorder.url, token=TOKEN) as client:
+        async with Replicas.open([recorder.url], token=TOKEN) as client:
             assert await store_layer(client, KEYS, own.indexed, own.tar) is Outcome.STORED
     asked = [(method, key.removeprefix(own.key), status) for method, key, status in
              recorder.exchanges]  # fmt: skip
@@ -54,7 +54,7 @@ async def test_pages_go_first_and_the_index_last(
     assert asked[-1] == ("PUT", ".v1.toc", 201)
 
 
-async def test_a_store_is_told_as_the_contract_says(own: Sample, cache: ContentCache) -> None:
+async def test_a_store_is_told_as_the_contract_says(own: Sample, cache: Replicas) -> None:
     with capture_logs() as lines:
         assert await store_layer(cache, KEYS, own.indexed, own.tar) is Outcome.STORED
     begun, done = lines
@@ -64,15 +64,13 @@ async def test_a_store_is_told_as_the_contract_says(own: Sample, cache: ContentC
     assert done["bytes"] == len(own.payload)
 
 
-async def test_storing_what_is_stored_already_changes_nothing(
-    own: Sample, cache: ContentCache
-) -> None:
+async def test_storing_what_is_stored_already_changes_nothing(own: Sample, cache: Replicas) -> None:
     for _ in range(2):
         assert await store_layer(cache, KEYS, own.indexed, own.tar) is Outcome.STORED
 
 
 async def test_a_payload_that_the_disk_has_damaged_is_not_stored(
-    own: Sample, layout: Layout, cache: ContentCache, content_server: ContentServer
+    own: Sample, layout: Layout, cache: Replicas, content_server: ContentServer
 ) -> None:
     path = layout.payload(own.key)
     data = bytearray(own.payload)
@@ -97,7 +95,7 @@ async def test_a_store_that_is_refused_is_a_warning(
 ) -> None:
     refusal = f"HTTP/1.1 {status} \r\nContent-Length: 0\r\n\r\n".encode()
     async with hostile_server(answers(refusal)) as server:
-        async with ContentCache.open(server.url, token=TOKEN) as client:
+        async with Replicas.open([server.url], token=TOKEN) as client:
             with capture_logs() as lines:
                 assert await store_layer(client, KEYS, own.indexed, own.tar) is outcome
         assert server.requests
@@ -109,7 +107,7 @@ async def test_with_a_read_token_that_is_said_once_and_nothing_is_on_its_way(
 ) -> None:
     with capture_logs() as lines:
         async with (
-            ContentCache.open(content_server.url, token=READ_TOKEN) as client,
+            Replicas.open([content_server.url], token=READ_TOKEN) as client,
             trio.open_nursery() as nursery,
         ):
             storer = Storer(client, layout, KEYS, nursery)
@@ -124,7 +122,7 @@ async def test_with_a_read_token_that_is_said_once_and_nothing_is_on_its_way(
 
 
 async def test_a_layer_counts_as_on_its_way_until_it_is_stored(
-    own: Sample, layout: Layout, cache: ContentCache
+    own: Sample, layout: Layout, cache: Replicas
 ) -> None:
     async with trio.open_nursery() as nursery:
         storer = Storer(cache, layout, KEYS, nursery)
@@ -139,7 +137,7 @@ async def test_a_layer_that_could_not_be_stored_is_left_for_the_next(
     own: Sample, layout: Layout
 ) -> None:
     async with (
-        ContentCache.open("http://127.0.0.1:1", token=TOKEN) as nowhere,
+        Replicas.open(["http://127.0.0.1:1"], token=TOKEN) as nowhere,
         trio.open_nursery() as nursery,
     ):
         storer = Storer(nowhere, layout, KEYS, nursery)
@@ -150,12 +148,12 @@ async def test_a_layer_that_could_not_be_stored_is_left_for_the_next(
 
 
 async def test_only_what_is_on_the_node_and_not_in_the_content_cache_is_stored(
-    own: Sample, layout: Layout, cache: ContentCache, content_server: ContentServer, tmp_path: Path
+    own: Sample, layout: Layout, cache: Replicas, content_server: ContentServer, tmp_path: Path
 ) -> None:
     elsewhere = make_sample(tmp_path / "other", content_bytes=1 << 20, seed=7)
     with recording_proxy(content_server.port) as recorder:
         async with (
-            ContentCache.open(recorder.url, token=TOKEN) as client,
+            Replicas.open([recorder.url], token=TOKEN) as client,
             trio.open_nursery() as nursery,
         ):
             storer = Storer(client, layout, KEYS, nursery)
@@ -193,14 +191,14 @@ async def test_a_server_killed_in_the_middle_of_a_store_gets_the_rest_later(
     own: Sample, tmp_path: Path
 ) -> None:
     with run_content_server(tmp_path / "cc") as first:
-        async with ContentCache.open(first.url, token=TOKEN) as client:
+        async with Replicas.open([first.url], token=TOKEN) as client:
             await client.put(f"{own.key}/000000", own.payload[: 8 << 20])
         first.kill()
-        async with ContentCache.open(first.url, token=TOKEN) as client:
+        async with Replicas.open([first.url], token=TOKEN) as client:
             assert await store_layer(client, KEYS, own.indexed, own.tar) is Outcome.FAILED
     with run_content_server(tmp_path / "cc") as second:
-        async with ContentCache.open(second.url, token=TOKEN) as client:
+        async with Replicas.open([second.url], token=TOKEN) as client:
             assert await store_layer(client, KEYS, own.indexed, own.tar) is Outcome.STORED
             rest = await client.get(f"{own.key}/000001")
             assert rest is not None
-            assert bytes(rest) == own.payload[8 << 20 :]
+            assert bytes(rest.data) == own.payload[8 << 20 :]

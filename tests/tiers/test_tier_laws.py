@@ -17,7 +17,7 @@ from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.layer.sealed_index import seal_index
 from clipfs.system.durable import write_atomically
-from clipfs.tiers.content.replica import ContentCache
+from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import PAGE_BYTES, ContentCacheTier
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
@@ -79,7 +79,7 @@ async def opened(name: str, place: Place, stack: AsyncExitStack) -> Reads:
     await store_sample(place.cache_url, sample)
     if name == "chain":
         return (await enter(opened_tiers(place.root, place.image, cache_url=place.cache_url))).chain
-    return ContentCacheTier(await enter(ContentCache.open(place.cache_url, token=TOKEN)), KEYS)
+    return ContentCacheTier(await enter(Replicas.open([place.cache_url], token=TOKEN)), KEYS)
 
 
 def extents_of(payload_bytes: int) -> dict[str, Extent]:
@@ -169,7 +169,7 @@ async def test_an_index_with_one_flipped_bit_is_a_miss(name: str, place: Place) 
         if isinstance(tier, DiskTier):
             write_atomically(tier.layout.layer_index(other.cache_key), bytes(sealed))
         else:
-            cache = await stack.enter_async_context(ContentCache.open(place.cache_url, token=TOKEN))
+            cache = await stack.enter_async_context(Replicas.open([place.cache_url], token=TOKEN))
             await cache.put(f"{other.cache_key}.v1.toc", bytes(sealed))
         assert await tier.load_index(other.layer) is None
 

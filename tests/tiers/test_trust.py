@@ -14,7 +14,7 @@ import trio
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.layer.index import CHUNK_BYTES
-from clipfs.tiers.content.replica import ContentCache
+from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.tier import Extent
 from tests.support.content import TOKEN
@@ -46,7 +46,7 @@ def image_in(web: WebServer) -> str:
 
 async def test_a_wrong_chunk_from_the_content_cache_is_never_served(small: Sample) -> None:
     with run_web(lambda _: Reply(206, body=bytes(CHUNK_BYTES))) as web:
-        async with ContentCache.open(f"http://{web.address}", token=TOKEN) as cache:
+        async with Replicas.open([f"http://{web.address}"], token=TOKEN) as cache:
             tier = ContentCacheTier(cache, KEYS)
             assert await tier.read(small.indexed, Extent(0, 100)) is None
     assert len(web.asked) == 1

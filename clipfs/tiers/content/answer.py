@@ -1,9 +1,10 @@
-"""An answer of the content cache, read off a socket: a head by h11, a body into one buffer.
+"""An answer of the content cache, read off a connection: a head by h11, a body into one buffer.
 
 The server is not trusted: how much it may send is known before anything is allocated.
 Source: RFC 9112; only what our own server sends is understood: no chunked bodies.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import h11
@@ -13,14 +14,19 @@ MAX_HEAD_BYTES = 16 << 10
 MAX_WORDS_BYTES = 64 << 10
 """Of an answer that is not a success."""
 
+LEAST_BYTES_PER_S = 4 << 20
+"""A body that comes slower than this is given up, once the time for the head is over too."""
+
 _PIECE_BYTES = 4096
 
 Head = h11.Response | h11.InformationalResponse
+ReceiveInto = Callable[[memoryview], Awaitable[int]]
+"""Fills the beginning of a buffer; how many bytes, 0 at the stream's end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """etag: "" where the answer has none. keeps_open: whether the connection can be used again."""
+    """etag: "" where the answer has none. keeps_open: whether the server reads on."""
 
     status: int
     body: bytearray
@@ -28,18 +34,19 @@ class Answer:
     keeps_open: bool
 
 
-async def read_head(stream: trio.SocketStream, method: str, received: bytearray) -> Head:
+async def read_head(receive_into: ReceiveInto, method: str, received: bytearray) -> Head:
     """The next head; what came behind it is left in received.
 
     Raises  h11.RemoteProtocolError if it is none, or the connection ended before it did
     """
+    piece = memoryview(bytearray(_PIECE_BYTES))
     while (end := received.find(b"\r\n\r\n")) < 0:
         if len(received) > MAX_HEAD_BYTES:
             raise h11.RemoteProtocolError(f"a head of more than {MAX_HEAD_BYTES} bytes")
-        piece = await stream.receive_some(_PIECE_BYTES)
-        if not piece:
+        count = await receive_into(piece)
+        if not count:
             raise h11.RemoteProtocolError("the connection ended before an answer")
-        received += piece
+        received += piece[:count]
     head = bytes(received[: end + 4])
     del received[: end + 4]
     http = h11.Connection(h11.CLIENT)
@@ -51,31 +58,48 @@ async def read_head(stream: trio.SocketStream, method: str, received: bytearray)
     return event
 
 
-async def read_body(
-    stream: trio.SocketStream, head: Head, received: bytearray, *, most_bytes: int
-) -> Answer:
-    """The whole answer; received is what of its body has come already.
+def body_length(head: Head, *, most_bytes: int) -> int:
+    """How many bytes follow the head.
 
     most_bytes  of a success; other answers hold a few words
-    Raises      h11.RemoteProtocolError if it is longer, of unknown length, or ends early
+    Raises      h11.RemoteProtocolError if they are more, or nobody knows how many
     """
     if isinstance(head, h11.InformationalResponse):
         raise h11.RemoteProtocolError(f"{head.status_code} where an answer should be")
     headers = dict(head.headers)
-    most = most_bytes if head.status_code in (200, 206) else MAX_WORDS_BYTES
-    length = headers.get(b"content-length", b"")
+    length = headers.get(b"content-length", b"0" if head.status_code == 204 else b"")
     if not length.isdigit() or b"transfer-encoding" in headers:
         raise h11.RemoteProtocolError("an answer without a Content-Length")
-    if int(length) > most or len(received) > int(length):
-        raise h11.RemoteProtocolError(f"an answer of more than {min(most, int(length))} bytes")
-    body = bytearray(int(length))
+    most = max(most_bytes if head.status_code in (200, 206) else 0, MAX_WORDS_BYTES)
+    if int(length) > most:
+        raise h11.RemoteProtocolError(f"an answer of more than {most} bytes")
+    return int(length)
+
+
+async def read_body(
+    receive_into: ReceiveInto,
+    head: Head,
+    received: bytearray,
+    length: int,
+    scope: trio.CancelScope,
+) -> Answer:
+    """The whole answer; received is what of its body has come already.
+
+    scope   its deadline is put off as bytes come
+    Raises  h11.RemoteProtocolError if more comes, or less
+    """
+    if len(received) > length:
+        raise h11.RemoteProtocolError(f"an answer of more than {length} bytes")
+    body = bytearray(length)
     body[: len(received)] = received
     view, at = memoryview(body), len(received)
-    while at < len(body):
-        count = await stream.socket.recv_into(view[at:])
+    while at < length:
+        count = await receive_into(view[at:])
         if not count:
             raise h11.RemoteProtocolError("the connection ended inside a body")
         at += count
+        scope.deadline += count / LEAST_BYTES_PER_S
+    headers = dict(head.headers)
     return Answer(
         status=head.status_code,
         body=body,

@@ -62,9 +62,11 @@ class ContentStore(Protocol):
     def may_store(self) -> bool:
         """False once the store has said that our token may only read."""
 
-    async def get(self, key: str, *, part: range | None = None) -> Found | None:
+    async def get(self, key: str, *, part: range | None = None, dear: bool = False) -> Found | None:
         """The object, or just the bytes of part; None if there is no such object.
 
+        dear    a miss costs more than a wait of some seconds for a store that restarts; else no
+                time is lost on one that is down
         Raises  ContentCacheDown, also if fewer or more bytes came than part asked for
         """
 

@@ -1,0 +1,44 @@
+"""The grammar of keys: what may be stored under which name, and what belongs together. Pure.
+
+    sha256_<layer>[.raw]/<page, 6 digits>
+    sha256_<layer>[.raw].v1.{toc,sparse,trace,origin.<sha256 of host>}
+
+All keys of one layer begin with the same cache key, and go together when room is made.
+"""
+
+import re
+
+PAGE_BYTES = 8 << 20
+MAX_INDEX_BYTES = 1 << 30
+"""A layer index takes about 150 bytes an entry, and 256 bytes a MiB of payload."""
+
+_HEX = "[0-9a-f]{64}"
+_LAYER = re.compile(rf"sha256_{_HEX}(?:\.raw)?")
+_PAGE_KEY = re.compile(rf"{_LAYER.pattern}/[0-9]{{6}}")
+_INDEX_KEY = re.compile(rf"{_LAYER.pattern}\.v1\.(?:toc|sparse|trace|origin\.{_HEX})")
+_REPLACEABLE = re.compile(r".*\.v1\.(?:toc|trace|origin\..*)")
+
+
+def limit_of(key: str) -> int | None:
+    """The most bytes that an object of this key may have; None if it is not a key."""
+    if _PAGE_KEY.fullmatch(key):
+        return PAGE_BYTES
+    if _INDEX_KEY.fullmatch(key):
+        return MAX_INDEX_BYTES
+    return None
+
+
+def may_be_claimed(key: str) -> bool:
+    """Whether key is a layer's cache key, or names what is made of a layer or an image."""
+    return bool(_LAYER.fullmatch(key) or _INDEX_KEY.fullmatch(key))
+
+
+def is_replaceable(key: str) -> bool:
+    """Whether who has seen the object may put another in its place; pages never change."""
+    return _REPLACEABLE.fullmatch(key) is not None
+
+
+def layer_of(name: str) -> str | None:
+    """The cache key that a key, or a name below objects/, begins with; None: it is not ours."""
+    match = _LAYER.match(name)
+    return match[0] if match else None

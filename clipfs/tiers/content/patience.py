@@ -1,0 +1,60 @@
+"""How long the look-ups of one mount may wait for tier 2 in all, whatever it does.
+
+A store that hangs costs its time-out once, behind its breaker; this bounds what many slow
+answers, several replicas and the search for them cost together. Decisions only, on trio's clock.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import trio
+
+TOTAL_S = 0.8
+"""Of the second that a mount may be slower by than without tier 2."""
+
+ANSWER_IS_WORTH_S = 0.02
+"""A store that answers in this time is healthy: asking it is no delay."""
+
+WORTH_BYTES_PER_S = 16 << 20
+"""Bytes that come faster than this are no delay: the registry's would not come sooner."""
+
+
+@dataclass(slots=True)
+class Waiting:
+    """One look-up. received: the bytes of its answer; None: there was none."""
+
+    received: int | None = None
+
+
+class Patience:
+    """Time in which look-ups wait runs off once, however many wait; what answers is given back."""
+
+    def __init__(self, total_s: float = TOTAL_S) -> None:
+        self._left_s = total_s
+        self._waiting = 0
+        self._since = 0.0
+
+    @property
+    def left_s(self) -> float:
+        """How long a look-up may still wait; 0: it should not begin."""
+        run_off_s = trio.current_time() - self._since if self._waiting else 0
+        return max(0.0, self._left_s - run_off_s)
+
+    @contextmanager
+    def waits(self) -> Iterator[Waiting]:
+        """Around a look-up, which says what it got."""
+        if not self._waiting:
+            self._since = trio.current_time()
+        self._waiting += 1
+        one = Waiting()
+        try:
+            yield one
+        finally:
+            now = trio.current_time()
+            if one.received is not None:
+                worth_s = ANSWER_IS_WORTH_S + one.received / WORTH_BYTES_PER_S
+                self._since = min(now, self._since + worth_s)
+            self._waiting -= 1
+            if not self._waiting:
+                self._left_s -= now - self._since

@@ -1,0 +1,257 @@
+"""The content cache as its clients see it: all replicas as one `ContentStore`.
+
+An object has two copies where there are two replicas or more: the two that its key belongs to
+first. It is stored in both, and read from the first, or on a miss or a failure from the second.
+A claim is kept by the first replica in its key's order that answers.
+
+Not here: who the replicas are (`clipfs.tiers.content.addresses`); time-outs of one exchange
+(`clipfs.tiers.content.replica`).
+"""
+
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Self, TypeVar
+
+import structlog
+import trio
+
+from clipfs.image.tls import client_context
+from clipfs.tiers.content.addresses import Addresses
+from clipfs.tiers.content.breaker import SOON_S
+from clipfs.tiers.content.connection import SMALL_BODY_BYTES, Endpoint
+from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, AT_LEISURE, Hurry
+from clipfs.tiers.content.patience import Patience
+from clipfs.tiers.content.rendezvous import in_order
+from clipfs.tiers.content.replica import Replica, content_digest
+from clipfs.tiers.content.store import (
+    Claim,
+    ContentCacheDown,
+    ContentRefused,
+    Found,
+    MayNotStore,
+    Progress,
+)
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+COPIES = 2
+
+FIRST_ANSWER_S = 2
+"""So long a reader waits for one replica where another has the same object."""
+
+RESTART_S = 5
+"""A replica may take so long to restart, before what it has is fetched from further away."""
+
+
+class Replicas:
+    """Open it with `Replicas.open`."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        self._addresses = addresses
+        self._patience = Patience()
+        self._may_store = True
+        self._one_copy: set[Endpoint] = set()  # of whose lost copies a warning has told
+        self._held: set[tuple[str, str]] = set()  # claims by key and holder
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, urls: Sequence[str], *, token: str | None, ca_pem: str = ""
+    ) -> AsyncIterator[Self]:
+        """urls    http(s)://host[:port], of one content cache
+        ca_pem  CAs that replicas are trusted by, beside the node's own
+        """
+        context: ssl.SSLContext | None = None
+        if any(url.startswith("https:") for url in urls):
+            context = client_context(ca_pem)
+
+        def connect(endpoint: Endpoint) -> Replica:
+            return Replica(endpoint, token=token, tls=context if endpoint.tls else None)
+
+        async with trio.open_nursery() as nursery:
+            addresses = Addresses(urls, connect, nursery)
+            try:
+                yield cls(addresses)
+            finally:
+                nursery.cancel_scope.cancel()
+                addresses.close()
+
+    @property
+    def may_store(self) -> bool:
+        return self._may_store
+
+    async def get(self, key: str, *, part: range | None = None, dear: bool = False) -> Found | None:
+        if dear:
+            return await self._get_patiently(key, part)
+        with self._patience.waits() as waiting:
+            found = await self._get(key, part, self._share)
+            waiting.received = len(found.data) if found else 0
+        return found
+
+    async def put(self, key: str, data: bytes | memoryview, *, replaces: str | None = None) -> None:
+        self._check_may_store()
+        if len(data) > SMALL_BODY_BYTES:
+            digest = await trio.to_thread.run_sync(content_digest, data)
+        else:
+            digest = content_digest(data)
+
+        async def put(replica: Replica) -> None:
+            try:
+                await replica.put(key, data, replaces=replaces, digest=digest)
+            except MayNotStore:
+                raise
+            except ContentRefused:
+                if replaces is None:
+                    raise
+                await replica.put(key, data, digest=digest)  # where nothing stands
+
+        await self._for_copies(key, put)
+
+    async def delete(self, key: str, *, etag: str) -> None:
+        self._check_may_store()
+        await self._for_copies(key, lambda replica: replica.delete(key, etag=etag))
+
+    async def claim(self, key: str, holder: str, progress: Progress) -> Claim:
+        self._check_may_store()
+        renewed = (key, holder) in self._held  # behind the look-ups' backs
+        with self._patience.waits() as waiting:
+            claim = await self._of_first(
+                key,
+                lambda replica, others: replica.claim(
+                    key, holder, progress, hurry=AT_LEISURE if renewed else self._share(others)
+                ),
+            )
+            waiting.received = 0
+        if claim.holder == holder:
+            self._held.add((key, holder))
+        else:
+            self._held.discard((key, holder))
+        return claim
+
+    async def release(self, key: str, holder: str) -> None:
+        self._held.discard((key, holder))
+        await self._of_first(key, lambda replica, _: replica.release(key, holder))
+
+    async def _get_patiently(self, key: str, part: range | None) -> Found | None:
+        """Wait for replicas that have been down for less than RESTART_S."""
+        while True:
+            until = await self._back_until(key)
+
+            def hurry(others: int, until: float | None = until) -> Hurry:
+                answer_s = FIRST_ANSWER_S if others else ANSWER_TIMEOUT_S
+                if until is None or until <= trio.current_time():
+                    return Hurry(answer_s=answer_s)
+                return Hurry(answer_s=answer_s, by=until, soon=True)
+
+            try:
+                return await self._get(key, part, hurry)
+            except ContentCacheDown:
+                until = await self._back_until(key)
+                if until is None or trio.current_time() >= until:
+                    raise
+            await trio.sleep(SOON_S)
+
+    async def _back_until(self, key: str) -> float | None:
+        """By when those who have key are back, if all are down and only restart."""
+        known = await self._addresses.known()
+        copies = [known[one] for one in in_order(key, known)[:COPIES]]
+        since = [one.breaker.down_since for one in copies] or [self._addresses.nobody_since]
+        down = [one for one in since if one is not None]
+        return max(down) + RESTART_S if len(down) == len(since) else None
+
+    async def _get(
+        self, key: str, part: range | None, hurry: Callable[[int], Hurry]
+    ) -> Found | None:
+        """hurry  for a replica, by how many others are to be asked after it"""
+        copies = (await self._order(key))[:COPIES]
+        failures: list[ContentCacheDown] = []
+        for others, replica in zip(reversed(range(len(copies))), copies, strict=True):
+            try:
+                found = await replica.get(key, part=part, hurry=hurry(others))
+            except ContentCacheDown as error:
+                failures.append(error)
+                self._addresses.ask()
+                continue
+            if found is not None:
+                return found
+        if len(failures) == len(copies):
+            raise _worst(failures)
+        return None
+
+    def _share(self, others: int) -> Hurry:
+        """A part of the time that look-ups have left."""
+        left_s = self._patience.left_s
+        if not left_s:
+            raise ContentCacheDown("skipped: look-ups have waited for it long enough")
+        return Hurry(by=trio.current_time() + left_s / (1 + others))
+
+    async def _order(self, key: str) -> list[Replica]:
+        """All replicas that are known, from the one that key belongs to first.
+
+        Raises  ContentCacheDown if there is none
+        """
+        known = await self._addresses.known()
+        if not known:
+            raise ContentCacheDown(self._addresses.failure)
+        return [known[one] for one in in_order(key, known)]
+
+    async def _of_first(self, key: str, ask: Callable[[Replica, int], Awaitable[T]]) -> T:
+        """What the first of key's replicas that answers says.
+
+        ask  gets a replica, and how many others may be asked after it
+        """
+        order = await self._order(key)
+        failures: list[ContentCacheDown] = []
+        for others, replica in zip(reversed(range(len(order))), order, strict=True):
+            try:
+                return await ask(replica, others)
+            except ContentRefused:
+                self._may_store = self._may_store and replica.may_store
+                raise
+            except ContentCacheDown as error:
+                failures.append(error)
+                self._addresses.ask()
+        raise _worst(failures)
+
+    async def _for_copies(self, key: str, change: Callable[[Replica], Awaitable[None]]) -> None:
+        """Change both copies; one that fails is a warning, unless the other fails too."""
+        copies = (await self._order(key))[:COPIES]
+        failures: dict[Endpoint, ContentCacheDown] = {}
+
+        async def run(replica: Replica) -> None:
+            try:
+                await change(replica)
+                self._one_copy.discard(replica.endpoint)
+            except ContentCacheDown as error:
+                failures[replica.endpoint] = error
+
+        async with trio.open_nursery() as nursery:
+            for replica in copies:
+                nursery.start_soon(run, replica)
+        self._may_store = self._may_store and all(replica.may_store for replica in copies)
+        if len(failures) == len(copies):
+            self._addresses.ask()
+            raise _worst(list(failures.values()))
+        for endpoint, error in failures.items():
+            self._addresses.ask()
+            if endpoint not in self._one_copy:
+                log.warning(
+                    "object has one copy less", key=key, replica=str(endpoint), error=str(error)
+                )
+            self._one_copy.add(endpoint)
+
+    def _check_may_store(self) -> None:
+        if not self._may_store:
+            raise MayNotStore("the token may only read")
+
+
+def _worst(failures: Sequence[ContentCacheDown]) -> ContentCacheDown:
+    """The one that says most: an answer is worth more than none."""
+    for kind in (MayNotStore, ContentRefused, ContentCacheDown):
+        for error in failures:
+            if isinstance(error, kind):
+                return error
+    raise ValueError("no failures")
