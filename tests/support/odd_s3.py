@@ -24,14 +24,14 @@ class OddS3:
 
 
 @contextmanager
-def run_odd_s3(oddity: Oddity) -> Iterator[OddS3]:
-    """A store that does what oddity says; it ends with the block."""
+def run_odd_s3(oddity: Oddity, *, port: int = 0) -> Iterator[OddS3]:
+    """A store that does what oddity says; it ends with the block. port: 0 is any."""
     store = OddS3("", oddity)
 
     class Handler(_Handler):
         odd = store
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", port), Handler) as server:
         server.daemon_threads = True
         store.endpoint = f"http://127.0.0.1:{server.server_port}"
         serving = threading.Thread(target=server.serve_forever, args=(0.05,))

@@ -17,7 +17,13 @@ from structlog.testing import capture_logs
 from clipfs import errors
 from clipfs.tiers.content.bucket_process import BucketProcess
 from clipfs.tiers.content.objectstore import ObjectStore, open_object_store
-from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, MayNotStore, Progress
+from clipfs.tiers.content.store import (
+    ContentCacheDown,
+    ContentRefused,
+    Found,
+    MayNotStore,
+    Progress,
+)
 from clipfs.tiers.content_cache import PAGE_BYTES, ContentCacheTier, page_key
 from clipfs.tiers.storer import Outcome, store_layer
 from clipfs.tiers.tier import Extent
@@ -527,6 +533,30 @@ async def test_a_store_that_sends_all_where_a_part_was_asked_for_gave_no_answer(
     async with open_object_store("s3://odd/prefix") as store:
         with pytest.raises(ContentCacheDown):
             await store.get(key, part=range(100))
+
+
+async def test_what_is_dear_elsewhere_is_waited_for_while_a_store_restarts(
+    s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    s3_server.use(monkeypatch)
+    with run_odd_s3("ignores conditions") as before:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", before.endpoint)
+        port = int(before.endpoint.rpartition(":")[2])
+    async with open_object_store("s3://odd") as store:
+        with pytest.raises(ContentCacheDown, match="skipped"):
+            await store.get(key)
+        found: list[Found | None] = []
+
+        async def get() -> None:
+            found.append(await store.get(key, dear=True))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(get)
+            with run_odd_s3("ignores conditions", port=port) as after:
+                after.objects[f"/odd/{key}"] = b"data"
+                await trio.to_thread.run_sync(wait_for, lambda: found)
+    assert found[0] is not None
+    assert found[0].data == b"data"
 
 
 @pytest.mark.parametrize("odd", ["quotes requests"], indirect=True)

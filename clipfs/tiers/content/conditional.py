@@ -96,6 +96,10 @@ class Claims:
         self._held: dict[tuple[str, str], str] = {}  # key and holder: the version we wrote
         self._clock: tuple[datetime, float] | None = None
 
+    def holds(self, key: str, holder: str) -> bool:
+        """Whether holder has claimed key here, and not heard since that it lost it."""
+        return (key, holder) in self._held
+
     def claim(self, key: str, holder: str, progress: Progress) -> Claim:
         """Whose the claim is now: holder's if it is free, lapsed, or was holder's.
 

@@ -2,8 +2,8 @@
 
 obstore's calls run in threads, of which there are at most MAX_CALLS; a caller that goes away
 does not wait for its own. Whatever goes wrong is `ContentCacheDown`, behind a `Breaker`. A
-store that has not answered yet, or not the last time, is first asked something small, for
-PATIENCE_S only: one that is dead costs a mount less than a second.
+store that did not answer last is first asked something small, and the look-ups of a mount share
+one `Patience`: one that is dead or slow costs a mount less than a second.
 
 A delete by ETag compares, and then deletes: object stores delete without conditions. What is
 stored in between, right bytes in the place of wrong ones, is lost with them: a miss.
@@ -19,7 +19,7 @@ from typing import TypeVar
 import trio
 
 from clipfs import errors
-from clipfs.tiers.content.breaker import Breaker
+from clipfs.tiers.content.breaker import SOON_S, Breaker
 from clipfs.tiers.content.bucket import (
     TRANSFER_TIMEOUT_S,
     Bucket,
@@ -31,6 +31,7 @@ from clipfs.tiers.content.bucket import (
     Odd,
 )
 from clipfs.tiers.content.conditional import CLAIM_LAPSES_S, Claims, Conditions
+from clipfs.tiers.content.patience import Patience
 from clipfs.tiers.content.store import (
     Claim,
     ContentCacheDown,
@@ -40,8 +41,11 @@ from clipfs.tiers.content.store import (
     Progress,
 )
 
-PATIENCE_S = 0.8
+CHECK_S = 0.8
 """For a store that did not answer last: a connection, TLS and one small answer."""
+
+RESTART_S = 5
+"""A store may be away for so long, before what it has is fetched from further away."""
 
 MAX_CALLS = 16
 _ATTEMPTS = 3
@@ -54,7 +58,7 @@ T = TypeVar("T")
 async def open_object_store(
     url: str, *, will_fork: bool = False, claim_lapses_s: float = CLAIM_LAPSES_S
 ) -> AsyncIterator["ObjectStore"]:
-    """The store at url, asked once whether it is there; one that is not only costs PATIENCE_S.
+    """The store at url, asked once whether it is there.
 
     url             s3://bucket/prefix, gs://bucket/prefix or az://container/prefix
     will_fork       this process goes on as its own fork later, as `clipfs mount` does
@@ -92,6 +96,7 @@ class ObjectStore:
         self._claims = Claims(bucket, self._conditions, lapses_s=claim_lapses_s)
         self._limit = trio.CapacityLimiter(MAX_CALLS)
         self._breaker = Breaker()
+        self._patience = Patience()
         self._heard = False
         self._may_store = True
 
@@ -102,19 +107,22 @@ class ObjectStore:
     async def check(self, url: str) -> None:
         """Ask it something small. Raises InvalidInput if it says that it has no such bucket."""
         try:
-            await self._ask(lambda: None)
+            with self._patience.waits() as waiting:
+                await self._ask(lambda: None, within_s=self._left_s())
+                waiting.received = 0
         except ContentCacheDown as down:
             if isinstance(down.__cause__, NoBucket):
                 raise errors.InvalidInput(
                     f"{url}: {down}; create it, or correct --content-cache"
                 ) from down
 
-    async def get(self, key: str, *, part: range | None = None) -> Found | None:
-        try:
-            found = await self._ask(lambda: self._bucket.get(key, part=part))
-        except NotAllowed as refused:
-            raise self._broken(f"{refused}: these credentials may not read it") from None
-        return None if found is None else Found(found.data, found.version)
+    async def get(self, key: str, *, part: range | None = None, dear: bool = False) -> Found | None:
+        if dear:
+            return await self._get_patiently(key, part)
+        with self._patience.waits() as waiting:
+            found = await self._get(key, part, within_s=self._left_s())
+            waiting.received = len(found.data) if found else 0
+        return found
 
     async def put(self, key: str, data: bytes | memoryview, *, replaces: str | None = None) -> None:
         await self._write(lambda: self._put(key, data, replaces))
@@ -127,7 +135,15 @@ class ObjectStore:
         await self._write(remove)
 
     async def claim(self, key: str, holder: str, progress: Progress) -> Claim:
-        return await self._write(lambda: self._claims.claim(key, holder, progress))
+        def claim() -> Claim:
+            return self._claims.claim(key, holder, progress)
+
+        if self._claims.holds(key, holder):  # a renewal, behind the look-ups' backs
+            return await self._write(claim)
+        with self._patience.waits() as waiting:
+            claimed = await self._write(claim, within_s=self._left_s())
+            waiting.received = 0
+        return claimed
 
     async def release(self, key: str, holder: str) -> None:
         if self._may_store:
@@ -157,11 +173,38 @@ class ObjectStore:
         else:
             self._bucket.update(key, data, replaces)
 
-    async def _write(self, call: Callable[[], T]) -> T:
+    async def _get_patiently(self, key: str, part: range | None) -> Found | None:
+        """Wait for a store that has been away for less than RESTART_S."""
+        while True:
+            try:
+                return await self._get(key, part, soon=True)
+            except ContentCacheDown:
+                since = self._breaker.down_since
+                if since is None or trio.current_time() >= since + RESTART_S:
+                    raise
+            await trio.sleep(SOON_S)
+
+    async def _get(
+        self,
+        key: str,
+        part: range | None,
+        *,
+        within_s: float = TRANSFER_TIMEOUT_S,
+        soon: bool = False,
+    ) -> Found | None:
+        try:
+            found = await self._ask(
+                lambda: self._bucket.get(key, part=part), within_s=within_s, soon=soon
+            )
+        except NotAllowed as refused:
+            raise self._broken(f"{refused}: these credentials may not read it") from None
+        return None if found is None else Found(found.data, found.version)
+
+    async def _write(self, call: Callable[[], T], *, within_s: float = TRANSFER_TIMEOUT_S) -> T:
         if not self._may_store:
             raise MayNotStore("these credentials may only read")
         try:
-            return await self._ask(call)
+            return await self._ask(call, within_s=within_s)
         except NotAllowed as refused:
             self._breaker.succeeded()  # it can be read from
             self._may_store = False
@@ -169,18 +212,21 @@ class ObjectStore:
                 f"{refused}: these credentials may only read; from now on nothing is stored"
             ) from None
 
-    async def _ask(self, call: Callable[[], T]) -> T:
+    async def _ask(self, call: Callable[[], T], *, within_s: float, soon: bool = False) -> T:
         """What call returns, in a thread; NotAllowed is left to the caller."""
-        if not self._breaker.allows():
+        if not self._breaker.allows(soon=soon):
             raise ContentCacheDown("skipped: it was unavailable a moment ago")
+        begun = trio.current_time()
         try:
-            if not self._heard:
-                await self._in_thread(self._bucket.check, PATIENCE_S)
-                self._heard = True
-            answer = await self._in_thread(call, TRANSFER_TIMEOUT_S)
+            with trio.fail_after(within_s):
+                if not self._heard:
+                    with trio.fail_after(CHECK_S):
+                        await self._in_thread(self._bucket.check)
+                    self._heard = True
+                answer = await self._in_thread(call)
         except (NoAnswer, trio.TooSlowError) as error:
             self._heard = False
-            raise self._broken(str(error) or "no answer in time") from error
+            raise self._broken(str(error) or "no answer in time", begun) from error
         except ContentCacheDown:
             self._breaker.succeeded()
             raise
@@ -190,10 +236,16 @@ class ObjectStore:
         self._breaker.succeeded()
         return answer
 
-    def _broken(self, reason: str) -> ContentCacheDown:
-        self._breaker.failed(reason)
+    def _left_s(self) -> float:
+        """What look-ups may still wait."""
+        left_s = self._patience.left_s
+        if not left_s:
+            raise ContentCacheDown("skipped: look-ups have waited for it long enough")
+        return left_s
+
+    def _broken(self, reason: str, begun: float | None = None) -> ContentCacheDown:
+        self._breaker.failed(reason, begun=begun)
         return ContentCacheDown(reason)
 
-    async def _in_thread(self, call: Callable[[], T], within_s: float) -> T:
-        with trio.fail_after(within_s):
-            return await trio.to_thread.run_sync(call, limiter=self._limit, abandon_on_cancel=True)
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(call, limiter=self._limit, abandon_on_cancel=True)
