@@ -56,20 +56,26 @@ T = TypeVar("T")
 
 @asynccontextmanager
 async def open_object_store(
-    url: str, *, will_fork: bool = False, claim_lapses_s: float = CLAIM_LAPSES_S
+    url: str,
+    *,
+    will_fork: bool = False,
+    check: bool = True,
+    claim_lapses_s: float = CLAIM_LAPSES_S,
 ) -> AsyncIterator["ObjectStore"]:
-    """The store at url, asked once whether it is there.
+    """The store at url.
 
     url             s3://bucket/prefix, gs://bucket/prefix or az://container/prefix
     will_fork       this process goes on as its own fork later, as `clipfs mount` does
+    check           ask it whether it is there: a dead one costs CHECK_S now, not its first caller
     claim_lapses_s  the same for all nodes
     Raises          InvalidInput: no such URL, or the store says that it has no such bucket
     """
     with _opened(url, will_fork) as bucket:
-        with suppress(NoAnswer):  # the check meets it again, and has the breaker say so
+        with suppress(NoAnswer):  # whoever asks first meets it again, and has the breaker say so
             await trio.to_thread.run_sync(bucket.ready)
         store = ObjectStore(bucket, claim_lapses_s=claim_lapses_s)
-        await store.check(url)
+        if check:
+            await store.check(url)
         yield store
 
 
