@@ -117,8 +117,12 @@ async def open_tiers(
                 settings.layout, settings.keys, on_read=lambda n: hooks.on_read("disk", n)
             )
         )
-        # who stores later, in a process left behind, is a process that forks
-        cache = await _open_content_cache(settings, stack, will_fork=bool(hooks.on_filled))
+        cache = await _open_content_cache(
+            settings,
+            stack,
+            will_fork=hooks.on_filled is not None,  # its layers are stored by who is left behind
+            check=not (mounted or to_store),  # who is left behind has been preceded by a check
+        )
         nursery = await stack.enter_async_context(trio.open_nursery())
         storer = Storer(cache, settings.layout, settings.keys, nursery) if cache else None
         stack.callback(nursery.cancel_scope.cancel)
@@ -155,13 +159,15 @@ async def open_tiers(
 
 
 async def _open_content_cache(
-    settings: TierSettings, stack: AsyncExitStack, *, will_fork: bool
+    settings: TierSettings, stack: AsyncExitStack, *, will_fork: bool, check: bool
 ) -> ContentStore | None:
     urls = settings.content_cache_urls
     if not urls:
         return None
     if urls[0].startswith(("s3:", "gs:", "az:")):
-        return await stack.enter_async_context(open_object_store(urls[0], will_fork=will_fork))
+        return await stack.enter_async_context(
+            open_object_store(urls[0], will_fork=will_fork, check=check)
+        )
     return await stack.enter_async_context(
         Replicas.open(urls, token=settings.content_cache_token, ca_pem=settings.ca_pem)
     )
