@@ -166,7 +166,7 @@ async def _open_content_cache(
         return None
     if urls[0].startswith(("s3:", "gs:", "az:")):
         return await stack.enter_async_context(
-            open_object_store(urls[0], will_fork=will_fork, check=check)
+            open_object_store(urls[0], will_fork=will_fork, check=check, ca_pem=settings.ca_pem)
         )
     return await stack.enter_async_context(
         Replicas.open(urls, token=settings.content_cache_token, ca_pem=settings.ca_pem)

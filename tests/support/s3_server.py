@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.registry import Certificate
 from tests.support.wait import wait_for
 
 WRITER, READER = ("AKWRITER", "secret of the writer"), ("AKREADER", "secret of the reader")
@@ -39,6 +40,7 @@ class S3Server:
 
     folder: Path
     ports: dict[str, int]
+    tls: Certificate | None = None
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -48,6 +50,11 @@ class S3Server:
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def secure_endpoint(self) -> str:
+        """Where it was started with a certificate."""
+        return f"https://127.0.0.1:{self.ports['https']}"
 
     def environment(self, identity: tuple[str, str] = WRITER) -> dict[str, str]:
         """What a client of it needs, as AWS's own tools read it."""
@@ -75,6 +82,9 @@ class S3Server:
                    "-s3.autoCreateBucket=false",
                    f"-s3.config={self.folder / 'identities.json'}",
                    *(f"-{name}={port}" for name, port in self._port_options())]  # fmt: skip
+        if self.tls is not None:
+            command += [f"-s3.port.https={self.ports['https']}", f"-s3.cert.file={self.tls.cert}",
+                        f"-s3.key.file={self.tls.key}"]  # fmt: skip
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
         wait_for(self._is_up, within_s=60)
@@ -117,11 +127,11 @@ class S3Server:
 
 
 @contextmanager
-def run_s3_server(folder: Path) -> Iterator[S3Server]:
+def run_s3_server(folder: Path, *, tls: Certificate | None = None) -> Iterator[S3Server]:
     """An empty store; it ends by SIGKILL, since it takes its time over SIGTERM."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "identities.json").write_text(json.dumps(_IDENTITIES))
-    server = S3Server(folder=folder, ports=_free_ports())
+    server = S3Server(folder=folder, ports=_free_ports(), tls=tls)
     try:
         server.start()
         yield server
@@ -130,7 +140,7 @@ def run_s3_server(folder: Path) -> Iterator[S3Server]:
 
 
 def _free_ports() -> dict[str, int]:
-    names = [f"{part}{kind}" for part in _PARTS for kind in ("", " grpc")]
+    names = [f"{part}{kind}" for part in _PARTS for kind in ("", " grpc")] + ["https"]
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
         return {name: one.getsockname()[1] for name, one in zip(names, sockets, strict=True)}

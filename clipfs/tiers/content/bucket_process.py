@@ -10,6 +10,7 @@ connection carries one call at a time. The process ends with its last connection
 Not here: the other end (`clipfs.tiers.content.bucket_worker`).
 """
 
+import os
 import queue
 import socket
 import subprocess
@@ -108,7 +109,7 @@ class BucketProcess:
 
     @classmethod
     @contextmanager
-    def open(cls, url: str) -> Iterator[Self]:
+    def open(cls, url: str, *, ca_pem: str = "") -> Iterator[Self]:
         """The process that asks url, while it loads; dead after the block."""
         idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         with ExitStack() as stack:
@@ -119,9 +120,10 @@ class BucketProcess:
                 idle.put(stack.enter_context(Connection(mine)))
             fds = [one.fileno() for one in theirs]
             command = [sys.executable, "-P", "-m", "clipfs.tiers.content.bucket_worker", url]
-            process = subprocess.Popen(
-                [*command, *map(str, fds)], stdin=subprocess.DEVNULL, pass_fds=fds
-            )
+            with open(os.memfd_create("ca"), "r+") as stdin:
+                stdin.write(ca_pem)
+                stdin.seek(0)
+                process = subprocess.Popen([*command, *map(str, fds)], stdin=stdin, pass_fds=fds)
             for one in theirs:
                 one.close()
             try:

@@ -1,5 +1,6 @@
 """The process that asks an object store for another: `python -m ... URL FD...`, a thread each FD.
 
+On its stdin are the CAs that the store is trusted by.
 It has the environment of who started it, credentials included, and parses nothing but what
 obstore does. Not here: the protocol, and the end that asks (`clipfs.tiers.content.bucket_process`).
 """
@@ -23,7 +24,7 @@ def main() -> None:
     url, *fds = sys.argv[1:]
     bucket: ObstoreBucket | errors.InvalidInput
     try:
-        bucket = ObstoreBucket(url)
+        bucket = ObstoreBucket(url, ca_pem=sys.stdin.read())
     except errors.InvalidInput as error:
         bucket = error
     threads = [threading.Thread(target=_serve, args=(int(fd), bucket)) for fd in fds]

@@ -60,6 +60,7 @@ async def open_object_store(
     *,
     will_fork: bool = False,
     check: bool = True,
+    ca_pem: str = "",
     claim_lapses_s: float = CLAIM_LAPSES_S,
 ) -> AsyncIterator["ObjectStore"]:
     """The store at url.
@@ -67,10 +68,11 @@ async def open_object_store(
     url             s3://bucket/prefix, gs://bucket/prefix or az://container/prefix
     will_fork       this process goes on as its own fork later, as `clipfs mount` does
     check           ask it whether it is there: a dead one costs CHECK_S now, not its first caller
+    ca_pem          CAs that the store is trusted by, beside the node's own
     claim_lapses_s  the same for all nodes
     Raises          InvalidInput: no such URL, or the store says that it has no such bucket
     """
-    with _opened(url, will_fork) as bucket:
+    with _opened(url, will_fork, ca_pem) as bucket:
         with suppress(NoAnswer):  # whoever asks first meets it again, and has the breaker say so
             await trio.to_thread.run_sync(bucket.ready)
         store = ObjectStore(bucket, claim_lapses_s=claim_lapses_s)
@@ -80,16 +82,16 @@ async def open_object_store(
 
 
 @contextmanager
-def _opened(url: str, will_fork: bool) -> Iterator[Bucket]:
+def _opened(url: str, will_fork: bool, ca_pem: str) -> Iterator[Bucket]:
     if not will_fork:
         from clipfs.tiers.content.obstore_bucket import ObstoreBucket, is_usable  # 24 ms
 
         if is_usable():
-            yield ObstoreBucket(url)
+            yield ObstoreBucket(url, ca_pem=ca_pem)
             return
     from clipfs.tiers.content.bucket_process import BucketProcess
 
-    with BucketProcess.open(url) as bucket:
+    with BucketProcess.open(url, ca_pem=ca_pem) as bucket:
         yield bucket
 
 

@@ -67,8 +67,9 @@ _STORES: dict[str, Callable[..., S3Store | GCSStore | AzureStore]] = {
 class ObstoreBucket:
     """A `Bucket`, asked by this process. From the first call on it must not fork."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, ca_pem: str = "") -> None:
         """url     s3://bucket/prefix, gs://bucket/prefix or az://container/prefix
+        ca_pem  CAs that the store is trusted by, beside the node's own
         Raises  InvalidInput
         """
         parts = urlsplit(url)
@@ -85,9 +86,9 @@ class ObstoreBucket:
         given = (os.environ.get(name) for name in _ENDPOINTS[self._kind])
         endpoint = next(filter(None, given), options.get("endpoint"))
         self._where = _host(endpoint) if endpoint else _PROVIDERS[self._kind]
-        self._store = self._opened(url, prefix=parts.path.strip("/") or None, **options)
+        self._store = self._opened(url, ca_pem, prefix=parts.path.strip("/") or None, **options)
 
-    def _opened(self, url: str, **options: Any) -> S3Store | GCSStore | AzureStore:
+    def _opened(self, url: str, ca_pem: str, **options: Any) -> S3Store | GCSStore | AzureStore:
         plain = self._where.startswith("http://")
         client: obstore.store.ClientConfig = {
             "allow_http": plain or bool(os.environ.get("AZURE_STORAGE_USE_EMULATOR")),
@@ -95,6 +96,8 @@ class ObstoreBucket:
             "read_timeout": timedelta(seconds=ANSWER_TIMEOUT_S),
             "timeout": timedelta(seconds=TRANSFER_TIMEOUT_S),
         }
+        if ca_pem:
+            client["root_certificate"] = ca_pem
         retry: obstore.store.RetryConfig = {
             "max_retries": 2,
             "retry_timeout": timedelta(seconds=RETRY_WITHIN_S),

@@ -24,6 +24,7 @@ from clipfs.tiers.content.bucket import (
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _KIND = re.compile(r"\bkind: (\w{1,30})")
+_UNTRUSTED = re.compile(r"InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)?(\w{1,60})")
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"})
 _BAD_CREDENTIALS = re.compile("InvalidAccessKeyId|Signature|Token|Skewed|Authentication")
 _INSTANCE_ROLE = re.compile(r"169\.254\.169\.254|metadata\.google\.internal")
@@ -57,6 +58,8 @@ def named(what: str, error: Exception, *, bucket: str, credentials: str) -> Exce
         return Odd(words)
     if status:
         return NoAnswer(words)
+    if untrusted := _first(_UNTRUSTED, said):
+        return NoAnswer(f"{what}: its certificate is not trusted ({untrusted}); see --ca-file")
     kinds = set(_KIND.findall(said))
     if "Timeout" in kinds or "TimedOut" in said:
         return NoAnswer(f"{what}: no answer in time")
