@@ -14,6 +14,7 @@ from clipfs.cache.plan import Limits
 from clipfs.cache.verify import Verdict
 from clipfs.cache.verify import verify as verified
 from clipfs.cli import options
+from clipfs.cli.collect_store import collect_store
 from clipfs.cli.limits import limit_options, limits_of
 from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.layer.layout import Layout
@@ -83,13 +84,30 @@ def verify(root: Path, index_key_file: Path | None, as_json: bool) -> None:
 @cache.command()
 @options.root_option
 @limit_options
+@click.option(
+    "--content-cache",
+    metavar="URL",
+    help="Collect this object store instead: s3://bucket/prefix, gs://, az://; --max-bytes of it.",
+)
 @options.json_option
 @options.log_options
-def collect(root: Path, max_bytes: int | None, min_free: Limits | None, as_json: bool) -> None:
+def collect(
+    root: Path,
+    max_bytes: int | None,
+    min_free: Limits | None,
+    content_cache: str | None,
+    as_json: bool,
+) -> None:
     """Remove what was used least recently until the limits hold; never what is in use.
 
-    Without a limit: only what can be of no use any more.
+    Without a limit: only what can be of no use any more. An object store does not tell what is
+    used: there the layers go that were stored longest ago, but none of the last hour.
     """
+    if content_cache is not None:
+        if max_bytes is None or min_free is not None:
+            raise click.UsageError("--content-cache goes with --max-bytes, and no other limit")
+        collect_store(content_cache, max_bytes, as_json)
+        return
     layout = _existing(root)
     ready_root(layout)
     found = collected(layout, limits_of(max_bytes, min_free))

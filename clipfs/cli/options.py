@@ -230,10 +230,19 @@ def checked_folder(path: Path) -> Path:
 
 def content_cache_urls(given: tuple[str, ...]) -> tuple[str, ...]:
     """The URLs of one content cache; InvalidInput says what is wrong with one."""
-    return tuple(dict.fromkeys(_content_cache_url(one) for one in given))
+    urls = tuple(dict.fromkeys(_content_cache_url(one) for one in given))
+    if len(urls) > 1 and any(_is_object_store(url) for url in urls):
+        raise errors.InvalidInput("--content-cache: an object store is given alone")
+    return urls
+
+
+def _is_object_store(url: str) -> bool:
+    return url.startswith(("s3://", "gs://", "az://"))
 
 
 def _content_cache_url(given: str) -> str:
+    if _is_object_store(given):
+        return given  # judged by `clipfs.tiers.content.obstore_bucket`, which opens it
     try:
         parts = urlsplit(given)
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
@@ -242,7 +251,8 @@ def _content_cache_url(given: str) -> str:
         good = False
     if not good:
         raise errors.InvalidInput(
-            f"--content-cache {given}: write http://host:port or https://host:port"
+            f"--content-cache {given}: write http://host:port or https://host:port, or an object "
+            "store: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix"
         )
     if "@" in parts.netloc:
         raise errors.InvalidInput(

@@ -22,6 +22,7 @@ from clipfs.layer.job import RANGES, PassProgress, Ranges
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.chain import TierChain
+from clipfs.tiers.content.objectstore import open_object_store
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import ContentStore
 from clipfs.tiers.content_cache import ContentCacheTier
@@ -116,7 +117,12 @@ async def open_tiers(
                 settings.layout, settings.keys, on_read=lambda n: hooks.on_read("disk", n)
             )
         )
-        cache = await _open_content_cache(settings, stack)
+        cache = await _open_content_cache(
+            settings,
+            stack,
+            will_fork=hooks.on_filled is not None,  # its layers are stored by who is left behind
+            check=not (mounted or to_store),  # who is left behind has been preceded by a check
+        )
         nursery = await stack.enter_async_context(trio.open_nursery())
         storer = Storer(cache, settings.layout, settings.keys, nursery) if cache else None
         stack.callback(nursery.cancel_scope.cancel)
@@ -152,13 +158,16 @@ async def open_tiers(
         yield Tiers(chain=TierChain(disk, far), disk=disk, registry=registry_tier, storer=storer)
 
 
-async def _open_content_cache(settings: TierSettings, stack: AsyncExitStack) -> ContentStore | None:
-    if not settings.content_cache_urls:
+async def _open_content_cache(
+    settings: TierSettings, stack: AsyncExitStack, *, will_fork: bool, check: bool
+) -> ContentStore | None:
+    urls = settings.content_cache_urls
+    if not urls:
         return None
-    return await stack.enter_async_context(
-        Replicas.open(
-            settings.content_cache_urls,
-            token=settings.content_cache_token,
-            ca_pem=settings.ca_pem,
+    if urls[0].startswith(("s3:", "gs:", "az:")):
+        return await stack.enter_async_context(
+            open_object_store(urls[0], will_fork=will_fork, check=check, ca_pem=settings.ca_pem)
         )
+    return await stack.enter_async_context(
+        Replicas.open(urls, token=settings.content_cache_token, ca_pem=settings.ca_pem)
     )

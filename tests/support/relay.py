@@ -51,9 +51,9 @@ def _relay(client: socket.socket, upstream: str, on_piece: OnPiece, ended: threa
     host, _, port = upstream.partition(":")
     with (
         client,
+        suppress(OSError),
         socket.create_connection((host, int(port))) as server,
         selectors.DefaultSelector() as selector,
-        suppress(OSError),
     ):
         selector.register(client, selectors.EVENT_READ, server)
         selector.register(server, selectors.EVENT_READ, client)

@@ -17,16 +17,20 @@ from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.layer.sealed_index import seal_index
 from clipfs.system.durable import write_atomically
+from clipfs.tiers.content.objectstore import open_object_store
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import PAGE_BYTES, ContentCacheTier
 from clipfs.tiers.disk import DiskTier
+from clipfs.tiers.storer import Outcome, store_layer
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 from tests.support.content import TOKEN, ContentServer
 from tests.support.memory_tier import MemoryTier
+from tests.support.s3_server import S3Server
 from tests.support.samples import Sample
 from tests.support.tier_stack import KEYS, made_layout, opened_tiers, store_sample
 
-TIERS = ["memory", "disk", "disk-partial", "content_cache", "registry", "chain"]
+SHARED = ["content_cache", "object_store"]
+TIERS = ["memory", "disk", "disk-partial", *SHARED, "registry", "chain"]
 
 
 class Reads(Protocol):
@@ -48,7 +52,15 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, sample: Sample, image: str, content_server: ContentServer) -> Place:
+def place(
+    tmp_path: Path,
+    sample: Sample,
+    image: str,
+    content_server: ContentServer,
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Place:
+    s3_server.use(monkeypatch)
     return Place(root=tmp_path, sample=sample, image=image, cache_url=content_server.url)
 
 
@@ -76,6 +88,10 @@ async def opened(name: str, place: Place, stack: AsyncExitStack) -> Reads:
                 range(sample.indexed.index.chunk_count), sample.payload
             )
         return disk
+    if name == "object_store":
+        store = await enter(open_object_store("s3://shared/laws"))
+        assert await store_layer(store, KEYS, sample.indexed, sample.tar) is Outcome.STORED
+        return ContentCacheTier(store, KEYS)
     await store_sample(place.cache_url, sample)
     if name == "chain":
         return (await enter(opened_tiers(place.root, place.image, cache_url=place.cache_url))).chain
@@ -137,7 +153,7 @@ async def test_a_reader_that_goes_away_harms_no_other(tier: Reads, sample: Sampl
     assert await tier.read(sample.indexed, extent) == sample.bytes_of(extent)
 
 
-@pytest.mark.parametrize("name", ["memory", "disk", "disk-partial", "content_cache"])
+@pytest.mark.parametrize("name", ["memory", "disk", "disk-partial", *SHARED])
 async def test_a_layer_that_is_not_there_is_a_miss_without_an_error(
     name: str, place: Place
 ) -> None:
@@ -174,7 +190,7 @@ async def test_an_index_with_one_flipped_bit_is_a_miss(name: str, place: Place) 
         assert await tier.load_index(other.layer) is None
 
 
-@pytest.mark.parametrize("name", ["memory", "disk", "disk-partial", "content_cache", "chain"])
+@pytest.mark.parametrize("name", ["memory", "disk", "disk-partial", *SHARED, "chain"])
 @settings(
     max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

@@ -1,0 +1,176 @@
+"""A bucket in a process of its own: for a process that forks later, or is a fork.
+
+obstore's threads do not outlive a fork, and nothing starts them again: in the child every call
+waits for ever. So what `clipfs mount` asks before it leaves its server behind, it asks here; the
+server's own bucket is in the server.
+
+A request is a line of JSON with the size of the data behind it, and so is an answer. One
+connection carries one call at a time. The process ends with its last connection.
+
+Not here: the other end (`clipfs.tiers.content.bucket_worker`).
+"""
+
+import os
+import queue
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from typing import Self
+
+import msgspec
+
+from clipfs import errors
+from clipfs.tiers.content import bucket
+from clipfs.tiers.content.bucket import NoAnswer, Standing
+
+CONNECTIONS = 4
+"""Calls at the same time; before a fork they are few, and small."""
+
+FAILURES: dict[str, type[Exception]] = {
+    kind.__name__: kind
+    for kind in (
+        bucket.NoAnswer,
+        bucket.NoBucket,
+        bucket.NoConditions,
+        bucket.NotAllowed,
+        bucket.Conflict,
+        bucket.Odd,
+        errors.InvalidInput,
+    )
+}
+"""What a bucket raises, by the names that an answer carries."""
+
+
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A call of the `Bucket` method that call names."""
+
+    call: str
+    key: str = ""
+    part: tuple[int, int] | None = None
+    version: str = ""
+    size: int = 0
+
+
+class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What it returned, or raised; version is None where nothing stands under the key."""
+
+    failed: str | None = None
+    message: str = ""
+    version: str | None = None
+    modified: datetime | None = None
+    size: int = 0
+
+
+class Connection:
+    """One end of a connection; `with` closes it."""
+
+    def __init__(self, end: socket.socket) -> None:
+        self._end = end
+        self._incoming = end.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._incoming.close()
+        self._end.close()
+
+    def send(self, head: Request | Answer, data: bytes | bytearray | memoryview) -> None:
+        self._end.sendall(msgspec.json.encode(head) + b"\n")
+        self._end.sendall(data)
+
+    def line(self) -> bytes:
+        """The next head; nothing once the other end is gone."""
+        return self._incoming.readline()
+
+    def data(self, size: int) -> bytearray:
+        """What came behind a head. Raises EOFError if the other end is gone."""
+        data = bytearray(size)
+        view, at = memoryview(data), 0
+        while at < size:
+            count = self._incoming.readinto(view[at:])
+            if not count:
+                raise EOFError
+            at += count
+        return data
+
+
+class BucketProcess:
+    """A `Bucket` elsewhere, with its methods; open it with `BucketProcess.open`."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], idle: queue.SimpleQueue[Connection]
+    ) -> None:
+        self.process = process
+        self._idle = idle
+
+    @classmethod
+    @contextmanager
+    def open(cls, url: str, *, ca_pem: str = "") -> Iterator[Self]:
+        """The process that asks url, while it loads; dead after the block."""
+        idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
+        with ExitStack() as stack:
+            theirs: list[socket.socket] = []
+            for _ in range(CONNECTIONS):
+                mine, other = socket.socketpair()
+                theirs.append(stack.enter_context(other))
+                idle.put(stack.enter_context(Connection(mine)))
+            fds = [one.fileno() for one in theirs]
+            command = [sys.executable, "-P", "-m", "clipfs.tiers.content.bucket_worker", url]
+            with open(os.memfd_create("ca"), "r+") as stdin:
+                stdin.write(ca_pem)
+                stdin.seek(0)
+                process = subprocess.Popen([*command, *map(str, fds)], stdin=stdin, pass_fds=fds)
+            for one in theirs:
+                one.close()
+            try:
+                yield cls(process, idle)
+            finally:
+                process.kill()  # first: who waits for an answer holds its connection
+                process.wait()
+
+    def ready(self) -> None:
+        """Return once it has loaded. Raises InvalidInput: there can be no such bucket."""
+        self._call(Request("ready"))
+
+    def check(self) -> None:
+        self._call(Request("check"))
+
+    def get(self, key: str, *, part: range | None = None) -> Standing | None:
+        asked = None if part is None else (part.start, part.stop)
+        answer, data = self._call(Request("get", key, asked))
+        if answer.version is None or answer.modified is None:
+            return None
+        return Standing(data, answer.version, answer.modified)
+
+    def version(self, key: str) -> str | None:
+        return self._call(Request("version", key))[0].version
+
+    def create(self, key: str, data: bytes | memoryview) -> str:
+        return self._call(Request("create", key), data)[0].version or ""
+
+    def update(self, key: str, data: bytes | memoryview, version: str) -> str:
+        return self._call(Request("update", key, version=version), data)[0].version or ""
+
+    def overwrite(self, key: str, data: bytes | memoryview) -> str:
+        return self._call(Request("overwrite", key), data)[0].version or ""
+
+    def remove(self, key: str) -> None:
+        self._call(Request("remove", key))
+
+    def _call(self, request: Request, data: bytes | memoryview = b"") -> tuple[Answer, bytearray]:
+        connection = self._idle.get()
+        try:
+            connection.send(msgspec.structs.replace(request, size=len(data)), data)
+            answer = msgspec.json.decode(connection.line(), type=Answer)
+            received = connection.data(answer.size)
+        except (OSError, EOFError, ValueError) as error:
+            raise NoAnswer("the process that asks the object store has died") from error
+        finally:
+            self._idle.put(connection)
+        if answer.failed is not None:
+            raise FAILURES[answer.failed](answer.message)
+        return answer, received

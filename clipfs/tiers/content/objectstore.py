@@ -1,0 +1,259 @@
+"""Tier 2 in an object store that is there already: S3, GCS or Azure Blob instead of replicas.
+
+obstore's calls run in threads, of which there are at most MAX_CALLS; a caller that goes away
+does not wait for its own. Whatever goes wrong is `ContentCacheDown`, behind a `Breaker`. A
+store that did not answer last is first asked something small, and the look-ups of a mount share
+one `Patience`: one that is dead or slow costs a mount less than a second.
+
+A delete by ETag compares, and then deletes: object stores delete without conditions. What is
+stored in between, right bytes in the place of wrong ones, is lost with them: a miss.
+
+Not here: requests and their errors (`clipfs.tiers.content.bucket`); claims and whether the store
+has conditional writes (`clipfs.tiers.content.conditional`).
+"""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TypeVar
+
+import trio
+
+from clipfs import errors
+from clipfs.tiers.content.breaker import SOON_S, Breaker
+from clipfs.tiers.content.bucket import (
+    TRANSFER_TIMEOUT_S,
+    Bucket,
+    Conflict,
+    NoAnswer,
+    NoBucket,
+    NoConditions,
+    NotAllowed,
+    Odd,
+)
+from clipfs.tiers.content.conditional import CLAIM_LAPSES_S, Claims, Conditions
+from clipfs.tiers.content.patience import Patience
+from clipfs.tiers.content.store import (
+    Claim,
+    ContentCacheDown,
+    ContentRefused,
+    Found,
+    MayNotStore,
+    Progress,
+)
+
+CHECK_S = 0.8
+"""For a store that did not answer last: a connection, TLS and one small answer."""
+
+RESTART_S = 5
+"""A store may be away for so long, before what it has is fetched from further away."""
+
+MAX_CALLS = 16
+_ATTEMPTS = 3
+"""Of a write that meets an object which is gone when it is looked at."""
+
+T = TypeVar("T")
+
+
+@asynccontextmanager
+async def open_object_store(
+    url: str,
+    *,
+    will_fork: bool = False,
+    check: bool = True,
+    ca_pem: str = "",
+    claim_lapses_s: float = CLAIM_LAPSES_S,
+) -> AsyncIterator["ObjectStore"]:
+    """The store at url.
+
+    url             s3://bucket/prefix, gs://bucket/prefix or az://container/prefix
+    will_fork       this process goes on as its own fork later, as `clipfs mount` does
+    check           ask it whether it is there: a dead one costs CHECK_S now, not its first caller
+    ca_pem          CAs that the store is trusted by, beside the node's own
+    claim_lapses_s  the same for all nodes
+    Raises          InvalidInput: no such URL, or the store says that it has no such bucket
+    """
+    with _opened(url, will_fork, ca_pem) as bucket:
+        with suppress(NoAnswer):  # whoever asks first meets it again, and has the breaker say so
+            await trio.to_thread.run_sync(bucket.ready)
+        store = ObjectStore(bucket, claim_lapses_s=claim_lapses_s)
+        if check:
+            await store.check(url)
+        yield store
+
+
+@contextmanager
+def _opened(url: str, will_fork: bool, ca_pem: str) -> Iterator[Bucket]:
+    if not will_fork:
+        from clipfs.tiers.content.obstore_bucket import ObstoreBucket, is_usable  # 24 ms
+
+        if is_usable():
+            yield ObstoreBucket(url, ca_pem=ca_pem)
+            return
+    from clipfs.tiers.content.bucket_process import BucketProcess
+
+    with BucketProcess.open(url, ca_pem=ca_pem) as bucket:
+        yield bucket
+
+
+class ObjectStore:
+    """A `ContentStore` in one bucket; open it with `open_object_store`."""
+
+    def __init__(self, bucket: Bucket, *, claim_lapses_s: float) -> None:
+        self._bucket = bucket
+        self._conditions = Conditions(bucket)
+        self._claims = Claims(bucket, self._conditions, lapses_s=claim_lapses_s)
+        self._limit = trio.CapacityLimiter(MAX_CALLS)
+        self._breaker = Breaker()
+        self._patience = Patience()
+        self._heard = False
+        self._may_store = True
+
+    @property
+    def may_store(self) -> bool:
+        return self._may_store
+
+    async def check(self, url: str) -> None:
+        """Ask it something small. Raises InvalidInput if it says that it has no such bucket."""
+        try:
+            with self._patience.waits() as waiting:
+                await self._ask(lambda: None, within_s=self._left_s())
+                waiting.received = 0
+        except ContentCacheDown as down:
+            if isinstance(down.__cause__, NoBucket):
+                raise errors.InvalidInput(
+                    f"{url}: {down}; create it, or correct --content-cache"
+                ) from down
+
+    async def get(self, key: str, *, part: range | None = None, dear: bool = False) -> Found | None:
+        if dear:
+            return await self._get_patiently(key, part)
+        with self._patience.waits() as waiting:
+            found = await self._get(key, part, within_s=self._left_s())
+            waiting.received = len(found.data) if found else 0
+        return found
+
+    async def put(self, key: str, data: bytes | memoryview, *, replaces: str | None = None) -> None:
+        await self._write(lambda: self._put(key, data, replaces))
+
+    async def delete(self, key: str, *, etag: str) -> None:
+        def remove() -> None:
+            if self._bucket.version(key) == etag:
+                self._bucket.remove(key)
+
+        await self._write(remove)
+
+    async def claim(self, key: str, holder: str, progress: Progress) -> Claim:
+        def claim() -> Claim:
+            return self._claims.claim(key, holder, progress)
+
+        if self._claims.holds(key, holder):  # a renewal, behind the look-ups' backs
+            return await self._write(claim)
+        with self._patience.waits() as waiting:
+            claimed = await self._write(claim, within_s=self._left_s())
+            waiting.received = 0
+        return claimed
+
+    async def release(self, key: str, holder: str) -> None:
+        if self._may_store:
+            await self._write(lambda: self._claims.release(key, holder))
+
+    def _put(self, key: str, data: bytes | memoryview, replaces: str | None) -> None:
+        """Blocks. Whatever stands there already, once it has been looked at, decides."""
+        for _ in range(_ATTEMPTS):
+            try:
+                self._put_if(key, data, replaces)
+                return
+            except Conflict:
+                standing = self._bucket.get(key)
+            if standing is not None and bytes(standing.data) == bytes(data):
+                return
+            if standing is not None or replaces is not None:
+                raise ContentRefused(f"PUT {key}: something else is stored there")
+        raise ContentCacheDown(f"PUT {key}: what is stored there comes and goes")
+
+    def _put_if(self, key: str, data: bytes | memoryview, replaces: str | None) -> None:
+        if not self._conditions.are_kept():
+            if self._bucket.version(key) != replaces:
+                raise Conflict(key)
+            self._bucket.overwrite(key, data)
+        elif replaces is None:
+            self._bucket.create(key, data)
+        else:
+            self._bucket.update(key, data, replaces)
+
+    async def _get_patiently(self, key: str, part: range | None) -> Found | None:
+        """Wait for a store that has been away for less than RESTART_S."""
+        while True:
+            try:
+                return await self._get(key, part, soon=True)
+            except ContentCacheDown:
+                since = self._breaker.down_since
+                if since is None or trio.current_time() >= since + RESTART_S:
+                    raise
+            await trio.sleep(SOON_S)
+
+    async def _get(
+        self,
+        key: str,
+        part: range | None,
+        *,
+        within_s: float = TRANSFER_TIMEOUT_S,
+        soon: bool = False,
+    ) -> Found | None:
+        try:
+            found = await self._ask(
+                lambda: self._bucket.get(key, part=part), within_s=within_s, soon=soon
+            )
+        except NotAllowed as refused:
+            raise self._broken(f"{refused}: these credentials may not read it") from None
+        return None if found is None else Found(found.data, found.version)
+
+    async def _write(self, call: Callable[[], T], *, within_s: float = TRANSFER_TIMEOUT_S) -> T:
+        if not self._may_store:
+            raise MayNotStore("these credentials may only read")
+        try:
+            return await self._ask(call, within_s=within_s)
+        except NotAllowed as refused:
+            self._breaker.succeeded()  # it can be read from
+            self._may_store = False
+            raise MayNotStore(
+                f"{refused}: these credentials may only read; from now on nothing is stored"
+            ) from None
+
+    async def _ask(self, call: Callable[[], T], *, within_s: float, soon: bool = False) -> T:
+        """What call returns, in a thread; NotAllowed is left to the caller."""
+        if not self._breaker.allows(soon=soon):
+            raise ContentCacheDown("skipped: it was unavailable a moment ago")
+        begun = trio.current_time()
+        try:
+            with trio.fail_after(within_s):
+                if not self._heard:
+                    with trio.fail_after(CHECK_S):
+                        await self._in_thread(self._bucket.check)
+                    self._heard = True
+                answer = await self._in_thread(call)
+        except (NoAnswer, trio.TooSlowError) as error:
+            self._heard = False
+            raise self._broken(str(error) or "no answer in time", begun) from error
+        except ContentCacheDown:
+            self._breaker.succeeded()
+            raise
+        except (Odd, NoConditions) as error:
+            self._breaker.succeeded()
+            raise ContentCacheDown(str(error)) from error
+        self._breaker.succeeded()
+        return answer
+
+    def _left_s(self) -> float:
+        """What look-ups may still wait."""
+        left_s = self._patience.left_s
+        if not left_s:
+            raise ContentCacheDown("skipped: look-ups have waited for it long enough")
+        return left_s
+
+    def _broken(self, reason: str, begun: float | None = None) -> ContentCacheDown:
+        self._breaker.failed(reason, begun=begun)
+        return ContentCacheDown(reason)
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        return await trio.to_thread.run_sync(call, limiter=self._limit, abandon_on_cancel=True)

@@ -1,0 +1,154 @@
+"""A real object store that speaks S3 (SeaweedFS) on loopback, with two identities."""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.registry import Certificate
+from tests.support.wait import wait_for
+
+WRITER, READER = ("AKWRITER", "secret of the writer"), ("AKREADER", "secret of the reader")
+_WEED = Path(sys.prefix) / "bin" / "weed"
+_IDENTITIES = {
+    "identities": [
+        {
+            "name": name,
+            "credentials": [{"accessKey": key, "secretKey": secret}],
+            "actions": actions,
+        }
+        for name, (key, secret), actions in [
+            ("writer", WRITER, ["Admin", "Read", "Write", "List", "Tagging"]),
+            ("reader", READER, ["Read", "List"]),
+        ]
+    ]
+}
+_PARTS = ("master", "volume", "filer", "s3")
+
+
+@dataclass(slots=True, kw_only=True)
+class S3Server:
+    """A running store; `kill` and `start` keep its folder and its ports."""
+
+    folder: Path
+    ports: dict[str, int]
+    tls: Certificate | None = None
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def port(self) -> int:
+        return self.ports["s3"]
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def secure_endpoint(self) -> str:
+        """Where it was started with a certificate."""
+        return f"https://127.0.0.1:{self.ports['https']}"
+
+    def environment(self, identity: tuple[str, str] = WRITER) -> dict[str, str]:
+        """What a client of it needs, as AWS's own tools read it."""
+        key, secret = identity
+        return {
+            "AWS_ACCESS_KEY_ID": key,
+            "AWS_SECRET_ACCESS_KEY": secret,
+            "AWS_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": self.endpoint,
+        }
+
+    def use(self, patch: pytest.MonkeyPatch, identity: tuple[str, str] = WRITER) -> None:
+        """Have this process' object stores mean this server."""
+        for name, value in self.environment(identity).items():
+            patch.setenv(name, value)
+
+    def make_bucket(self, name: str) -> None:
+        self._ask("filer", "POST", f"/buckets/{name}/")
+
+    def start(self) -> None:
+        command = [str(_WEED), "server", f"-dir={self.folder}", "-ip=127.0.0.1",
+                   "-ip.bind=127.0.0.1", "-volume.max=200", "-master.volumeSizeLimitMB=64",
+                   "-master.telemetry=false", "-master.electionTimeout=1s", "-s3",
+                   "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
+                   "-s3.autoCreateBucket=false",
+                   f"-s3.config={self.folder / 'identities.json'}",
+                   *(f"-{name}={port}" for name, port in self._port_options())]  # fmt: skip
+        if self.tls is not None:
+            command += [f"-s3.port.https={self.ports['https']}", f"-s3.cert.file={self.tls.cert}",
+                        f"-s3.key.file={self.tls.key}"]  # fmt: skip
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_for(self._is_up, within_s=60)
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def hang(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def _port_options(self) -> Iterator[tuple[str, int]]:
+        for part in _PARTS:
+            yield f"{part}.port", self.ports[part]
+            yield f"{part}.port.grpc", self.ports[f"{part} grpc"]
+
+    def _is_up(self) -> bool:
+        """Once a volume can be written: its S3 answers some seconds before that."""
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+        try:
+            assigned = self._ask("master", "GET", "/dir/assign?writableVolumeCount=1")
+            return "fid" in json.loads(assigned) and not self._ask("s3", "GET", "/healthz")
+        except (OSError, http.client.HTTPException, ValueError):
+            return False
+
+    def _ask(self, part: str, method: str, path: str) -> bytes:
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[part], timeout=10)
+        try:
+            connection.request(method, path)
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
+
+@contextmanager
+def run_s3_server(folder: Path, *, tls: Certificate | None = None) -> Iterator[S3Server]:
+    """An empty store; it ends by SIGKILL, since it takes its time over SIGTERM."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "identities.json").write_text(json.dumps(_IDENTITIES))
+    server = S3Server(folder=folder, ports=_free_ports(), tls=tls)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+def _free_ports() -> dict[str, int]:
+    names = [f"{part}{kind}" for part in _PARTS for kind in ("", " grpc")] + ["https"]
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
+        return {name: one.getsockname()[1] for name, one in zip(names, sockets, strict=True)}
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server with an empty bucket `shared`; the tests share it, each with a prefix."""
+    with run_s3_server(tmp_path_factory.mktemp("s3")) as server:
+        server.make_bucket("shared")
+        yield server

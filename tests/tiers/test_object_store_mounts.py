@@ -1,0 +1,85 @@
+"""Mounts with an object store as tier 2: the real command, its fork, and a real S3 server."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.machine import needs_fuse
+from tests.support.node import Node
+from tests.support.registry import RegistryServer
+from tests.support.s3_server import S3Server, run_s3_server
+from tests.support.samples import Sample
+from tests.support.wait import wait_for
+
+pytestmark = needs_fuse
+
+
+@pytest.fixture
+def nodes(
+    tmp_path: Path, s3_server: S3Server, registry: RegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[list[Node]]:
+    """Three nodes of one cluster."""
+    s3_server.use(monkeypatch)
+    (tmp_path / "key").write_text("the cluster's key\n")
+    options = ["--plain-http", registry.address, "--index-key-file", str(tmp_path / "key"),
+               "--content-cache", f"s3://shared{tmp_path}"]  # fmt: skip
+    made = [Node(tmp_path / name, options) for name in "abc"]
+    yield made
+    for node in made:
+        node.close()
+
+
+def stored(node: Node) -> None:
+    wait_for(lambda: not node.json("stats")["storing"], within_s=60)
+
+
+def layer_reads(registry: RegistryServer, sample: Sample) -> int:
+    return sum(sample.layer.digest in path for path in registry.blob_reads())
+
+
+@pytest.mark.parametrize("front", ["erofs", "fuse"])
+def test_one_node_downloads_a_layer_and_the_others_read_it_from_the_store(
+    front: str, nodes: list[Node], image: str, sample: Sample, registry: RegistryServer,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    first, *others = nodes
+    first.json("index", image)
+    stored(first)
+    before = layer_reads(registry, sample)
+    for node in others:
+        mountpoint = tmp_path / f"on {node.root.name}"
+        node.mount(image, mountpoint, "--front", "auto" if front == "erofs" else front)
+        found = next(path for path in mountpoint.rglob("*") if path.is_file())
+        with found.open("rb") as file:
+            file.seek(9 << 20)
+            assert file.read(53_248) in sample.payload
+        assert node.json("stats")["content_cache"]["reads"] > 0
+        assert node.json("stats")["registry"]["bytes"] == 0
+        node.unmount(mountpoint)
+    assert layer_reads(registry, sample) == before
+
+
+def test_a_mount_whose_layers_are_all_here_leaves_a_process_that_stores_them(
+    nodes: list[Node], image: str, sample: Sample, registry: RegistryServer, tmp_path: Path
+) -> None:
+    first, second, _ = nodes
+    first.mount(image, tmp_path / "first", "--front", "auto")
+    stored(first)
+    before = layer_reads(registry, sample)
+    second.json("index", image)
+    assert layer_reads(registry, sample) == before
+
+
+def test_a_mount_goes_well_without_the_store(
+    nodes: list[Node],
+    image: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with run_s3_server(tmp_path / "s3") as hung:
+        hung.use(monkeypatch)
+        hung.make_bucket("shared")
+        hung.hang()
+        nodes[0].mount(image, tmp_path / "m")
+    assert [path for path in (tmp_path / "m").rglob("*") if path.is_file()]
