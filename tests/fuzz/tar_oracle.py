@@ -144,7 +144,7 @@ def _is_other(info: _Info, data: bytes) -> bool:
     between others or before GNU's own sparse members, and a global size, are lost on it. What it
     makes of X, of records with an empty value or in another charset, of a long name that is not
     padded with NULs, and of runs behind a blank one, is its own; so is which name says that an old
-    file is a folder, and whether a sparse file's name or size stands above its placeholder's.
+    file is a folder, a prefix alone too, and whether a sparse file's name or size stands above its placeholder's.
     """
     header = data[info.offset_data - BLOCK : info.offset_data]
     ends_in_slash = info.name.endswith("/") or header[:100].partition(b"\0")[0].endswith(b"/")
@@ -160,6 +160,7 @@ def _is_other(info: _Info, data: bytes) -> bool:
         or "" in info.pax_headers.values()
         or "hdrcharset" in info.pax_headers
         or (header[156:157] == b"\0" and (ends_in_slash or not info.name) and info.sorts)
+        or (header[156:157] == b"\0" and not header[0])
     )
 
 
