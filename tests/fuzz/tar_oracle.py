@@ -143,8 +143,9 @@ def _is_other(info: _Info, data: bytes) -> bool:
     PAX's stands above GNU's and the last above the first; there the order decides. Global records
     between others or before GNU's own sparse members, and a global size, are lost on it. What it
     makes of X, of records with an empty value or in another charset, of a long name that is not
-    padded with NULs, and of runs behind a blank one, is its own; so is which name says that an old
-    file is a folder, a prefix alone too, and whether a sparse file's name or size stands above its placeholder's.
+    padded with NULs, and of runs behind a blank one, is its own; so is which name, or a prefix
+    alone, says that an old file is a folder, and whether a sparse file's name or size stands above
+    its placeholder's.
     """
     header = data[info.offset_data - BLOCK : info.offset_data]
     ends_in_slash = info.name.endswith("/") or header[:100].partition(b"\0")[0].endswith(b"/")
