@@ -6,10 +6,11 @@
     unpacked  `skopeo copy` from the same registry, then `umoci unpack`
 
 Wall seconds from the start of the first command until one small file has been read. The order
-alternates. Each side begins in the same state: what the others wrote is on the disk and no longer
-in memory, whose first use costs where the machine is a virtual one; programs and the registry's
-blobs are in memory. Each round has a folder of its own and nothing is removed before the end:
-ext4 does not reuse an inode that was freed in the last minute, and looks for another one for long.
+alternates. Each side begins in the same state, but for warm, which follows its cold: what others
+wrote is on the disk and no longer in memory, whose first use costs where the machine is a virtual
+one; programs and the registry's blobs are in memory. Each round has a folder of its own and nothing
+is removed before the end: ext4 does not reuse an inode that was freed in the last minute, and looks
+for another one for long.
 """
 
 import os

@@ -14,7 +14,6 @@ MAX_CA_BYTES = 4 << 20
 
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[\sA-Za-z0-9+/=]+-----END CERTIFICATE-----")
 
-
 TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For connections without TLS: were one asked for TLS all the same, no peer would do."""
 

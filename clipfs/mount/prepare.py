@@ -109,9 +109,9 @@ async def _merged(image: Image, tiers: Tiers, path: Path) -> tuple[IndexedLayer,
         if not _is_there(path):
             merger = await stack.enter_async_context(ready_to_merge(image.layers))
         layers = await _indexed(image, tiers)
-        if merger is None and not _is_usable(path, layers):
-            merger = await stack.enter_async_context(ready_to_merge(image.layers))
-        if merger is not None:
+        if not _is_usable(path, layers):
+            if merger is None:
+                merger = await stack.enter_async_context(ready_to_merge(image.layers))
             await _built(merger, image, layers, path)
         return layers
 

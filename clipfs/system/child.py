@@ -18,8 +18,9 @@ from clipfs import errors
 TOO_LARGE = "needs more memory than a worker gets; if it has millions of files, pack them together"
 
 _SWITCH_S = 0.0005
-"""How long a thread that runs Python makes the others wait: these hash, inflate and write without
-the GIL, and want it for a moment only. At the usual 5 ms they stand still behind the tar parser."""
+"""How long a thread that runs Python makes the others wait. Those of a pass hash, inflate and
+write without the GIL and want it for a moment only: at the usual 5 ms they would stand still
+behind the tar parser."""
 
 _answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
@@ -31,7 +32,9 @@ def worker_main(work: Callable[[bytes], Iterable[bytes | bytearray | memoryview]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.setswitchinterval(_SWITCH_S)
     gc.disable()  # a tree of a million nodes has no garbage, and is looked through again and again
-    job = sys.stdin.buffer.readline().removesuffix(b"\n")
+    job, newline, _ = sys.stdin.buffer.readline().partition(b"\n")
+    if not newline:
+        os._exit(1)  # the parent is gone
     threading.Thread(target=_hear_parent, daemon=True).start()
     out = sys.stdout.buffer
     try:

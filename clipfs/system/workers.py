@@ -104,6 +104,7 @@ async def started(
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=tuple(pass_fds),
+        process_group=0,  # Ctrl-C is for the parent, which ends it
         env=_MALLOC | {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
     )
     try:

@@ -8,7 +8,7 @@ Not here: the merge itself (`clipfs.tree.worker`).
 
 import os
 from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,7 @@ from clipfs.layer import index as layer_index
 from clipfs.layer.index import LayerIndex
 from clipfs.system.durable import write_all, write_atomically
 from clipfs.system.workers import Worker, started
-from clipfs.tree.worker import WORKER, LayerToMerge
+from clipfs.tree.worker import WORKER, LayerToMerge, MergeJob
 
 WORKER_MEMORY_BYTES = 4 << 30
 """Address space: a million entries take about 1 GB while they are merged."""
@@ -27,10 +27,10 @@ WORKER_MEMORY_BYTES = 4 << 30
 class Merger:
     """A process that waits for the indexes of layers, to merge them once; see `ready_to_merge`."""
 
-    def __init__(self, worker: Worker, layers: Sequence[Layer], fds: Sequence[int]) -> None:
+    def __init__(self, worker: Worker, layers: Sequence[Layer], fd: int) -> None:
         self._worker = worker
         self._layers = layers
-        self._fds = fds
+        self._fd = fd
 
     async def build(self, indexes: Sequence[LayerIndex], output: Path) -> None:
         """Merge the layers, and write their image index; whole or not at all.
@@ -38,22 +38,22 @@ class Merger:
         indexes  one for each layer, in their order
         Raises   CorruptImage if they make no tree; NodeFault if the worker died
         """
-        for fd, index in zip(self._fds, indexes, strict=True):
-            write_all(fd, layer_index.encode(index), 0)
-        rows = zip(self._layers, self._fds, strict=True)
-        job = msgspec.json.encode(
-            [LayerToMerge(layer.digest, layer.raw_path, fd) for layer, fd in rows]
-        )
-        write_atomically(output, await self._worker.run(job, on_line=lambda _: None))
+        job, at = MergeJob(fd=self._fd, layers=[]), 0
+        for layer, index in zip(self._layers, indexes, strict=True):
+            encoded = layer_index.encode(index)
+            write_all(self._fd, encoded, at)
+            job.layers.append(LayerToMerge(layer.digest, layer.raw_path, len(encoded)))
+            at += len(encoded)
+        image = await self._worker.run(msgspec.json.encode(job), on_line=lambda _: None)
+        write_atomically(output, image)
 
 
 @asynccontextmanager
 async def ready_to_merge(layers: Sequence[Layer]) -> AsyncIterator[Merger]:
     """What merges layers, the lowest first, for as long as the block lasts."""
-    with ExitStack() as opened:
-        fds: list[int] = []
-        for layer in layers:
-            fds.append(os.memfd_create(layer.digest, 0))
-            opened.callback(os.close, fds[-1])
-        async with started(WORKER, memory_bytes=WORKER_MEMORY_BYTES, pass_fds=fds) as worker:
-            yield Merger(worker, layers, fds)
+    fd = os.memfd_create("layer indexes")
+    try:
+        async with started(WORKER, memory_bytes=WORKER_MEMORY_BYTES, pass_fds=[fd]) as worker:
+            yield Merger(worker, layers, fd)
+    finally:
+        os.close(fd)

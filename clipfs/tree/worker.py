@@ -26,17 +26,27 @@ WORKER = "clipfs.tree.worker"
 
 
 class LayerToMerge(msgspec.Struct, frozen=True):
-    """One layer of the job, the lowest first; its encoded index is in the memory file fd."""
+    """One layer; its encoded index has index_bytes."""
 
     digest: str
     raw_path: str | None
+    index_bytes: int
+
+
+class MergeJob(msgspec.Struct, frozen=True):
+    """Layers, the lowest first; the memory file fd has their indexes, one after another."""
+
     fd: int
+    layers: list[LayerToMerge]
 
 
 def build(line: bytes) -> list[bytearray]:
-    """The image index of the job, a list of LayerToMerge as JSON."""
-    layers = msgspec.json.decode(line, type=list[LayerToMerge])
-    indexes = [_read(layer.fd) for layer in layers]
+    """The image index of the job, a MergeJob as JSON."""
+    job = msgspec.json.decode(line, type=MergeJob)
+    layers = job.layers
+    with open(job.fd, "rb", closefd=False) as file:
+        file.seek(0)
+        indexes = [_decoded(file.read(layer.index_bytes)) for layer in layers]
     check_size(indexes)
     root = merge(
         index.entries() if layer.raw_path is None else [raw_entry(layer.raw_path, index)]
@@ -76,10 +86,8 @@ def raw_entry(path: str, index: LayerIndex) -> Entry:
     return Entry(path=name, kind=EntryKind.FILE, mode=0o644, size=index.payload_bytes)
 
 
-def _read(fd: int) -> LayerIndex:
-    with open(fd, "rb", closefd=False) as file:
-        file.seek(0)
-        index = layer_index.decode(file.read())
+def _decoded(data: bytes) -> LayerIndex:
+    index = layer_index.decode(data)
     if index is None:
         raise errors.CorruptImage("a layer index is malformed")
     return index

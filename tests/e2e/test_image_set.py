@@ -34,7 +34,7 @@ DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The image's layouts by codec, umoci's tree of it, and a registry to push it to.
+    """The image's layouts by name, umoci's tree of it, and a registry to push it to.
 
     chunked  the image in zstd:chunked, pushed before all others: skopeo takes a blob that the
              registry has in whatever form

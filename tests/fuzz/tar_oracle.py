@@ -41,7 +41,8 @@ class Member(NamedTuple):
 
 
 class _Info(tarfile.TarInfo):
-    """Notes which records stood before a member, the last first."""
+    """Notes which records stood before a member, the last first; S: it is one of GNU's own sparse
+    ones, B: with runs behind a blank one."""
 
     sorts = ""
 
@@ -57,6 +58,22 @@ class _Info(tarfile.TarInfo):
         found = super()._proc_pax(archive)  # type: ignore[misc] # not in its stub
         found.sorts += self.type.decode()
         return found  # type: ignore[no-any-return]
+
+    def _proc_sparse(self, archive: tarfile.TarFile) -> Self:
+        start = archive.fileobj.tell() - BLOCK
+        found = super()._proc_sparse(archive)  # type: ignore[misc] # not in its stub
+        length = archive.fileobj.tell() - start
+        archive.fileobj.seek(start)
+        first, *others = (archive.fileobj.read(BLOCK) for _ in range(length // BLOCK))
+        maps = [first[386:482], *(one[:504] for one in others)]
+        found.sorts += "SB" if any(map(_goes_on_behind_a_blank, maps)) else "S"
+        return found  # type: ignore[no-any-return]
+
+
+def _goes_on_behind_a_blank(runs: bytes) -> bool:
+    fields = [runs[at : at + 12] for at in range(0, len(runs), 12)]
+    blank = next((n for n, field in enumerate(fields) if not field[0]), len(fields))
+    return any(map(any, fields[blank - blank % 2 :][2:]))
 
 
 def begins(data: bytes) -> bool:
@@ -93,7 +110,7 @@ def members(data: bytes) -> list[Member] | None:
         zero_blocks = 0
         if _is_other(info, data) or "size" in archive.pax_headers:
             return None
-        if info.type == tarfile.GNUTYPE_SPARSE and archive.pax_headers:
+        if "S" in info.sorts and archive.pax_headers:
             return None  # on which global records are lost, too
         if not (info.type == tarfile.CHRTYPE and info.devmajor == info.devminor == 0):
             found.append(_member(info))
@@ -124,10 +141,11 @@ def _is_other(info: _Info, data: bytes) -> bool:
 
     Old GNU headers keep times where ustar has its prefix. Of two records that give a name, here
     PAX's stands above GNU's and the last above the first; there the order decides. Global records
-    between others, and a global size, are lost on it. What it makes of X, of records with an
-    empty value or in another charset, and of a long name that is not padded with NULs, is its
-    own; so is which name says that an old file is a folder, and whether a sparse file's name or
-    size stands above its placeholder's.
+    between others or before GNU's own sparse members, and a global size, are lost on it. What it
+    makes of X, of records with an empty value or in another charset, of a long name that is not
+    padded with NULs, and of runs behind a blank one, is its own; so is which name, or a prefix
+    alone, says that an old file is a folder, and whether a sparse file's name or size stands above
+    its placeholder's.
     """
     header = data[info.offset_data - BLOCK : info.offset_data]
     ends_in_slash = info.name.endswith("/") or header[:100].partition(b"\0")[0].endswith(b"/")
@@ -138,11 +156,12 @@ def _is_other(info: _Info, data: bytes) -> bool:
         or (not names.isdisjoint(info.pax_headers) and not {"L", "K"}.isdisjoint(info.sorts))
         or any(info.sorts.count(sort) > 1 for sort in "xLK")
         or ("g" in info.sorts and info.sorts.strip("g"))
-        or "X" in info.sorts
+        or not {"X", "B"}.isdisjoint(info.sorts)
         or (is_sparse and not {"path", "size"}.isdisjoint(info.pax_headers))
         or "" in info.pax_headers.values()
         or "hdrcharset" in info.pax_headers
         or (header[156:157] == b"\0" and (ends_in_slash or not info.name) and info.sorts)
+        or (header[156:157] == b"\0" and not header[0])
     )
 
 

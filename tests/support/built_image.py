@@ -136,7 +136,7 @@ def push_as(layout: Path, reference: str, *options: str) -> str:
 
 
 def write_layouts(home: Path, layers: list[Packed]) -> dict[str, Path]:
-    """codec -> an OCI layout of the layers in it; "sparse" has layers of sparse files on top."""
+    """Name -> an OCI layout: the layers in a codec; "sparse" has layers of sparse files on top."""
     for codec in ("gzip", "zstd", "plain"):
         images.write_layout(home / codec, layers, codec=codec)
     images.write_layout(home / "sparse", [*layers, *_sparse_layers(home)])
@@ -149,7 +149,7 @@ def _sparse_layers(home: Path) -> Iterator[Packed]:
         folder = home / f"sparse-{version}"
         folder.mkdir()
         make_sparse_files(folder, FILES.keys() - HUGE)
-        tar = folder.with_suffix(f"{folder.suffix}.tar")
+        tar = home / f"{folder.name}.tar"
         command = ["tar", "--create", "--sparse", "--format=pax", f"--sparse-version={version}"]
         subprocess.run([*command, "-f", tar, "-C", home, folder.name], check=True)
         yield Packed(tar)

@@ -43,9 +43,9 @@ async def run(
         return await worker.run(job, on_line=seen.append, on_question=on_question)
 
 
-def children() -> list[int]:
+def children() -> set[int]:
     lists = Path("/proc/self/task").glob("*/children")
-    return [int(pid) for one in lists for pid in one.read_text().split()]
+    return {int(pid) for one in lists for pid in one.read_text().split()}
 
 
 async def test_a_job_goes_in_and_its_result_comes_out() -> None:
@@ -122,14 +122,23 @@ async def test_cancellation_kills_the_worker_and_waits_for_its_end() -> None:
 
 
 async def test_a_worker_that_never_gets_a_job_ends_with_its_block() -> None:
+    others = children()
     async with started(WORKER, memory_bytes=1 << 30):
-        (child,) = children()
+        (child,) = children() - others
+        assert os.getpgid(child) == child  # Ctrl-C in a terminal is not for it
     assert not alive(child)
 
 
+def test_a_worker_whose_parent_dies_before_the_job_says_nothing() -> None:
+    command = [sys.executable, "-m", WORKER, str(1 << 30)]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
+
+
 async def test_a_worker_that_died_before_its_job_says_so() -> None:
+    others = children()
     async with started(WORKER, memory_bytes=1 << 30) as worker:
-        (child,) = children()
+        (child,) = children() - others
         os.kill(child, signal.SIGKILL)
         with pytest.raises(errors.NodeFault, match="SIGKILL"):
             await worker.run(b"job", on_line=lambda _: None)

@@ -74,17 +74,14 @@ class TarParser:
                 at += step
                 continue
             want = self._record.body_bytes if self._record else BLOCK
-            if self._held or at + want > size:
-                part = data[at : at + want - len(self._held)]
-                at += len(part)
+            part = data[at : at + want - len(self._held)]
+            at += len(part)
+            if self._held or len(part) < want:
                 self._held += part
                 if len(self._held) < want:
                     break
                 part = bytes(self._held)
                 self._held.clear()
-            else:
-                part = data[at : at + want]
-                at += want
             if self._record:
                 self._take_record(self._record.kind, part)
             elif self._sparse.wants_block:
