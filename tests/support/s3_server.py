@@ -72,7 +72,10 @@ class S3Server:
             patch.setenv(name, value)
 
     def make_bucket(self, name: str) -> None:
+        """One that has been written to: its first object takes the server a second."""
         self._ask("filer", "POST", f"/buckets/{name}/")
+        self._ask("filer", "PUT", f"/buckets/{name}/first", bytes(4096))
+        self._ask("filer", "DELETE", f"/buckets/{name}/first")
 
     def start(self) -> None:
         command = [str(_WEED), "server", f"-dir={self.folder}", "-ip=127.0.0.1",
@@ -117,10 +120,10 @@ class S3Server:
         except (OSError, http.client.HTTPException, ValueError):
             return False
 
-    def _ask(self, part: str, method: str, path: str) -> bytes:
+    def _ask(self, part: str, method: str, path: str, body: bytes | None = None) -> bytes:
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[part], timeout=10)
         try:
-            connection.request(method, path)
+            connection.request(method, path, body)
             return connection.getresponse().read()
         finally:
             connection.close()

@@ -11,6 +11,9 @@ from typing import Protocol
 TRANSFER_TIMEOUT_S = 30
 """Of one request, whatever its size."""
 
+FOLDER = "claims"
+"""Of what is no layer's: claims, and objects that are written to be looked at and removed."""
+
 
 class NoAnswer(Exception):
     """None that can be used: no connection, too late, a fault of the store, wrong credentials."""

@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from clipfs.tiers.content.bucket import Listed
-from clipfs.tiers.content.conditional import FOLDER, store_time
+from clipfs.tiers.content.bucket import FOLDER, Listed
+from clipfs.tiers.content.claims import store_time
 from clipfs.tiers.content.obstore_bucket import ObstoreBucket
 
 SPARED_S = 3600
@@ -55,7 +55,9 @@ def collect(url: str, max_bytes: int, *, spared_s: float = SPARED_S) -> Collecte
     listed = list(bucket.listed())
     layers = layers_of(listed)
     going = to_remove(layers, max_bytes, young)
-    litter = [one.key for one in listed if one.key.startswith(FOLDER) and one.modified < young]
+    litter = [
+        one.key for one in listed if one.key.startswith(f"{FOLDER}/") and one.modified < young
+    ]
     with ThreadPoolExecutor(_REMOVALS_AT_ONCE) as pool:
         for layer in going:
             pages = [key for key in layer.keys if "/" in key]

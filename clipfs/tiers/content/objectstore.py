@@ -8,8 +8,8 @@ one `Patience`: one that is dead or slow costs a mount less than a second.
 A delete by ETag compares, and then deletes: object stores delete without conditions. What is
 stored in between, right bytes in the place of wrong ones, is lost with them: a miss.
 
-Not here: requests and their errors (`clipfs.tiers.content.bucket`); claims and whether the store
-has conditional writes (`clipfs.tiers.content.conditional`).
+Not here: requests and their errors (`clipfs.tiers.content.bucket`); writes that depend on what
+stands there (`clipfs.tiers.content.conditional`); claims (`clipfs.tiers.content.claims`).
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -23,19 +23,18 @@ from clipfs.tiers.content.breaker import SOON_S, Breaker
 from clipfs.tiers.content.bucket import (
     TRANSFER_TIMEOUT_S,
     Bucket,
-    Conflict,
     NoAnswer,
     NoBucket,
     NoConditions,
     NotAllowed,
     Odd,
 )
-from clipfs.tiers.content.conditional import CLAIM_LAPSES_S, Claims, Conditions
+from clipfs.tiers.content.claims import CLAIM_LAPSES_S, Claims
+from clipfs.tiers.content.conditional import Conditions
 from clipfs.tiers.content.patience import Patience
 from clipfs.tiers.content.store import (
     Claim,
     ContentCacheDown,
-    ContentRefused,
     Found,
     MayNotStore,
     Progress,
@@ -47,10 +46,10 @@ CHECK_S = 0.8
 RESTART_S = 5
 """A store may be away for so long, before what it has is fetched from further away."""
 
-MAX_CALLS = 16
-_ATTEMPTS = 3
-"""Of a write that meets an object which is gone when it is looked at."""
+LOOK_AFTER_S = 0.2
+"""SeaweedFS keeps one of those who race for a key waiting for a second: that is not lost so."""
 
+MAX_CALLS = 16
 T = TypeVar("T")
 
 
@@ -133,7 +132,7 @@ class ObjectStore:
         return found
 
     async def put(self, key: str, data: bytes | memoryview, *, replaces: str | None = None) -> None:
-        await self._write(lambda: self._put(key, data, replaces))
+        await self._write(lambda: self._conditions.put(key, data, replaces))
 
     async def delete(self, key: str, *, etag: str) -> None:
         def remove() -> None:
@@ -146,40 +145,45 @@ class ObjectStore:
         def claim() -> Claim:
             return self._claims.claim(key, holder, progress)
 
-        if self._claims.holds(key, holder):  # a renewal, behind the look-ups' backs
+        if self._claims.asked(key, holder):  # who renews or waits is not held up by it
             return await self._write(claim)
         with self._patience.waits() as waiting:
-            claimed = await self._write(claim, within_s=self._left_s())
+            claimed = await self._claim_first(claim, lambda: self._claims.look(key, holder))
             waiting.received = 0
         return claimed
 
     async def release(self, key: str, holder: str) -> None:
-        if self._may_store:
+        if self._may_store and not self._conditions.are_missing:
             await self._write(lambda: self._claims.release(key, holder))
 
-    def _put(self, key: str, data: bytes | memoryview, replaces: str | None) -> None:
-        """Blocks. Whatever stands there already, once it has been looked at, decides."""
-        for _ in range(_ATTEMPTS):
-            try:
-                self._put_if(key, data, replaces)
-                return
-            except Conflict:
-                standing = self._bucket.get(key)
-            if standing is not None and bytes(standing.data) == bytes(data):
-                return
-            if standing is not None or replaces is not None:
-                raise ContentRefused(f"PUT {key}: something else is stored there")
-        raise ContentCacheDown(f"PUT {key}: what is stored there comes and goes")
+    async def _claim_first(
+        self, claim: Callable[[], Claim], look: Callable[[], Claim | None]
+    ) -> Claim:
+        """What claim says; if it takes its time, what a look says."""
+        left_s = self._left_s()
+        said: list[Claim | ContentCacheDown] = []
 
-    def _put_if(self, key: str, data: bytes | memoryview, replaces: str | None) -> None:
-        if not self._conditions.are_kept():
-            if self._bucket.version(key) != replaces:
-                raise Conflict(key)
-            self._bucket.overwrite(key, data)
-        elif replaces is None:
-            self._bucket.create(key, data)
-        else:
-            self._bucket.update(key, data, replaces)
+        async def ask() -> None:
+            try:
+                said.append(await self._write(claim, within_s=left_s))
+            except ContentCacheDown as down:
+                said.append(down)
+            nursery.cancel_scope.cancel()
+
+        async def look_then() -> None:
+            await trio.sleep(LOOK_AFTER_S)
+            with suppress(ContentCacheDown, NotAllowed):  # ask says what is wrong
+                found = await self._ask(look, within_s=left_s)
+                if found is not None:
+                    said.append(found)
+                    nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            nursery.start_soon(look_then)
+        if isinstance(said[0], ContentCacheDown):
+            raise said[0]
+        return said[0]
 
     async def _get_patiently(self, key: str, part: range | None) -> Found | None:
         """Wait for a store that has been away for less than RESTART_S."""
