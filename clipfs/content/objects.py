@@ -27,10 +27,10 @@ OBJECTS = "/v1/objects/"
 class Objects:
     """Answers requests out of `store`."""
 
-    def __init__(self, store: Store, tokens: Tokens) -> None:
+    def __init__(self, store: Store, tokens: Tokens, misses: Misses) -> None:
         self._store = store
         self._tokens = tokens
-        self._misses = Misses()
+        self._misses = misses
 
     async def respond(self, http: Connection, request: Request) -> None:
         if request.target == "/healthz" and request.method in ("GET", "HEAD"):

@@ -77,6 +77,11 @@ class ContentServer:
         """A raw connection; reads from it give up after ten seconds."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=10)
 
+    def workers(self) -> list[int]:
+        """The process ids of its workers, as many as there are now."""
+        pid = self.process.pid
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
@@ -104,7 +109,7 @@ def read_answer(connection: socket.socket) -> tuple[int, bytes]:
 
 
 @contextmanager
-def run_content_server(folder: Path) -> Iterator[ContentServer]:
+def run_content_server(folder: Path, *options: str) -> Iterator[ContentServer]:
     """A server on folder, where an earlier one may have run; it ends by SIGTERM, with 0."""
     folder.mkdir(parents=True, exist_ok=True)
     out, log = folder / "out", folder / "log"
@@ -114,7 +119,7 @@ def run_content_server(folder: Path) -> Iterator[ContentServer]:
         CLIPFS, "content-cache", "serve", "--dir", str(folder / "objects"),
         "--listen", "127.0.0.1:0", "--token-file", str(folder / "token"),
         "--read-token-file", str(folder / "read-token"),
-        "--json", "--log-format", "json", "--log-level", "debug",
+        "--json", "--log-format", "json", "--log-level", "debug", *options,
     ]  # fmt: skip
     with out.open("wb") as stdout, log.open("ab") as stderr:
         process = subprocess.Popen(command, stdout=stdout, stderr=stderr)
