@@ -7,6 +7,7 @@ request as soon as it has the answer. The order alternates; what is compared are
 
 import os
 import re
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -40,7 +41,7 @@ http {{
     tcp_nopush on;
     keepalive_timeout 60;
     keepalive_requests 1000000000;
-    server {{ listen unix:{home}/unused; listen 127.0.0.1:{port}; root {home}/www; }}
+    server {{ listen 127.0.0.1:{port}; root {home}/www; }}
 }}
 """
 
@@ -67,7 +68,8 @@ def nginx(home: Path, server: ContentServer) -> Iterator[str]:
     """nginx over the server's objects; its URL."""
     (home / "www" / "v1").mkdir(parents=True)
     (home / "www" / "v1" / "objects").symlink_to(server.objects)
-    port = server.port + 1 if server.port < 65535 else server.port - 1
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     config = home / "nginx.conf"
     config.write_text(NGINX.format(home=home, port=port))
     command = ["nginx", "-c", str(config), "-e", f"{home}/nginx.log", "-g", "daemon off;"]
@@ -131,8 +133,10 @@ def run(rounds: int = ROUNDS) -> list[Bar]:
     print(f"ranges of {PAGES} pages, {CONNECTIONS} connections, one core each, {rounds} rounds of "
           f"{SECONDS} s, order alternating; requests a second")  # fmt: skip # as it is printed
     print(f"{version('nginx', '-v')}; {wrk_version()}\n")
-    rows = [[figure.name, *map(per_second, (figure.median_s, max(figure.seconds), min(figure.seconds)))]
-            for figure in figures.values()]  # fmt: skip # a row
+    rows = [
+        [one.name, *map(per_second, (one.median_s, max(one.seconds), min(one.seconds)))]
+        for one in figures.values()
+    ]
     print(table(["server, bytes of a range", "median", "least", "most"], rows) + "\n")
     print(table(["bar", "found", ""], [bar.row() for bar in bars]) + "\n")
     save("content-server", figures.values(), bars)
