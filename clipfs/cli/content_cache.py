@@ -11,7 +11,6 @@ from clipfs.cli.output import print_json
 from clipfs.content import server
 from clipfs.content.counters import Counters
 from clipfs.content.misses import Misses
-from clipfs.content.objects import Objects
 from clipfs.content.store import Store
 from clipfs.content.tls import TlsFiles
 from clipfs.content.tokens import Tokens
@@ -86,15 +85,15 @@ def serve(
 
     tls = _tls(tls_cert, tls_key)
     workers = workers or server.default_workers()
-    tokens = Tokens(write=write_token, read=read_token)
     try:
         listeners = server.open_listeners(host, port)
     except OSError as error:
         raise errors.InvalidInput(f"--listen {listen}: {error.strerror or error}") from error
-    misses = Misses()
     shared = Shared(
         listeners=listeners,
-        objects=lambda: Objects(store, tokens, misses),
+        store=lambda: store,
+        tokens=Tokens(write=write_token, read=read_token),
+        misses=Misses(),
         counters=Counters(FIRST_WORKER + workers),
         tls=tls,
     )

@@ -48,10 +48,18 @@ class HeadTooLarge(h11.RemoteProtocolError):
 class Connection:
     """The requests of one connection, one after another, each answered exactly once."""
 
-    def __init__(self, wire: Wire, patience: Patience, counts: Counts) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        patience: Patience,
+        counts: Counts,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """on_change  called when a request has changed an object, before the client learns"""
         self._wire = wire
         self._patience = patience
         self._counts = counts
+        self._on_change = on_change
         self._received = b""  # what came after the request that is being answered
         self._http: h11.Connection | None = None  # of a request that is not plain
         self._without_body = False  # the answer to a HEAD
@@ -114,9 +122,10 @@ class Connection:
         head = self._head(status, headers)
         size = 0 if self._without_body else len(part)
         self._patience.for_body(size)
-        await self._wire.send(head, more=size > 0)
         if size:
-            await self._wire.send_file(fd, part)
+            await self._wire.send_with_file(head, fd, part)
+        else:
+            await self._wire.send(head)
         if (http := self._http) is not None:
             if size:
                 http.send_with_data_passthrough(h11.Data(data=_Sized(size)))  # type: ignore[arg-type] # only its length is looked at
@@ -126,11 +135,27 @@ class Connection:
     def _head(self, status: int, headers: Headers) -> bytes:
         self.status = status
         self._counts[count.request(self._method, status)] += 1
+        if self._method not in ("GET", "HEAD"):
+            self._on_change()
         if self._http is not None:
             return self._http.send(h11.Response(status_code=status, headers=list(headers))) or b""
         lines = [_STATUS_LINES[status]]
         lines += [f"{name}: {value}" for name, value in headers]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the request has no body and its answer may be any bytes."""
+        return self._http is None
+
+    async def answer_plainly(self, status: int, head: bytes, fd: int, part: range) -> None:
+        """As answer_file, for a plain GET and with a head that is written already."""
+        self.status = status
+        self._counts[count.request(self._method, status)] += 1
+        size = len(part)
+        self._patience.for_body(size)
+        await self._wire.send_with_file(head, fd, part)
+        self._counts[count.SENT_BYTES] += len(head) + size
 
     async def _next_request(self) -> Request | None:
         if not self._received:

@@ -39,12 +39,22 @@ def request(method: str, status: int) -> int:
 
 
 class Counters:
-    """The slots; made before the first worker is."""
+    """The slots; made before the first worker is.
+
+    changes  of each process how many objects it has changed, as bytes; whoever keeps a copy
+             sees by comparing it whether anything has changed since
+    """
 
     def __init__(self, slots: int) -> None:
-        self._memory = mmap.mmap(-1, slots * _WIDTH * _NUMBER_BYTES)
-        every = memoryview(self._memory).cast("Q")
-        self.slots = [every[n * _WIDTH : (n + 1) * _WIDTH] for n in range(slots)]
+        memory = memoryview(mmap.mmap(-1, slots * (_WIDTH + 1) * _NUMBER_BYTES))
+        self.changes = memory[: slots * _NUMBER_BYTES]
+        self._changes = self.changes.cast("Q")
+        numbers = memory[slots * _NUMBER_BYTES :].cast("Q")
+        self.slots = [numbers[n * _WIDTH : (n + 1) * _WIDTH] for n in range(slots)]
+
+    def changed(self, slot: int) -> None:
+        """An object is replaced or gone; called by slot's process, before it says so to anyone."""
+        self._changes[slot] += 1
 
     def sum(self, number: int) -> int:
         return sum(slot[number] for slot in self.slots)

@@ -7,7 +7,7 @@ Not here: what the steps are (`clipfs.content.connection`).
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import trio
@@ -77,9 +77,11 @@ class Watch:
             finally:
                 self._all.discard(patience)
 
-    async def run(self) -> None:
+    async def run(self, also: Callable[[], None] = lambda: None) -> None:
+        """also  called once a second, too"""
         while True:
             await trio.sleep(1)
+            also()
             now = trio.current_time()
             for one in self._all:
                 if one.until < now:

@@ -26,10 +26,10 @@ class Wire(Protocol):
     async def receive(self, most: int) -> bytes:
         """What has come, at most so many bytes; b"" if the client has ended."""
 
-    async def send(self, data: bytes, *, more: bool = False) -> None:
-        """more  a file's bytes follow, and may go into the same packet"""
+    async def send(self, data: bytes) -> None: ...
 
-    async def send_file(self, fd: int, part: range) -> None: ...
+    async def send_with_file(self, head: bytes, fd: int, part: range) -> None:
+        """head, and then these bytes of the file."""
 
     async def close(self) -> None:
         """Say goodbye where the protocol has a word for it; the socket's owner closes it."""
@@ -53,15 +53,11 @@ class PlainWire:
             except BlockingIOError:
                 await trio.lowlevel.wait_readable(self._socket)
 
-    async def send(self, data: bytes, *, more: bool = False) -> None:
-        flags = socket.MSG_MORE if more else 0
-        while data:
-            try:
-                data = data[self._socket.send(data, flags) :]
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(self._socket)
+    async def send(self, data: bytes) -> None:
+        await self._send(data, 0)
 
-    async def send_file(self, fd: int, part: range) -> None:
+    async def send_with_file(self, head: bytes, fd: int, part: range) -> None:
+        await self._send(head, socket.MSG_MORE)
         at, end, given = part.start, part.stop, 0
         out = self._socket.fileno()
         while at < end:
@@ -75,9 +71,16 @@ class PlainWire:
                 given = 0
                 continue
             if sent == 0:
-                raise ConnectionError("an object is shorter than it was")
+                raise _shorter()
             at += sent
             given += sent
+
+    async def _send(self, data: bytes, flags: int) -> None:
+        while data:
+            try:
+                data = data[self._socket.send(data, flags) :]
+            except BlockingIOError:
+                await trio.lowlevel.wait_writable(self._socket)
 
     async def close(self) -> None:
         pass
@@ -93,16 +96,21 @@ class TlsWire:
     async def receive(self, most: int) -> bytes:
         return bytes(await self._stream.receive_some(most))
 
-    async def send(self, data: bytes, *, more: bool = False) -> None:
+    async def send(self, data: bytes) -> None:
         await self._stream.send_all(data)
 
-    async def send_file(self, fd: int, part: range) -> None:
+    async def send_with_file(self, head: bytes, fd: int, part: range) -> None:
+        await self._stream.send_all(head)
         for at in range(part.start, part.stop, PIECE_BYTES):
             data = os.pread(fd, min(PIECE_BYTES, part.stop - at), at)
             if not data:
-                raise ConnectionError("an object is shorter than it was")
+                raise _shorter()
             await self._stream.send_all(data)
 
     async def close(self) -> None:
         with trio.move_on_after(_GOODBYE_S):
             await self._stream.aclose()
+
+
+def _shorter() -> ConnectionError:
+    return ConnectionError("an object is shorter than it was")

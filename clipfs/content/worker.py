@@ -9,6 +9,7 @@ import socket
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import h11
 import structlog
@@ -18,9 +19,13 @@ from clipfs.content import counters as count
 from clipfs.content.connection import Connection, Request
 from clipfs.content.counters import Counters
 from clipfs.content.deadlines import Watch
+from clipfs.content.hot import Hot
 from clipfs.content.metrics import CONTENT_TYPE, exposition
+from clipfs.content.misses import Misses
 from clipfs.content.objects import OBJECTS, Objects
+from clipfs.content.store import Store
 from clipfs.content.tls import TlsFiles
+from clipfs.content.tokens import Tokens
 from clipfs.content.wire import PlainWire, TlsWire, Wire
 
 log = structlog.get_logger()
@@ -42,12 +47,14 @@ FIRST_WORKER = 1
 class Shared:
     """What all workers have in common.
 
-    objects     called in each worker, after the fork
+    store       called in each worker, after the fork
     disk_bytes  what all objects take on the disk; None: not known
     """
 
     listeners: Sequence[socket.socket]
-    objects: Callable[[], Objects]
+    store: Callable[[], Store]
+    tokens: Tokens
+    misses: Misses
     counters: Counters
     tls: TlsFiles | None
     disk_bytes: Callable[[], int] | None = None
@@ -58,15 +65,18 @@ class Worker:
 
     def __init__(self, shared: Shared, slot: int) -> None:
         self._shared = shared
-        self._objects = shared.objects()
+        store = shared.store()
+        self._objects = Objects(store, shared.tokens, shared.misses)
         self._counts = shared.counters.slots[slot]
         self._tls = shared.tls.context() if shared.tls else None
         self._watch = Watch()
+        self._hot = Hot(store, shared.tokens, shared.counters.changes)
+        self._on_change = partial(shared.counters.changed, slot)
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT, then finish what is in flight within GRACE_S."""
         async with trio.open_nursery() as background:
-            background.start_soon(self._watch.run)
+            background.start_soon(self._watch.run, self._hot.forget)
             await self._until_told()
             background.cancel_scope.cancel()
 
@@ -133,10 +143,17 @@ class Worker:
 
     async def _answer_all(self, wire: Wire) -> None:
         with self._watch.over_one() as patience:
-            await Connection(wire, patience, self._counts).run(self._respond, self._watch)
+            connection = Connection(wire, patience, self._counts, self._on_change)
+            await connection.run(self._respond, self._watch)
             await wire.close()
 
     async def _respond(self, http: Connection, request: Request) -> None:
+        if http.is_plain and (part := self._hot.part_of(request)) is not None:
+            self._counts[count.FOUND] += 1
+            try:
+                return await http.answer_plainly(206, part.head, part.opened.fd, part.bytes)
+            finally:
+                part.opened.release()
         if request.target == "/metrics" and request.method in ("GET", "HEAD"):
             text = exposition(self._shared.counters, self._shared.disk_bytes)
             return await http.answer(200, text, content_type=CONTENT_TYPE)
