@@ -113,9 +113,7 @@ def _tls(cert: Path | None, key: Path | None) -> TlsFiles | None:
     if cert is None or key is None:
         missing = "--tls-cert" if cert is None else "--tls-key"
         raise errors.InvalidInput(f"TLS needs both files: say {missing} too")
-    files = TlsFiles(cert, key)
-    files.context()  # what is wrong with them is said now
-    return files
+    return TlsFiles(cert, key)
 
 
 def _address(listen: str) -> tuple[str, int]:

@@ -29,7 +29,10 @@ log = structlog.get_logger()
 MOST_BY_DEFAULT = 4
 """Workers: beyond that the network is slower than they are."""
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Ignored where they are not waited for: a worker that is told twice to end still finishes."""
+
+_SIGNALS = (*_FORWARDED, signal.SIGCHLD)
 _BACKLOG = 1024
 _DESCRIPTORS = 8192
 _AGAIN_AFTER_S = 1
@@ -70,13 +73,16 @@ def serve(shared: Shared, *, workers: int, on_listening: Callable[[], None]) -> 
     shared.counters must have a slot more than there are workers. SIGHUP reads the TLS files again.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    handlers = {one: signal.signal(one, signal.SIG_IGN) for one in _FORWARDED}
     try:
         family = _Family(shared, workers, before)
         family.start()
         on_listening()
         family.mind()
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came since is ignored
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
 
 
 class _Family:
@@ -130,7 +136,7 @@ class _Family:
         if self._shared.tls is None:
             return
         try:
-            self._shared.tls.context()
+            self._shared.tls.read_again()
         except errors.InvalidInput as error:
             log.error("the TLS files are not used; those from before are", error=str(error))
         else:
@@ -152,6 +158,9 @@ class _Family:
                 found.append((pid, slot, os.waitstatus_to_exitcode(status)))
         return found
 
+    def _obey_signals(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
     def _fork(self, slot: int) -> int:
         parent = os.getpid()
         gc.freeze()  # the memory that they share is not touched by looking for garbage
@@ -161,8 +170,7 @@ class _Family:
         code = 1
         try:
             _become_worker(parent)
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-            worker.serve(self._shared, slot)
+            worker.serve(self._shared, slot, self._obey_signals)
             code = 0
         except BaseException:
             log.exception("a worker ends by an error; this is a bug")

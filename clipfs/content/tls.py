@@ -11,14 +11,22 @@ from clipfs import errors
 
 
 class TlsFiles:
-    """The two files, which may be replaced while the server runs."""
+    """The two files, which may be replaced while the server runs.
+
+    context  for new connections; as the files were when they were last read and good
+    """
 
     def __init__(self, cert: Path, key: Path) -> None:
+        """InvalidInput names the file that is wrong."""
         self._cert = cert
         self._key = key
+        self.context = self._read()
 
-    def context(self) -> ssl.SSLContext:
-        """As the files are now; InvalidInput names the one that is wrong."""
+    def read_again(self) -> None:
+        """As the constructor does; after an error all is as before."""
+        self.context = self._read()
+
+    def _read(self) -> ssl.SSLContext:
         for option, path in (("--tls-cert", self._cert), ("--tls-key", self._key)):
             try:
                 path.read_bytes()

@@ -6,8 +6,8 @@ Not here: processes (`clipfs.content.server`); what is answered (`clipfs.content
 import errno
 import signal
 import socket
-import ssl
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,7 @@ import h11
 import structlog
 import trio
 
+from clipfs import errors
 from clipfs.content import counters as count
 from clipfs.content.connection import Connection, Request
 from clipfs.content.counters import Counters
@@ -68,33 +69,41 @@ class Worker:
         store = shared.store()
         self._objects = Objects(store, shared.tokens, shared.misses)
         self._counts = shared.counters.slots[slot]
-        self._tls = shared.tls.context() if shared.tls else None
         self._watch = Watch()
         self._hot = Hot(store, shared.tokens, shared.counters.changes)
         self._on_change = partial(shared.counters.changed, slot)
 
-    async def run(self) -> None:
-        """Serve until SIGTERM or SIGINT, then finish what is in flight within GRACE_S."""
+    async def run(self, on_ready: Callable[[], None]) -> None:
+        """Serve until SIGTERM, then finish what is in flight within GRACE_S.
+
+        on_ready  called once signals are obeyed
+        """
         async with trio.open_nursery() as background:
             background.start_soon(self._watch.run, self._hot.forget)
-            await self._until_told()
+            await self._until_told(on_ready)
             background.cancel_scope.cancel()
 
-    async def _until_told(self) -> None:
+    async def _until_told(self, on_ready: Callable[[], None]) -> None:
         async with trio.open_nursery() as requests:
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
+                on_ready()
                 async with trio.open_nursery() as accepting:
                     for listener in self._shared.listeners:
                         accepting.start_soon(self._accept, listener, requests)
                     async for number in signals:
                         if number != signal.SIGHUP:
                             break
-                        self._tls = self._shared.tls.context() if self._shared.tls else None
+                        self._read_tls_again()
                     accepting.cancel_scope.cancel()
             for listener in self._shared.listeners:
                 listener.close()
             self._watch.begin_ending()
             requests.cancel_scope.deadline = trio.current_time() + GRACE_S
+
+    def _read_tls_again(self) -> None:
+        if self._shared.tls is not None:
+            with suppress(errors.InvalidInput):  # its parent has read it, and says what is wrong
+                self._shared.tls.read_again()
 
     async def _accept(self, listener: socket.socket, requests: trio.Nursery) -> None:
         while True:
@@ -131,7 +140,7 @@ class Worker:
             try:
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                await self._answer_all(_wire(sock, self._tls))
+                await self._answer_all(_wire(sock, self._shared.tls))
             except (trio.BrokenResourceError, h11.ProtocolError, ConnectionError):
                 pass  # the client's own loss
             except OSError as error:
@@ -165,10 +174,10 @@ class Worker:
                 self._counts[count.FOUND] += 1
 
 
-def _wire(sock: socket.socket, context: ssl.SSLContext | None) -> Wire:
-    return TlsWire(sock, context) if context else PlainWire(sock)
+def _wire(sock: socket.socket, tls: TlsFiles | None) -> Wire:
+    return TlsWire(sock, tls.context) if tls else PlainWire(sock)
 
 
-def serve(shared: Shared, slot: int) -> None:
+def serve(shared: Shared, slot: int, on_ready: Callable[[], None]) -> None:
     """Until told to end by a signal."""
-    trio.run(Worker(shared, slot).run)
+    trio.run(Worker(shared, slot).run, on_ready)
