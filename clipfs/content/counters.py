@@ -25,10 +25,8 @@ _OTHER_AT = _METHOD_AT["other"]
     REFUSED,
     OPEN,
     RESTARTS,
-    EVICTED_LAYERS,
-    EVICTED_BYTES,
     REQUESTS,
-) = range(11)
+) = range(9)
 _WIDTH = REQUESTS + len(METHODS) * _CLASSES
 _NUMBER_BYTES = 8
 

@@ -22,22 +22,24 @@ _COUNTERS = {
     count.ACCEPTED: ("connections", "Connections accepted."),
     count.REFUSED: ("refused_connections", "Connections closed because too many were open."),
     count.RESTARTS: ("worker_restarts", "Worker processes that died and were replaced."),
-    count.EVICTED_LAYERS: ("evictions", "Layers evicted for want of space."),
-    count.EVICTED_BYTES: ("evicted_bytes", "Bytes of objects evicted for want of space."),
 }
 
 
-def exposition(counters: Counters, disk_bytes: Callable[[], int] | None) -> str:
-    """disk_bytes  what all objects take on the disk; None: not known"""
+Kept = Callable[[], tuple[int, int]]
+"""Bytes of all objects on the disk, and how many layers were evicted."""
+
+
+def exposition(counters: Counters, kept: Kept | None) -> str:
+    """kept  None: not known, and not shown"""
     registry = CollectorRegistry()
-    registry.register(_Collected(counters, disk_bytes))
+    registry.register(_Collected(counters, kept))
     return generate_latest(registry).decode()
 
 
 class _Collected(Collector):
-    def __init__(self, counters: Counters, disk_bytes: Callable[[], int] | None) -> None:
+    def __init__(self, counters: Counters, kept: Kept | None) -> None:
         self._counters = counters
-        self._disk_bytes = disk_bytes
+        self._kept = kept
 
     def collect(self) -> Iterable[Metric]:
         total = self._counters.sum
@@ -60,7 +62,11 @@ class _Collected(Collector):
         yield GaugeMetricFamily(
             f"{_PREFIX}open_connections", "Connections open now.", value=total(count.OPEN)
         )
-        if self._disk_bytes is not None:
+        if self._kept is not None:
+            disk_bytes, evictions = self._kept()
             yield GaugeMetricFamily(
-                f"{_PREFIX}disk_bytes", "Bytes of all objects.", value=self._disk_bytes()
+                f"{_PREFIX}disk_bytes", "Bytes of all objects.", value=disk_bytes
+            )
+            yield CounterMetricFamily(
+                f"{_PREFIX}evictions", "Layers evicted for want of space.", value=evictions
             )

@@ -21,7 +21,7 @@ from clipfs.content.connection import Connection, Request
 from clipfs.content.counters import Counters
 from clipfs.content.deadlines import Watch
 from clipfs.content.hot import Hot
-from clipfs.content.metrics import CONTENT_TYPE, exposition
+from clipfs.content.metrics import CONTENT_TYPE, Kept, exposition
 from clipfs.content.misses import Misses
 from clipfs.content.objects import OBJECTS, Objects
 from clipfs.content.store import Store
@@ -48,8 +48,7 @@ FIRST_WORKER = 1
 class Shared:
     """What all workers have in common.
 
-    store       called in each worker, after the fork
-    disk_bytes  what all objects take on the disk; None: not known
+    store  called in each worker, after the fork
     """
 
     listeners: Sequence[socket.socket]
@@ -58,7 +57,7 @@ class Shared:
     misses: Misses
     counters: Counters
     tls: TlsFiles | None
-    disk_bytes: Callable[[], int] | None = None
+    kept: Kept | None = None
 
 
 class Worker:
@@ -164,7 +163,7 @@ class Worker:
             finally:
                 part.opened.release()
         if request.target == "/metrics" and request.method in ("GET", "HEAD"):
-            text = exposition(self._shared.counters, self._shared.disk_bytes)
+            text = exposition(self._shared.counters, self._shared.kept)
             return await http.answer(200, text, content_type=CONTENT_TYPE)
         await self._objects.respond(http, request)
         if request.method in ("GET", "HEAD") and request.target.startswith(OBJECTS):
