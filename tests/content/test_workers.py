@@ -8,12 +8,12 @@ from pathlib import Path
 
 from tests.support.content import (
     ContentServer,
+    has_ended,
     key_of,
     read_answer,
     request,
     run_content_server,
 )
-from tests.support.node import alive
 from tests.support.wait import wait_for
 
 TWO = ("--workers", "2")
@@ -75,8 +75,8 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
     with run_content_server(tmp_path, *TWO) as server:
         workers = server.workers()
         assert len(workers) == 2
-        server.kill()
-        wait_for(lambda: not any(alive(pid) for pid in workers))
+        server.process.kill()
+        wait_for(lambda: all(has_ended(pid) for pid in workers))
 
 
 def test_a_signal_to_all_processes_at_once_finishes_what_is_in_flight(tmp_path: Path) -> None:
