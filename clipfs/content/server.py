@@ -9,6 +9,7 @@ Not here: what a worker does (`clipfs.content.worker`).
 
 import ctypes
 import gc
+import math
 import os
 import resource
 import signal
@@ -93,7 +94,7 @@ class _Family:
         self._mask = mask
         self._slots = range(FIRST_WORKER, FIRST_WORKER + workers)
         self._slot_of: dict[int, int] = {}
-        self._begun_at = dict.fromkeys(self._slots, 0.0)
+        self._begun_at = dict.fromkeys(self._slots, -math.inf)
 
     def start(self) -> None:
         """A worker for each slot that has none and is not to wait for one."""
@@ -101,7 +102,10 @@ class _Family:
         for slot in set(self._slots) - set(self._slot_of.values()):
             if now - self._begun_at[slot] >= _AGAIN_AFTER_S:
                 self._begun_at[slot] = now
-                self._slot_of[self._fork(slot)] = slot
+                try:
+                    self._slot_of[self._fork(slot)] = slot
+                except OSError as error:
+                    log.error("no worker could be forked; tried again", error=str(error))
 
     def mind(self) -> None:
         """Keep as many as there should be, until told to end; then end them."""

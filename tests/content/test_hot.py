@@ -19,7 +19,7 @@ RANGE = "Range: bytes=256-511"
 
 
 def raw_answer(server: ContentServer, *lines: str, key: str) -> tuple[bytes, bytes]:
-    """Its first line and headers, sorted; and its body."""
+    """The lines of its head, sorted; and its body."""
     with server.connect() as connection:
         connection.sendall(request("GET", key, *lines))
         connection.shutdown(1)
@@ -27,8 +27,7 @@ def raw_answer(server: ContentServer, *lines: str, key: str) -> tuple[bytes, byt
         while piece := connection.recv(1 << 16):
             answer += piece
     head, _, body = answer.partition(b"\r\n\r\n")
-    first, *rest = head.split(b"\r\n")
-    return b"\n".join([first.rpartition(b" ")[0], *sorted(rest)]).lower(), body
+    return b"\n".join(sorted(head.split(b"\r\n"))), body
 
 
 def test_the_answer_is_the_one_that_objects_would_give(server: ContentServer, key: str) -> None:
@@ -37,7 +36,7 @@ def test_the_answer_is_the_one_that_objects_would_give(server: ContentServer, ke
     hot = raw_answer(server, RANGE, key=key)
     general = raw_answer(server, RANGE, f"If-Range: {etag}", key=key)
     assert hot[1] == general[1] == PAGE[256:512]
-    assert hot[0].split(b"\n")[1:] == general[0].split(b"\n")[1:]
+    assert hot[0] == general[0]
 
 
 @pytest.mark.parametrize(
