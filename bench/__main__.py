@@ -2,8 +2,8 @@
 
 import sys
 
-from bench import ranges, start
+from bench import content_server, ranges, start
 
 if __name__ == "__main__":
-    bars = ranges.run() + start.run()
+    bars = ranges.run() + start.run() + content_server.run()
     sys.exit(0 if all(bar.is_met for bar in bars) else 1)
