@@ -15,6 +15,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 
@@ -186,6 +187,9 @@ class _Family:
         except BaseException:
             log.exception("a worker ends by an error; this is a bug")
         finally:
+            for thread in set(threading.enumerate()) - {threading.current_thread()}:
+                if not thread.daemon:
+                    thread.join()
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)

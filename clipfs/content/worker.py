@@ -7,7 +7,7 @@ import errno
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -67,7 +67,7 @@ class Worker:
 
     def __init__(self, shared: Shared, slot: int) -> None:
         self._shared = shared
-        store = shared.store()
+        self.store = store = shared.store()
         self._objects = Objects(store, shared.tokens, shared.misses)
         self._counts = shared.counters.slots[slot]
         self._watch = Watch()
@@ -181,4 +181,6 @@ def _wire(sock: socket.socket, tls: TlsFiles | None) -> Wire:
 
 def serve(shared: Shared, slot: int, on_ready: Callable[[], None]) -> None:
     """Until told to end by a signal."""
-    trio.run(Worker(shared, slot).run, on_ready)
+    one = Worker(shared, slot)
+    with closing(one.store):
+        trio.run(one.run, on_ready)
