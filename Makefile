@@ -8,6 +8,7 @@ BIN    := $(VENV)/bin
 PACKAGES := python3-venv python3-dev gcc pkg-config libfuse3-dev fuse3 ca-certificates
 DEMO     := docker-registry
 PEERS    := skopeo umoci buildah mmdebstrap containerd attr openssl apache2-utils libarchive-tools
+BENCH    := nginx wrk
 IMAGE    := buildah mmdebstrap
 
 .PHONY: demo test fuzz lint bench e2e kube-demo venv packages proto clean
@@ -28,8 +29,9 @@ lint: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Beside the containerd that `make cluster-programs` builds, or else Debian's.
+# Beside nginx, and beside the containerd that `make cluster-programs` builds, or else Debian's.
 bench: venv
+	@.ci/packages $(BENCH)
 	@$(BIN)/python -m compileall -q clipfs csi  # as an installation has it
 	CLUSTER_BIN=$(CLUSTER_BIN) $(BIN)/python -m bench
 

@@ -1,20 +1,23 @@
 """`clipfs content-cache serve`: the cluster's content cache, one replica."""
 
 from contextlib import closing
+from dataclasses import astuple
 from pathlib import Path
 
 import click
 import structlog
-import trio
 
 from clipfs import errors
 from clipfs.cli import options
 from clipfs.cli.limits import byte_count
 from clipfs.cli.output import print_json
-from clipfs.content.server import serve as serve_objects
+from clipfs.content import server
+from clipfs.content.counters import Counters
+from clipfs.content.misses import Misses
 from clipfs.content.store import Store
+from clipfs.content.tls import TlsFiles
 from clipfs.content.tokens import Tokens
-from clipfs.mount.groups import lone_error_unwrapped
+from clipfs.content.worker import FIRST_WORKER, Shared
 
 log = structlog.get_logger()
 
@@ -51,6 +54,21 @@ def content_cache() -> None:
     help="What all objects may take together; 512Mi, 20Gi. Beyond it the least recently used "
     "layers go, until 90 % are left.  [default: no limit]",
 )
+@click.option(
+    "--tls-cert",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Serve https with this certificate (PEM, with its chain); SIGHUP reads it again.",
+)
+@click.option(
+    "--tls-key",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The certificate's key (PEM, without a password).",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    help=f"Processes that serve; by default one a core, at most {server.MOST_BY_DEFAULT}.",
+)
 @options.json_option
 @options.log_options
 def serve(
@@ -59,6 +77,9 @@ def serve(
     token_file: Path,
     read_token_file: Path | None,
     max_bytes: int | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    workers: int | None,
     as_json: bool,
 ) -> None:
     """Serve objects until SIGTERM; requests in flight are finished."""
@@ -73,20 +94,40 @@ def serve(
     except OSError as error:
         raise errors.InvalidInput(f"--dir {directory}: {error.strerror}") from error
 
-    def on_listening(bound_host: str, bound_port: int) -> None:
-        log.info("content cache is listening", host=bound_host, port=bound_port)
+    tls = _tls(tls_cert, tls_key)
+    workers = workers or server.default_workers()
+    try:
+        listeners = server.open_listeners(host, port)
+    except OSError as error:
+        raise errors.InvalidInput(f"--listen {listen}: {error.strerror or error}") from error
+    shared = Shared(
+        listeners=listeners,
+        store=lambda: Store.attach(directory, max_bytes=max_bytes),
+        after_death=store.forget_forsaken,
+        kept=lambda: astuple(store.kept()),
+        tokens=Tokens(write=write_token, read=read_token),
+        misses=Misses(),
+        counters=Counters(FIRST_WORKER + workers),
+        tls=tls,
+    )
+
+    def on_listening() -> None:
+        bound_host, bound_port = listeners[0].getsockname()[:2]
+        log.info("content cache is listening", host=bound_host, port=bound_port, workers=workers)
         if as_json:
             print_json({"host": bound_host, "port": bound_port})
 
-    async def main() -> None:
-        tokens = Tokens(write=write_token, read=read_token)
-        await serve_objects(store, host, port, tokens, on_listening=on_listening)
+    with closing(store):
+        server.serve(shared, workers=workers, on_listening=on_listening)
 
-    with closing(store), lone_error_unwrapped():
-        try:
-            trio.run(main)
-        except OSError as error:
-            raise errors.InvalidInput(f"--listen {listen}: {error.strerror or error}") from error
+
+def _tls(cert: Path | None, key: Path | None) -> TlsFiles | None:
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        missing = "--tls-cert" if cert is None else "--tls-key"
+        raise errors.InvalidInput(f"TLS needs both files: say {missing} too")
+    return TlsFiles(cert, key)
 
 
 def _address(listen: str) -> tuple[str, int]:

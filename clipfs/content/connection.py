@@ -1,38 +1,35 @@
 """One HTTP/1.1 connection, server side: requests come out, responses go in.
 
-Framing is h11's. The bodies of objects go out by sendfile and h11 only counts them. A client
-that is slow, silent or wrong loses its own connection and nothing else.
+Plain requests are read by `clipfs.content.head` and answered by hand. All others are h11's from
+their first byte to their last, each with a state machine of its own; the bodies of objects it
+only counts. A client that is slow, silent or wrong loses its own connection and nothing else.
 
-Not here: what a request means (`clipfs.content.objects`).
+Not here: what a request means (`clipfs.content.objects`); how bytes move (`clipfs.content.wire`).
 Source: RFC 9112.
 """
 
-import os
-import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import h11
 import trio
 
-MAX_HEAD_BYTES = 16 << 10
-_PIECE_BYTES = 256 << 10
-
-IDLE_S = 75
-"""A connection that says nothing for this long is closed; clients keep theirs for less."""
-
-TRANSFER_S = 60
-"""One read of a body's piece, or the sending of one body, may take this long."""
+from clipfs.content import counters as count
+from clipfs.content.counters import Counts
+from clipfs.content.deadlines import Patience, Watch
+from clipfs.content.head import MAX_HEAD_BYTES, MAX_HEADERS, parse_head
+from clipfs.content.wire import PIECE_BYTES, Wire
 
 LINGER_S = 2
 """How long the body of a refused request is read and dropped, so that a client that is still
 sending it gets to see the answer."""
 
 Headers = Sequence[tuple[str, str]]
+_STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}" for one in HTTPStatus}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class Request:
     """A request without its body. Of a header that comes twice, the last one counts."""
 
@@ -41,60 +38,57 @@ class Request:
     headers: dict[bytes, bytes]
 
 
-class Ending:
-    """Whether the server is to end: connections between two requests are closed at once."""
+class HeadTooLarge(h11.RemoteProtocolError):
+    """More header bytes or lines than this server takes."""
 
     def __init__(self) -> None:
-        self.begun = False
-        self._idle: set[trio.CancelScope] = set()
-
-    def begin(self) -> None:
-        self.begun = True
-        for scope in self._idle:
-            scope.cancel()
-
-    @contextmanager
-    def idle(self) -> Iterator[None]:
-        """Around the wait for a request: given up after IDLE_S, or when the server ends."""
-        with trio.move_on_after(IDLE_S) as scope:
-            self._idle.add(scope)
-            try:
-                yield
-            finally:
-                self._idle.discard(scope)
+        super().__init__("the header is too large", error_status_hint=431)
 
 
 class Connection:
     """The requests of one connection, one after another, each answered exactly once."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
-        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+    def __init__(
+        self,
+        wire: Wire,
+        patience: Patience,
+        counts: Counts,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        """on_change  called when a request has changed an object, before the client learns"""
+        self._wire = wire
+        self._patience = patience
+        self._counts = counts
+        self._on_change = on_change
+        self._received = b""  # what came after the request that is being answered
+        self._http: h11.Connection | None = None  # of a request that is not plain
         self._without_body = False  # the answer to a HEAD
         self._holds_back = False  # the client has been answered without being told to go on
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._method = ""
+        self.status = 0
+        """of the answer that was last begun"""
 
     async def run(
-        self, respond: Callable[["Connection", Request], Awaitable[None]], ending: Ending
+        self, respond: Callable[["Connection", Request], Awaitable[None]], watch: Watch
     ) -> None:
         """Let respond answer requests until the client goes or the server ends."""
-        while not ending.begun:
-            request = None
-            with ending.idle():
-                request = await self._next_request()
+        while not watch.ending:
+            request = await self._next_request()
             if request is None:
                 return
             await respond(self, request)
-            if not await self._is_reusable():
+            if self._http is not None and not await self._is_reusable():
                 return
-            self._http.start_next_cycle()
+            self._patience.for_request()
 
     async def receive(self, write: Callable[[bytes], None]) -> bool:
         """Hand the request's body on; False if it broke off."""
+        if self._http is None:
+            return True  # a plain request has none
         while True:
-            with trio.fail_after(TRANSFER_S):
-                event = await self._next()
+            event = await self._next(self._http)
             if isinstance(event, h11.EndOfMessage):
+                self._patience.for_us()
                 return True
             if not isinstance(event, h11.Data):
                 return False
@@ -105,84 +99,139 @@ class Connection:
     ) -> None:
         """A small response; it closes the connection if the request's body was not read."""
         body = text.encode()
-        self._holds_back = self._http.they_are_waiting_for_100_continue
         lines = [*headers]
-        if status != 204:  # RFC 9110: it has no body, nor a length
+        if status != HTTPStatus.NO_CONTENT:
             lines += [("Content-Length", str(len(body))), ("Content-Type", content_type)]
-        if self._http.their_state is not h11.DONE:
-            lines.append(("Connection", "close"))
-        data = self._http.send(h11.Response(status_code=status, headers=lines)) or b""
-        if body and not self._without_body:
-            data += self._http.send(h11.Data(data=body)) or b""
-        data += self._http.send(h11.EndOfMessage()) or b""
-        with trio.fail_after(TRANSFER_S):
-            await self._stream.send_all(data)
+        if (http := self._http) is not None:
+            self._holds_back = http.they_are_waiting_for_100_continue
+            if http.their_state is not h11.DONE:
+                lines.append(("Connection", "close"))
+        data = self._head(status, lines)
+        sent = b"" if self._without_body else body
+        if http is not None:
+            data += (http.send(h11.Data(data=sent)) or b"") if sent else b""
+            data += http.send(h11.EndOfMessage()) or b""
+        else:
+            data += sent
+        self._patience.for_body(len(data))
+        await self._wire.send(data)
+        self._counts[count.SENT_BYTES] += len(data)
 
     async def answer_file(self, status: int, headers: Headers, fd: int, part: range) -> None:
         """A response whose body is part of an open file; headers say its length."""
-        head = self._http.send(h11.Response(status_code=status, headers=list(headers))) or b""
-        body = part if not self._without_body else range(0)
-        with trio.fail_after(TRANSFER_S):
-            await self._send_head(head, more=bool(body))
-            await self._send_file(fd, body)
-        if body:
-            self._http.send_with_data_passthrough(h11.Data(data=_Sized(len(body))))  # type: ignore[arg-type] # only its length is looked at
-        self._http.send(h11.EndOfMessage())
+        head = self._head(status, headers)
+        size = 0 if self._without_body else len(part)
+        self._patience.for_body(size)
+        if size:
+            await self._wire.send_with_file(head, fd, part)
+        else:
+            await self._wire.send(head)
+        if (http := self._http) is not None:
+            if size:
+                http.send_with_data_passthrough(h11.Data(data=_Sized(size)))  # type: ignore[arg-type] # only its length is looked at
+            http.send(h11.EndOfMessage())
+        self._counts[count.SENT_BYTES] += len(head) + size
+
+    def _head(self, status: int, headers: Headers) -> bytes:
+        self.status = status
+        self._counts[count.request(self._method, status)] += 1
+        if self._method not in ("GET", "HEAD"):
+            self._on_change()
+        if self._http is not None:
+            return self._http.send(h11.Response(status_code=status, headers=list(headers))) or b""
+        lines = [_STATUS_LINES[status]]
+        lines += [f"{name}: {value}" for name, value in headers]
+        return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the request has no body and its answer may be any bytes."""
+        return self._http is None
+
+    async def answer_plainly(self, status: int, head: bytes, fd: int, part: range) -> None:
+        """As answer_file, for a plain GET and with a head that is written already."""
+        self.status = status
+        self._counts[count.request(self._method, status)] += 1
+        size = len(part)
+        self._patience.for_body(size)
+        await self._wire.send_with_file(head, fd, part)
+        self._counts[count.SENT_BYTES] += len(head) + size
 
     async def _next_request(self) -> Request | None:
+        if not self._received:
+            self._received = await self._more(MAX_HEAD_BYTES)
+        else:
+            self._patience.for_head()
+            await trio.lowlevel.checkpoint()  # requests that came together take turns as others
+        plain = parse_head(self._received)
+        if plain is None:
+            return await self._next_by_h11()
+        self._patience.for_us()
+        self._received = self._received[plain.end :]
+        self._method = plain.method
+        self._without_body = plain.method == "HEAD"
+        return Request(plain.method, plain.target, plain.headers)
+
+    async def _next_by_h11(self) -> Request | None:
+        self._patience.for_head()
+        self._http = http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
+        http.receive_data(self._received)
+        self._received = b""
+        self._method = ""
         try:
-            event = await self._next()
+            event = await self._next(http)
+            if not isinstance(event, h11.Request):
+                return None
+            _check_size(event)
         except h11.RemoteProtocolError as error:
-            if self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-                await self.answer(error.error_status_hint, f"{error}\n")
-            return None
-        if not isinstance(event, h11.Request):
+            if http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+                closing = [("Connection", "close")] if http.their_state is h11.DONE else []
+                await self.answer(error.error_status_hint, f"{error}\n", closing)
             return None
         headers = {bytes(name): bytes(value) for name, value in event.headers}
         if not headers.keys() & {b"content-length", b"transfer-encoding"}:
-            await self._next()  # its end, which is here already
+            await self._next(http)  # its end, which is here already
+        length = headers.get(b"content-length", b"0")
+        self._patience.for_body(int(length))
+        self._method = event.method.decode("ascii", "replace")
         self._without_body = event.method == b"HEAD"
-        return Request(
-            method=event.method.decode("ascii", "replace"),
-            target=event.target.decode("ascii", "replace"),
-            headers=headers,
-        )
+        return Request(self._method, event.target.decode("ascii", "replace"), headers)
 
-    async def _next(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+    async def _next(self, http: h11.Connection) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:
         while True:
-            event = self._http.next_event()
+            event = http.next_event()
             if event is not h11.NEED_DATA:
                 return event
-            if self._http.they_are_waiting_for_100_continue:
+            if http.they_are_waiting_for_100_continue:
                 go_on = h11.InformationalResponse(status_code=100, headers=[])
-                await self._stream.send_all(self._http.send(go_on) or b"")
-            self._http.receive_data(await self._stream.receive_some(_PIECE_BYTES))
+                await self._wire.send(http.send(go_on) or b"")
+            http.receive_data(await self._more(PIECE_BYTES))
+
+    async def _more(self, most: int) -> bytes:
+        data = await self._wire.receive(most)
+        self._counts[count.RECEIVED_BYTES] += len(data)
+        return data
 
     async def _is_reusable(self) -> bool:
         """Drop what was not read of the request; whether another one may follow it."""
+        http = self._http
+        assert http is not None
         with trio.move_on_after(LINGER_S):
-            while self._http.their_state is h11.SEND_BODY and not self._holds_back:
-                await self._next()
-        return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+            while http.their_state is h11.SEND_BODY and not self._holds_back:
+                await self._next(http)
+        if http.our_state is not h11.DONE or http.their_state is not h11.DONE:
+            return False
+        self._received, has_ended = http.trailing_data
+        self._http = None
+        return bool(self._received) or not has_ended
 
-    async def _send_head(self, head: bytes, *, more: bool) -> None:
-        """With more, the kernel puts the body's beginning into the head's packet."""
-        sent = await self._stream.socket.send(head, socket.MSG_MORE if more else 0)
-        if sent < len(head):
-            await self._stream.send_all(head[sent:])
 
-    async def _send_file(self, fd: int, part: range) -> None:
-        at, sock = part.start, self._stream.socket
-        while at < part.stop:
-            try:
-                sent = os.sendfile(sock.fileno(), fd, at, part.stop - at)
-            except BlockingIOError:
-                await trio.lowlevel.wait_writable(sock)
-                continue
-            if sent == 0:
-                raise ConnectionError("an object is shorter than it was")
-            at += sent
-        await trio.lowlevel.checkpoint()
+def _check_size(request: h11.Request) -> None:
+    """h11 bounds a head only while it is not whole."""
+    lines = request.headers.raw_items()
+    size = len(request.target) + sum(len(name) + len(value) for name, value in lines)
+    if len(lines) > MAX_HEADERS or size > MAX_HEAD_BYTES:
+        raise HeadTooLarge
 
 
 class _Sized:

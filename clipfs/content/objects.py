@@ -36,10 +36,10 @@ METHODS = "GET, HEAD, PUT, DELETE"
 class Objects:
     """Answers requests out of `store`."""
 
-    def __init__(self, store: Store, tokens: Tokens) -> None:
+    def __init__(self, store: Store, tokens: Tokens, misses: Misses) -> None:
         self._store = store
         self._tokens = tokens
-        self._misses = Misses()
+        self._misses = misses
 
     async def respond(self, http: Connection, request: Request) -> None:
         try:

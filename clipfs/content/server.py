@@ -1,97 +1,205 @@
-"""The content cache's process: one task a connection, until it is told to end.
+"""The content cache's processes: a parent that owns the port and the folder, and its workers.
 
-Not here: what is answered (`clipfs.content.objects`); TLS.
+The parent serves nothing. It opens the listeners, forks the workers, replaces one that dies, and
+hands signals on. The workers wait at the same listeners, so connections that are queued there
+outlive each of them; and none outlives the parent.
+
+Not here: what a worker does (`clipfs.content.worker`).
 """
 
-import errno
+import ctypes
+import gc
+import math
+import os
+import resource
 import signal
-from collections.abc import Callable
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
 
-import h11
 import structlog
-import trio
 
-from clipfs.content.connection import Connection, Ending
-from clipfs.content.objects import Objects
-from clipfs.content.store import Store
-from clipfs.content.tokens import Tokens
+from clipfs import errors
+from clipfs.content import counters as count
+from clipfs.content import worker
+from clipfs.content.worker import FIRST_WORKER, GRACE_S, Shared
 
 log = structlog.get_logger()
 
-MAX_CONNECTIONS = 1024
+MOST_BY_DEFAULT = 4
+"""Workers: beyond that the network is slower than they are."""
 
-GRACE_S = 10
-"""Requests in flight have this long to finish when the server is told to end."""
+_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Ignored where they are not waited for: a worker that is told twice to end still finishes."""
 
-_TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED, errno.ENOBUFS, errno.ENOMEM)
+_SIGNALS = (*_FORWARDED, signal.SIGCHLD)
+_BACKLOG = 1024
+_DESCRIPTORS = 8192
+_AGAIN_AFTER_S = 1
+"""A worker that dies is replaced at once, its successor not sooner than this after it began."""
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
-async def serve(
-    store: Store,
-    host: str,
-    port: int,
-    tokens: Tokens,
-    *,
-    on_listening: Callable[[str, int], None],
-) -> None:
-    """Serve until SIGTERM or SIGINT, then finish what is in flight within GRACE_S.
+def default_workers() -> int:
+    return min(len(os.sched_getaffinity(0)), MOST_BY_DEFAULT)
 
-    on_listening  gets the address once connections are taken; port 0 is a free one
-    """
-    objects = Objects(store, tokens)
-    listeners = await trio.open_tcp_listeners(port, host=host)
-    connections = _Connections(objects)
-    async with trio.open_nursery() as requests, trio.open_nursery() as accepting:
+
+def open_listeners(host: str, port: int) -> list[socket.socket]:
+    """One for each address of host; OSError if one cannot be had."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listeners: list[socket.socket] = []
+    try:
+        for family, kind, protocol, _, address in found:
+            listener = socket.socket(family, kind, protocol)
+            listeners.append(listener)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listener.bind(address)
+            listener.listen(_BACKLOG)
+            listener.setblocking(False)
+    except OSError:
         for listener in listeners:
-            accepting.start_soon(connections.accept, listener, requests)
-        bound = listeners[0].socket.getsockname()
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            on_listening(bound[0], bound[1])
-            async for _ in signals:
-                break
-        accepting.cancel_scope.cancel()
-        connections.ending.begin()
-        requests.cancel_scope.deadline = trio.current_time() + GRACE_S
+            listener.close()
+        raise
+    return listeners
 
 
-class _Connections:
-    """All connections of one server; what goes wrong in one reaches no other."""
+def serve(shared: Shared, *, workers: int, on_listening: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT; then what is in flight is finished within GRACE_S.
 
-    def __init__(self, objects: Objects) -> None:
-        self._objects = objects
-        self._limit = trio.CapacityLimiter(MAX_CONNECTIONS)
-        self.ending = Ending()
+    shared.counters must have a slot more than there are workers. SIGHUP reads the TLS files again.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    handlers = {one: signal.signal(one, signal.SIG_IGN) for one in _FORWARDED}
+    try:
+        family = _Family(shared, workers, before)
+        family.start()
+        on_listening()
+        family.mind()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came since is ignored
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
 
-    async def accept(self, listener: trio.SocketListener, requests: trio.Nursery) -> None:
-        async with listener:
-            while True:
+
+class _Family:
+    """The workers by their process ids, each with its slot, as their parent knows them."""
+
+    def __init__(self, shared: Shared, workers: int, mask: set[int | signal.Signals]) -> None:
+        self._shared = shared
+        self._mask = mask
+        self._slots = range(FIRST_WORKER, FIRST_WORKER + workers)
+        self._slot_of: dict[int, int] = {}
+        self._begun_at = dict.fromkeys(self._slots, -math.inf)
+
+    def start(self) -> None:
+        """A worker for each slot that has none and is not to wait for one."""
+        now = time.monotonic()
+        for slot in set(self._slots) - set(self._slot_of.values()):
+            if now - self._begun_at[slot] >= _AGAIN_AFTER_S:
+                self._begun_at[slot] = now
                 try:
-                    stream = await listener.accept()
+                    self._slot_of[self._fork(slot)] = slot
                 except OSError as error:
-                    if error.errno not in _TRANSIENT:
-                        raise
-                    log.warning("a connection was not accepted", error=str(error))
-                    await trio.sleep(0.1)
-                    continue
-                requests.start_soon(self._serve, stream)
+                    log.error("no worker could be forked; tried again", error=str(error))
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    def mind(self) -> None:
+        """Keep as many as there should be, until told to end; then end them."""
+        while True:
+            info = signal.sigtimedwait(_SIGNALS, _AGAIN_AFTER_S)
+            number = info.si_signo if info else None
+            if number in (signal.SIGTERM, signal.SIGINT):
+                return self._end()
+            if number == signal.SIGHUP:
+                self._read_again()
+            for pid, slot, status in self._reap():
+                self._shared.counters.slots[0][count.RESTARTS] += 1
+                log.error("a worker died and is replaced", worker=slot, pid=pid, status=status)
+                self._clean_up()
+            self.start()
+
+    def _clean_up(self) -> None:
         try:
-            async with stream:
-                await self._within_limit(stream)
-        except (trio.BrokenResourceError, trio.TooSlowError, h11.ProtocolError, ConnectionError):
-            pass  # the client's own loss
+            self._shared.after_death()
         except OSError as error:
-            log.warning("a request failed", error=str(error))
-        except Exception:
-            log.exception("a request failed; this is a bug")
+            log.warning("what a worker left stays for now", error=str(error))
 
-    async def _within_limit(self, stream: trio.SocketStream) -> None:
+    def _end(self) -> None:
+        for listener in self._shared.listeners:
+            listener.close()
+        self._tell(signal.SIGTERM)
+        deadline = time.monotonic() + GRACE_S + 2
+        while self._slot_of and (left := deadline - time.monotonic()) > 0:
+            signal.sigtimedwait((signal.SIGCHLD,), min(left, 1))
+            self._reap()
+        if self._slot_of:
+            log.error("workers did not end and are killed", pids=sorted(self._slot_of))
+            self._tell(signal.SIGKILL)
+            while self._slot_of:
+                signal.sigtimedwait((signal.SIGCHLD,), 1)
+                self._reap()
+
+    def _read_again(self) -> None:
+        if self._shared.tls is None:
+            return
         try:
-            self._limit.acquire_nowait()
-        except trio.WouldBlock:
-            return  # closed: clients take that for a cache that is down
+            self._shared.tls.read_again()
+        except errors.InvalidInput as error:
+            log.error("the TLS files are not used; those from before are", error=str(error))
+        else:
+            log.info("the TLS files are read again")
+            self._tell(signal.SIGHUP)
+
+    def _tell(self, number: signal.Signals) -> None:
+        for pid in self._slot_of:
+            os.kill(pid, number)  # not reaped, so nobody else's
+
+    def _reap(self) -> Sequence[tuple[int, int, int]]:
+        """Process id, slot and status of each worker that has ended."""
+        found = []
+        for pid, slot in list(self._slot_of.items()):
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                del self._slot_of[pid]
+                self._shared.counters.slots[slot][count.OPEN] = 0
+                found.append((pid, slot, os.waitstatus_to_exitcode(status)))
+        return found
+
+    def _obey_signals(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _fork(self, slot: int) -> int:
+        parent = os.getpid()
+        gc.freeze()  # the memory that they share is not touched by looking for garbage
+        pid = os.fork()
+        if pid:
+            return pid
+        code = 1
         try:
-            await Connection(stream).run(self._objects.respond, self.ending)
+            _become_worker(parent)
+            worker.serve(self._shared, slot, self._obey_signals)
+            code = 0
+        except BaseException:
+            log.exception("a worker ends by an error; this is a bug")
         finally:
-            self._limit.release()
+            for thread in set(threading.enumerate()) - {threading.current_thread()}:
+                if not thread.daemon:
+                    thread.join()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+
+def _become_worker(parent: int) -> None:
+    if _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl")
+    if os.getppid() != parent:
+        os._exit(1)  # it died before it could be said
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if most == resource.RLIM_INFINITY else min(most, _DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))

@@ -66,16 +66,17 @@ class Store:
         folder.forget_forsaken()
         folder.complete()
         store = cls(folder, max_bytes)
-        kept = store._ledger.count_anew()
+        store._ledger.count_anew()
         folder.forget_evicted()
-        if store._evictor is not None and max_bytes is not None and kept.bytes > max_bytes:
-            store._evictor.begin()
         return store
 
     @classmethod
     def attach(cls, path: Path, *, max_bytes: int | None = None) -> "Store":
         """The same folder, in a worker process of its owner."""
-        return cls(Folder.join(path), max_bytes)
+        store = cls(Folder.join(path), max_bytes)
+        if store._evictor is not None and max_bytes is not None and store.kept().bytes > max_bytes:
+            store._evictor.begin()  # not by the owner: it forks, and must hold no lock meanwhile
+        return store
 
     def close(self) -> None:
         """Let the process end soon, though an eviction is going on."""

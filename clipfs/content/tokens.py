@@ -4,7 +4,7 @@ Source: RFC 6750, "Authorization Request Header Field".
 """
 
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,22 +13,24 @@ class Rights:
     write: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+NOTHING = Rights(read=False, write=False)
+MAY_READ = Rights(read=True, write=False)
+MAY_WRITE = Rights(read=True, write=True)
+
+
 class Tokens:
     """`write` may write and read; `read`, where there is one, may only read."""
 
-    write: str = field(repr=False)
-    read: str | None = field(default=None, repr=False)
+    def __init__(self, *, write: str, read: str | None = None) -> None:
+        self._write = write.encode()
+        self._read = read.encode() if read is not None else None
 
     def rights(self, authorization: bytes | None) -> Rights:
         """What the bearer of an Authorization header may do."""
         scheme, _, token = (authorization or b"").partition(b" ")
         if scheme.lower() != b"bearer":
-            return Rights(read=False, write=False)
-        write = _is(token, self.write)
-        read = self.read is not None and _is(token, self.read)
-        return Rights(read=read or write, write=write)
-
-
-def _is(given: bytes, token: str) -> bool:
-    return hmac.compare_digest(given.strip(), token.encode())
+            return NOTHING
+        given = token.strip()
+        may_write = hmac.compare_digest(given, self._write)
+        may_read = self._read is not None and hmac.compare_digest(given, self._read)
+        return MAY_WRITE if may_write else MAY_READ if may_read else NOTHING

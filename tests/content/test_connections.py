@@ -1,10 +1,22 @@
 """How the content cache treats its connections: kept, pipelined, broken off, refused."""
 
+import http.client
+import resource
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import pytest
 
-from tests.support.content import READ_TOKEN, ContentServer, read_answer, request
+from clipfs.content.worker import MAX_CONNECTIONS
+from tests.support.content import (
+    READ_TOKEN,
+    ContentServer,
+    key_of,
+    read_answer,
+    request,
+    run_content_server,
+)
 from tests.support.wait import wait_for
 
 PAGE = bytes(1 << 20)
@@ -135,6 +147,16 @@ def test_a_client_that_leaves_in_the_middle_of_a_body_harms_no_other(
         pytest.param(b"GET / HTTP/1.1\r\nbad header\r\n\r\n", id="no header"),
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", id="no host"),
         pytest.param(b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000, id="a long head"),
+        pytest.param(
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+            id="a long head that ends",
+        ),
+        pytest.param(
+            b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+            + b"".join(b"X%d: x\r\n" % n for n in range(100))
+            + b"\r\n",
+            id="many headers",
+        ),
     ],
 )
 def test_what_is_not_http_is_refused_and_closed(data: bytes, server: ContentServer) -> None:
@@ -146,3 +168,51 @@ def test_what_is_not_http_is_refused_and_closed(data: bytes, server: ContentServ
             answer += piece
     assert answer == b"" or answer.split()[1] in (b"400", b"431")
     assert server.ask("GET", "/healthz").status == 200
+
+
+def test_plain_requests_and_others_are_answered_in_their_order(
+    server: ContentServer, key: str
+) -> None:
+    """Some are read by h11, some are not; all come in one packet, cut anywhere."""
+    server.ask("PUT", key, b"0123456789")
+    sent = b""
+    for number in range(5):
+        sent += request("GET", key, f"Range: bytes={number}-{number}")
+        sent += request("GET", key, f"Range: bytes={number}-9", "Expect: none", "Keep-Alive: x")
+        sent += request("PUT", key, "Content-Length: 10", body=b"0123456789")
+    for cut in range(0, len(sent), 97):
+        with server.connect() as connection:
+            connection.sendall(sent[:cut])
+            connection.sendall(sent[cut:])
+            for number in range(5):
+                assert read_answer(connection) == (206, b"%d" % number)
+                assert read_answer(connection) == (206, b"0123456789"[number:])
+                assert read_answer(connection)[0] == 200
+
+
+def test_a_connection_too_many_is_closed_and_the_others_go_on(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + 500
+    if before[1] != resource.RLIM_INFINITY and before[1] < wanted:
+        pytest.skip(f"needs {wanted} open files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, before[1]))
+    try:
+        with run_content_server(tmp_path, "--workers", "1") as server, ExitStack() as stack:
+            kept = [stack.enter_context(server.connect()) for _ in range(MAX_CONNECTIONS)]
+            with server.connect() as too_many:
+                assert closed(too_many.recv(1))
+            for connection in (kept[0], kept[-1]):
+                connection.sendall(request("GET", key_of(1)))
+                assert read_answer(connection)[0] == 404
+            kept.pop().close()
+            wait_for(lambda: can_ask(server))
+            found = server.ask("GET", "/metrics", token=None).body
+            assert b"clip_content_cache_refused_connections_total 0" not in found
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def can_ask(server: ContentServer) -> bool:
+    with suppress(OSError, http.client.HTTPException):
+        return server.ask("GET", "/healthz", token=None).status == 200
+    return False

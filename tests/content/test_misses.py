@@ -1,5 +1,7 @@
 """A key that is missed again and again is worth a warning; memory for that is bounded."""
 
+import os
+
 from clipfs.content.misses import MANY, MAX_KEYS, Misses
 
 
@@ -17,11 +19,21 @@ def test_keys_are_counted_apart_and_forgotten_once_they_are_there() -> None:
     assert not misses.add("a")
 
 
-def test_the_keys_missed_last_are_remembered() -> None:
+def test_memory_does_not_grow_with_the_keys() -> None:
     misses = Misses()
+    before = misses._places.nbytes
     for _ in range(MANY - 1):
         misses.add("old")
-    for number in range(MAX_KEYS):
+    for number in range(20 * MAX_KEYS):
         misses.add(f"new-{number}")
     assert not misses.add("old")
-    assert len(misses._counts) == MAX_KEYS
+    assert misses._places.nbytes == before
+
+
+def test_processes_that_are_forked_later_count_together() -> None:
+    misses = Misses()
+    for _ in range(MANY - 1):
+        if not (pid := os.fork()):
+            os._exit(misses.add("a"))
+        assert os.waitpid(pid, 0)[1] == 0
+    assert misses.add("a")

@@ -26,7 +26,7 @@ def reading(
     lazy: Lazy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[list[Future[bytes]]]:
     """Readers at offsets of their own, every one of them with its request in flight."""
-    os.kill(lazy.cache.process.pid, signal.SIGSTOP)
+    lazy.cache.tell(signal.SIGSTOP)
     try:
         with (
             ThreadPoolExecutor(READERS) as pool,
@@ -40,14 +40,14 @@ def reading(
             with capsys.disabled():
                 print(f"\n{count()} requests are in flight at the kill")
             yield found
-            os.kill(lazy.cache.process.pid, signal.SIGCONT)
+            lazy.cache.tell(signal.SIGCONT)
             for one in found:
                 one.exception(30)
             for fd in fds:
                 with suppress(OSError):  # of a dead mount; it is closed all the same
                     os.close(fd)
     finally:
-        os.kill(lazy.cache.process.pid, signal.SIGCONT)
+        lazy.cache.tell(signal.SIGCONT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])

@@ -22,6 +22,7 @@ TAR, MEMBER, PAX = (
 )
 CODEC = "clipfs.layer.codec"
 READER, FOLDER = "clipfs.tree.reader", "clipfs.tree.folder"
+HEAD = "clipfs.content.head"
 CHUNKS, XATTRS = "clipfs.tree.chunk_table", "clipfs.tree.xattrs"
 PLANTED = [
     Planted(
@@ -127,6 +128,30 @@ PLANTED = [
         old="member.decompress(data, PIECE_BYTES)",
         new="member.decompress(data)",
         found="a piece of a wrong size",
+    ),
+    Planted(
+        name="head-a-request-without-a-host-is-plain",
+        target="head",
+        module=HEAD,
+        old=' or b"host" not in headers',
+        new="",
+        found="h11 does not read it",
+    ),
+    Planted(
+        name="head-a-header-that-comes-twice-is-plain",
+        target="head",
+        module=HEAD,
+        old="len(headers) != len(lines) or ",
+        new="",
+        found="Broken",
+    ),
+    Planted(
+        name="head-a-connection-that-is-to-close-is-kept",
+        target="head",
+        module=HEAD,
+        old='b"connection",\n',
+        new='b"proxy-authenticate",\n',
+        found="or is the last one",
     ),
 ]
 HANG = Planted(

@@ -28,6 +28,7 @@ SHARES = {
     "codec": 0.7,
     "layer_index": 0.4,
     "erofs": 0.5,
+    "head": 0.1,
 }
 """Of the inputs, those that must pass the first check."""
 

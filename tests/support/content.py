@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -93,9 +94,30 @@ class ContentServer:
         """A raw connection; reads from it give up after ten seconds."""
         return socket.create_connection(("127.0.0.1", self.port), timeout=10)
 
+    def workers(self) -> list[int]:
+        """The process ids of its workers, as many as there are now."""
+        pid = self.process.pid
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def tell(self, number: signal.Signals) -> None:
+        """Send a signal to all of its processes."""
+        for pid in (self.process.pid, *self.workers()):
+            os.kill(pid, number)
+
     def kill(self) -> None:
+        """SIGKILL to the parent, whose workers end with it."""
+        workers = self.workers()
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
+        wait_for(lambda: all(has_ended(pid) for pid in workers))
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process runs no more; one that nobody reaps has ended, too."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def request(method: str, key: str, *lines: str, token: str = TOKEN, body: bytes = b"") -> bytes:

@@ -9,30 +9,32 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import trio
-
-from clipfs.content.server import serve
+from clipfs.content.counters import Counters
+from clipfs.content.misses import Misses
+from clipfs.content.server import open_listeners, serve
 from clipfs.content.store import Store
 from clipfs.content.tokens import Tokens
+from clipfs.content.worker import FIRST_WORKER, Shared
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer
 
 
 def main(directory: Path, max_bytes: int | None) -> None:
-    store = Store.attach(directory, max_bytes=max_bytes)
-
-    def on_listening(_: str, port: int) -> None:
-        print(json.dumps(port), flush=True)
-
-    async def run() -> None:
-        tokens = Tokens(write=TOKEN, read=READ_TOKEN)
-        await serve(store, "127.0.0.1", 0, tokens, on_listening=on_listening)
-
-    with closing(store):
-        trio.run(run)
+    listeners = open_listeners("127.0.0.1", 0)
+    shared = Shared(
+        listeners=listeners,
+        store=lambda: Store.attach(directory, max_bytes=max_bytes),
+        tokens=Tokens(write=TOKEN, read=READ_TOKEN),
+        misses=Misses(),
+        counters=Counters(FIRST_WORKER + 1),
+        tls=None,
+        after_death=lambda: None,
+    )
+    port = listeners[0].getsockname()[1]
+    serve(shared, workers=1, on_listening=lambda: print(json.dumps(port), flush=True))
 
 
 @contextmanager

@@ -52,5 +52,6 @@ SPECS = {
         8192,
     ),
     "erofs": Spec((*_TREE, "clipfs.tree.paths"), 16384),
+    "head": Spec(("clipfs.content.head",), 4096),
 }
 """Target -> spec; `tests.fuzz.targets.<target>` is the module."""

@@ -1,0 +1,72 @@
+"""The counters as Prometheus reads them.
+
+Names: `clip_content_cache_<what>[_<unit>][_total]`. Counted since the server's start.
+Source: Prometheus, "Metric and label naming"; text exposition format.
+"""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from clipfs.content import counters as count
+from clipfs.content.counters import METHODS, Counters
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_PREFIX = "clip_content_cache_"
+_COUNTERS = {
+    count.SENT_BYTES: ("sent_bytes", "Bytes of answers sent, before TLS."),
+    count.RECEIVED_BYTES: ("received_bytes", "Bytes of requests received, after TLS."),
+    count.ACCEPTED: ("connections", "Connections accepted."),
+    count.REFUSED: ("refused_connections", "Connections closed because too many were open."),
+    count.RESTARTS: ("worker_restarts", "Worker processes that died and were replaced."),
+}
+
+
+Kept = Callable[[], tuple[int, int]]
+"""Bytes of all objects on the disk, and how many layers were evicted."""
+
+
+def exposition(counters: Counters, kept: Kept | None) -> str:
+    """kept  None: not known, and not shown"""
+    registry = CollectorRegistry()
+    registry.register(_Collected(counters, kept))
+    return generate_latest(registry).decode()
+
+
+class _Collected(Collector):
+    def __init__(self, counters: Counters, kept: Kept | None) -> None:
+        self._counters = counters
+        self._kept = kept
+
+    def collect(self) -> Iterable[Metric]:
+        total = self._counters.sum
+        requests = CounterMetricFamily(
+            f"{_PREFIX}requests", "Requests answered.", labels=["method", "status"]
+        )
+        for method in METHODS:
+            for status in range(100, 600, 100):
+                if number := total(count.request(method, status)):
+                    requests.add_metric([method, f"{status // 100}xx"], number)
+        yield requests
+        lookups = CounterMetricFamily(
+            f"{_PREFIX}lookups", "Objects that GET or HEAD asked for.", labels=["result"]
+        )
+        lookups.add_metric(["found"], total(count.FOUND))
+        lookups.add_metric(["missed"], total(count.MISSED))
+        yield lookups
+        for number, (name, help_text) in _COUNTERS.items():
+            yield CounterMetricFamily(_PREFIX + name, help_text, value=total(number))
+        yield GaugeMetricFamily(
+            f"{_PREFIX}open_connections", "Connections open now.", value=total(count.OPEN)
+        )
+        if self._kept is not None:
+            disk_bytes, evictions = self._kept()
+            yield GaugeMetricFamily(
+                f"{_PREFIX}disk_bytes", "Bytes of all objects.", value=disk_bytes
+            )
+            yield CounterMetricFamily(
+                f"{_PREFIX}evictions", "Layers evicted for want of space.", value=evictions
+            )
