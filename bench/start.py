@@ -34,7 +34,7 @@ from tests.support.wait import wait_for
 
 ROUNDS = 5
 SIDES = ("cold", "warm", "pulled", "unpacked")
-USUAL_S = {"pulled": (4.0, 6.5), "unpacked": (6.0, 9.5)}
+USUAL_S = {"pulled": (3.5, 6.5), "unpacked": (5.5, 9.5)}
 """What peers take for 492 MB on a quiet machine of two cores: one that takes less or more voids
 the run, as one that begins within a minute after another one's files were removed."""
 
