@@ -20,6 +20,9 @@ from tests.support.write_points import Fault, WritePoints, watched
 
 PAGE = bytes(100 << 10)
 MAX_BYTES = 1000 << 10
+LIMIT = ("--max-bytes", str(MAX_BYTES))
+ONE_WORKER = ("--workers", "1")
+"""Another one's writes would count, too."""
 
 
 def layer_of(number: int) -> str:
@@ -29,7 +32,7 @@ def layer_of(number: int) -> str:
 @contextmanager
 def full_server(home: Path, points: WritePoints) -> Iterator[ContentServer]:
     """A server that has no room for one more page, and two old layers of three objects."""
-    with run_content_server(home, "--max-bytes", str(MAX_BYTES), under=points) as server:
+    with run_content_server(home, *LIMIT, *ONE_WORKER, under=points) as server:
         for layer in (1, 2, 3):
             for page in range(2 if layer < 3 else 4):
                 assert server.ask("PUT", key_of(layer, page), PAGE).status == 201
@@ -98,7 +101,7 @@ def test_a_kill_at_any_write_leaves_whole_layers_and_a_true_account(
                 server.kill()  # the worker that wrote has been
                 met.append(points.met)
             points.watch()
-            with run_content_server(home, "--max-bytes", str(MAX_BYTES), under=points) as server:
+            with run_content_server(home, *LIMIT, *ONE_WORKER, under=points) as server:
                 assert complaints(server) == [], met[-1]
                 assert list((server.directory / "evicted").iterdir()) == []
                 assert store(server) in (200, 201)
@@ -137,7 +140,7 @@ def test_a_fault_at_any_write_of_a_claim_leaves_the_one_before_or_none(
     first = tmp_path / "first"
     with (
         watched(first / "objects") as points,
-        run_content_server(first, under=points) as server,
+        run_content_server(first, *ONE_WORKER, under=points) as server,
     ):
         points.watch()
         assert claim(server, "a") == 201
@@ -145,7 +148,7 @@ def test_a_fault_at_any_write_of_a_claim_leaves_the_one_before_or_none(
     for at in range(count):
         home = tmp_path / f"at-{at}"
         with watched(home / "objects") as points:
-            with run_content_server(home, under=points) as server:
+            with run_content_server(home, *ONE_WORKER, under=points) as server:
                 assert claim(server, "a") == 201
                 points.watch(Fault(at=at, error=error))
                 status = claim(server, "a")
@@ -154,6 +157,6 @@ def test_a_fault_at_any_write_of_a_claim_leaves_the_one_before_or_none(
                 if error is None:
                     server.kill()  # the worker that wrote has been
                 points.watch()
-            with run_content_server(home, under=points) as server:
+            with run_content_server(home, *ONE_WORKER, under=points) as server:
                 assert claim(server, "b") == 409
                 assert claim(server, "a") == 201
