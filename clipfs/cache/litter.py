@@ -6,6 +6,7 @@ that have ended, but for the last ones.
 """
 
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,10 +32,10 @@ def sweep(layout: Layout) -> None:
             with fill_lock(layout, key) as nobody_fills:
                 if nobody_fills and layout.payload(key).exists():  # nobody evicts it meanwhile
                     forget_partial(layout, key)
-    for folder in (layout.index, layout.run):
-        for path in folder.rglob("*.tmp"):
-            if is_forsaken(path) or _is_old(path):
-                path.unlink(missing_ok=True)
+    # not rglob: images are mounted in there, whose servers may be dead
+    for path in (*layout.index.glob("*.tmp"), *layout.run.glob("*.tmp"), *_records(layout)):
+        if is_forsaken(path) or _is_old(path):
+            path.unlink(missing_ok=True)
     for lock in (*layout.run.glob("*.fill"), *layout.run.glob("*.use")):
         with alone(lock):
             pass  # whoever held it last removes it
@@ -42,6 +43,12 @@ def sweep(layout: Layout) -> None:
     forget_old_logs(layout.run / "log")
     with suppress(OSError):  # a full disk must not keep us from making room on it
         counters.fold_ended(layout)
+
+
+def _records(layout: Layout) -> Iterator[Path]:
+    """Those that did not get their names."""
+    for name in ("mounts", "volumes"):
+        yield from (layout.run / name).glob("*.tmp")
 
 
 def _is_old(path: Path) -> bool:

@@ -222,6 +222,31 @@ def test_what_dead_processes_left_is_swept_and_what_living_ones_do_is_not(layout
     assert list(records.mounts(layout).all()) == ["alive"]
 
 
+@needs_fuse
+def test_what_is_mounted_under_run_is_not_looked_into(layout: Layout) -> None:
+    """Not the files of an image, and never by a question to its server, which may be frozen."""
+    mount = layout.run / "images" / A
+    mount.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "image", mount], check=True)
+    try:
+        (mount / "old.tmp").write_bytes(b"of the image")
+        os.utime(mount / "old.tmp", (0, 0))
+        collect(layout, Limits())
+        assert os.listdir(mount) == ["old.tmp"]
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+def test_records_that_did_not_get_their_names_are_swept(layout: Layout) -> None:
+    left = [layout.run / name / "x.tmp" for name in ("mounts", "volumes", ".")]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"")
+        os.utime(path, (0, 0))
+    collect(layout, Limits())
+    assert not any(path.exists() for path in left)
+
+
 def test_locks_that_nobody_holds_are_swept(layout: Layout) -> None:
     for name in (f"{A}.fill", f"{A}.use", f"{B}.fill", f"{B}.use"):
         (layout.run / name).write_bytes(b"")
