@@ -5,13 +5,17 @@ A run that skips or loses tests must not look green. On a machine where everythi
 do fewer tests than `FLOOR`.
 """
 
+import fnmatch
 import os
 
 import pytest
 
-FLOOR = 2_700
-REVIEWED_SKIPS: dict[str, str] = {}
-"""Beginning of a test's id -> why it may be skipped where everything can run."""
+FLOOR = 3_100
+REVIEWED_SKIPS = {
+    "tests/tiers/test_object_store.py::*azure_url*": "Azure's emulator is npm's, which not every "
+    "machine has",
+}
+"""Pattern of tests' ids -> why they may be skipped where everything else can run."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -33,7 +37,7 @@ def _complaints(reporter: pytest.TerminalReporter) -> list[str]:
     found = [
         f"{test} was skipped, and its reason is not reviewed"
         for test in skipped
-        if not any(test.startswith(known) for known in REVIEWED_SKIPS)
+        if not any(fnmatch.fnmatchcase(test, known) for known in REVIEWED_SKIPS)
     ]
     if passed < FLOOR:
         found.append(f"{passed} tests passed, fewer than the floor of {FLOOR}")
