@@ -12,7 +12,7 @@ from clipfs.cli.output import print_json
 from clipfs.content.server import serve as serve_objects
 from clipfs.content.store import Store
 from clipfs.content.tokens import Tokens
-from clipfs.mount.groups import lone_error_unwrapped
+from clipfs.system.groups import lone_error_unwrapped
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ already costs one small read. Nothing is mounted here.
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,13 +21,14 @@ from clipfs.image.digest import cache_key
 from clipfs.image.model import Image, Layer
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference
+from clipfs.layer.index import LayerIndex
 from clipfs.layer.job import PassProgress
 from clipfs.layer.use import InUse, touch
 from clipfs.mount import counters
-from clipfs.mount.groups import lone_error_unwrapped
+from clipfs.system.groups import lone_error_unwrapped
 from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
 from clipfs.tiers.tier import IndexedLayer
-from clipfs.tree.build import Merger, ready_to_merge
+from clipfs.tree.build import Merger, merging
 from clipfs.tree.reader import ImageIndex
 from clipfs.tree.sparse import SparseLayout, layout_of
 
@@ -104,35 +105,44 @@ async def prepared(
 
 async def _merged(image: Image, tiers: Tiers, path: Path) -> tuple[IndexedLayer, ...]:
     """The image's layers with their indexes; their image index is at path then."""
-    async with AsyncExitStack() as stack:
-        merger = None
-        if not _is_there(path):
-            merger = await stack.enter_async_context(ready_to_merge(image.layers))
+    if _is_there(path):
         layers = await _indexed(image, tiers)
-        if not _is_usable(path, layers):
-            if merger is None:
-                merger = await stack.enter_async_context(ready_to_merge(image.layers))
-            await _built(merger, image, layers, path)
-        return layers
+        if _is_usable(path, layers):
+            return layers
+    async with merging(image.layers) as merger:
+        layers = await _indexed(image, tiers, merger.give)
+        if not _is_usable(path, layers):  # another process may have been quicker
+            await _built(merger, image, path)
+    return layers
 
 
 def _is_there(path: Path) -> bool:
     return path.exists()
 
 
-async def _built(merger: Merger, image: Image, layers: Sequence[IndexedLayer], path: Path) -> None:
+async def _built(merger: Merger, image: Image, path: Path) -> None:
     try:
-        await merger.build([one.index for one in layers], path)
+        await merger.build(path)
     except errors.CorruptImage as error:
         raise errors.CorruptImage(
             f"{image.reference}: its layers make no tree: {error}; build the image again"
         ) from error
 
 
-async def _indexed(image: Image, tiers: Tiers) -> tuple[IndexedLayer, ...]:
+async def _indexed(
+    image: Image,
+    tiers: Tiers,
+    on_indexed: Callable[[Layer, LayerIndex], None] = lambda *_: None,
+) -> tuple[IndexedLayer, ...]:
     """The image's layers with their indexes, each from the nearest tier that has it."""
+
+    async def load(layer: Layer) -> LayerIndex:
+        index = await tiers.chain.load_index(layer)
+        on_indexed(layer, index)
+        return index
+
     distinct = list({layer.cache_key: layer for layer in image.layers}.values())
-    indexes = await side_by_side(tiers.chain.load_index, distinct)
+    indexes = await side_by_side(load, distinct)
     by_key = {layer.cache_key: index for layer, index in zip(distinct, indexes, strict=True)}
     return tuple(IndexedLayer(layer=one, index=by_key[one.cache_key]) for one in image.layers)
 

@@ -20,10 +20,10 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.use import touch
 from clipfs.mount import counters, device, records, syscalls
 from clipfs.mount.front.fuse import serve_front
-from clipfs.mount.groups import lone_error_unwrapped
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.payloads import ChainPayloads
 from clipfs.mount.prepare import Prepared
+from clipfs.system.groups import lone_error_unwrapped
 from clipfs.tiers.stack import TierHooks, TierSettings, open_tiers
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.reader import ImageIndex

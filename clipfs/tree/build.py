@@ -1,7 +1,8 @@
 """Builds an image index in a worker process, and puts it into its place.
 
-The process starts while the layers are still indexed: a mount waits for both. Layer indexes
-reach it through memory files, since those on disk are believed only after their seal was checked.
+The process merges each layer as soon as it is indexed, the lowest first: a mount waits for both.
+Layer indexes reach it through a memory file, since those on disk are believed only after their
+seal was checked.
 
 Not here: the merge itself (`clipfs.tree.worker`).
 """
@@ -12,48 +13,81 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
+import trio
 
+from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import LayerIndex
 from clipfs.system.durable import write_all, write_atomically
+from clipfs.system.groups import lone_error_unwrapped
 from clipfs.system.workers import Worker, started
-from clipfs.tree.worker import WORKER, LayerToMerge, MergeJob
+from clipfs.tree.worker import WORKER, IndexPlace, IndexWanted, LayerToMerge, MergeJob
 
 WORKER_MEMORY_BYTES = 4 << 30
 """Address space: a million entries take about 1 GB while they are merged."""
 
 
 class Merger:
-    """A process that waits for the indexes of layers, to merge them once; see `ready_to_merge`."""
+    """Merges the layers of one image once, each when its index is given; see `merging`."""
 
     def __init__(self, worker: Worker, layers: Sequence[Layer], fd: int) -> None:
         self._worker = worker
         self._layers = layers
         self._fd = fd
+        self._end = 0  # of what stands in the memory file
+        self._places: dict[str, IndexPlace] = {}  # by cache key
+        self._given = {layer.cache_key: trio.Event() for layer in layers}
+        self._outcome: bytes | errors.ClipError = b""
+        self._ended = trio.Event()
 
-    async def build(self, indexes: Sequence[LayerIndex], output: Path) -> None:
-        """Merge the layers, and write their image index; whole or not at all.
+    def give(self, layer: Layer, index: LayerIndex) -> None:
+        """Let the index of layer be merged; to be said once of each layer."""
+        encoded = layer_index.encode(index)
+        write_all(self._fd, encoded, self._end)
+        self._places[layer.cache_key] = IndexPlace(self._end, len(encoded))
+        self._end += len(encoded)
+        self._given[layer.cache_key].set()
 
-        indexes  one for each layer, in their order
-        Raises   CorruptImage if they make no tree; NodeFault if the worker died
+    async def build(self, output: Path) -> None:
+        """Write the image index, whole or not at all, once all indexes have been given.
+
+        Raises  CorruptImage if the layers make no tree; NodeFault if the worker died
         """
-        job, at = MergeJob(fd=self._fd, layers=[]), 0
-        for layer, index in zip(self._layers, indexes, strict=True):
-            encoded = layer_index.encode(index)
-            write_all(self._fd, encoded, at)
-            job.layers.append(LayerToMerge(layer.digest, layer.raw_path, len(encoded)))
-            at += len(encoded)
-        image = await self._worker.run(msgspec.json.encode(job), on_line=lambda _: None)
-        write_atomically(output, image)
+        await self._ended.wait()
+        if isinstance(self._outcome, errors.ClipError):
+            raise self._outcome
+        write_atomically(output, self._outcome)
+
+    async def run(self) -> None:
+        """Have the worker merge what is given; what comes of it is for `build`."""
+        layers = [LayerToMerge(layer.digest, layer.raw_path) for layer in self._layers]
+        job = msgspec.json.encode(MergeJob(fd=self._fd, layers=layers))
+        try:
+            self._outcome = await self._worker.run(
+                job, on_line=lambda _: None, on_question=self._answer
+            )
+        except errors.ClipError as error:
+            self._outcome = error
+        self._ended.set()
+
+    async def _answer(self, question: bytes) -> bytes:
+        key = self._layers[msgspec.json.decode(question, type=IndexWanted).number].cache_key
+        await self._given[key].wait()
+        return msgspec.json.encode(self._places[key])
 
 
 @asynccontextmanager
-async def ready_to_merge(layers: Sequence[Layer]) -> AsyncIterator[Merger]:
-    """What merges layers, the lowest first, for as long as the block lasts."""
+async def merging(layers: Sequence[Layer]) -> AsyncIterator[Merger]:
+    """What merges layers, the lowest first; ended with the block."""
     fd = os.memfd_create("layer indexes")
     try:
         async with started(WORKER, memory_bytes=WORKER_MEMORY_BYTES, pass_fds=[fd]) as worker:
-            yield Merger(worker, layers, fd)
+            merger = Merger(worker, layers, fd)
+            with lone_error_unwrapped():
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(merger.run)
+                    yield merger
+                    nursery.cancel_scope.cancel()
     finally:
         os.close(fd)

@@ -6,7 +6,8 @@ answer the kernel keeps neither. Loads no trio: it starts in half the time.
 Not here: who runs it, and where its image goes (`clipfs.tree.build`).
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator
 
 import msgspec
 
@@ -16,7 +17,7 @@ from clipfs.layer import index as layer_index
 from clipfs.layer.archive.names import normalised
 from clipfs.layer.index import Entry, EntryKind, LayerIndex
 from clipfs.layer.limits import MAX_IMAGE_ENTRIES, MAX_IMAGE_ENTRY_BYTES
-from clipfs.system.child import worker_main
+from clipfs.system.child import ask, worker_main
 from clipfs.tree.merge import WHITEOUT, merge
 from clipfs.tree.sparse import layout_of
 from clipfs.tree.writer import Device, write_image
@@ -26,53 +27,79 @@ WORKER = "clipfs.tree.worker"
 
 
 class LayerToMerge(msgspec.Struct, frozen=True):
-    """One layer; its encoded index has index_bytes."""
+    """One layer, without its index."""
 
     digest: str
     raw_path: str | None
-    index_bytes: int
 
 
 class MergeJob(msgspec.Struct, frozen=True):
-    """Layers, the lowest first; the memory file fd has their indexes, one after another."""
+    """Layers, the lowest first; their indexes come to stand in the memory file fd."""
 
     fd: int
     layers: list[LayerToMerge]
 
 
+class IndexWanted(msgspec.Struct, frozen=True):
+    """A question: where is the index of layer number? It is answered once it is there."""
+
+    number: int
+
+
+class IndexPlace(msgspec.Struct, frozen=True):
+    """Where in the memory file an encoded layer index stands."""
+
+    offset: int
+    size: int
+
+
 def build(line: bytes) -> list[bytearray]:
-    """The image index of the job, a MergeJob as JSON."""
+    """The image index of the job, a MergeJob as JSON; each layer is merged once it is indexed."""
     job = msgspec.json.decode(line, type=MergeJob)
-    layers = job.layers
-    with open(job.fd, "rb", closefd=False) as file:
-        file.seek(0)
-        indexes = [_decoded(file.read(layer.index_bytes)) for layer in layers]
-    check_size(indexes)
-    root = merge(
-        index.entries() if layer.raw_path is None else [raw_entry(layer.raw_path, index)]
-        for layer, index in zip(layers, indexes, strict=True)
-    )
+    indexes: list[LayerIndex] = []
+    root = merge(_entries(job, indexes))
     devices = [
         Device(
             digest=Digest(layer.digest),
             payload_bytes=index.payload_bytes,
             sparse=layout_of(index.sparse),
         )
-        for layer, index in zip(layers, indexes, strict=True)
+        for layer, index in zip(job.layers, indexes, strict=True)
     ]
     return [write_image(root, devices)]
 
 
-def check_size(indexes: Sequence[LayerIndex]) -> None:
-    """CorruptImage if an image of these layers takes more memory than a merge has."""
-    entries = sum(index.entry_count for index in indexes)
-    size = sum(len(index.raw_entries) for index in indexes)
-    if entries > MAX_IMAGE_ENTRIES or size > MAX_IMAGE_ENTRY_BYTES:
-        raise errors.CorruptImage(
-            f"the image's {len(indexes)} layers have {entries} entries, {size >> 20} MiB of names, "
-            f"links and xattrs; more than {MAX_IMAGE_ENTRIES}, or {MAX_IMAGE_ENTRY_BYTES >> 20} "
-            "MiB, are refused; pack small files together"
-        )
+def _entries(job: MergeJob, indexes: list[LayerIndex]) -> Iterator[list[Entry]]:
+    """Layer by layer; indexes gets each one's index."""
+    size = ImageSize()
+    for number, layer in enumerate(job.layers):
+        place = msgspec.json.decode(ask(IndexWanted(number)), type=IndexPlace)
+        index = layer_index.decode(os.pread(job.fd, place.size, place.offset))
+        if index is None:
+            raise errors.CorruptImage("a layer index is malformed")
+        size.add(index)
+        indexes.append(index)
+        yield index.entries() if layer.raw_path is None else [raw_entry(layer.raw_path, index)]
+
+
+class ImageSize:
+    """Refuses an image whose layers take more memory together than a merge has."""
+
+    def __init__(self) -> None:
+        self._layers = self._entries = self._bytes = 0
+
+    def add(self, index: LayerIndex) -> None:
+        """Count a layer; CorruptImage once they are too many entries, or bytes of them."""
+        self._layers += 1
+        self._entries += index.entry_count
+        self._bytes += len(index.raw_entries)
+        if self._entries > MAX_IMAGE_ENTRIES or self._bytes > MAX_IMAGE_ENTRY_BYTES:
+            raise errors.CorruptImage(
+                f"the image's first {self._layers} layers have {self._entries} entries, "
+                f"{self._bytes >> 20} MiB of names, links and xattrs; more than "
+                f"{MAX_IMAGE_ENTRIES}, or {MAX_IMAGE_ENTRY_BYTES >> 20} MiB, are refused; pack "
+                "small files together"
+            )
 
 
 def raw_entry(path: str, index: LayerIndex) -> Entry:
@@ -84,13 +111,6 @@ def raw_entry(path: str, index: LayerIndex) -> Entry:
     if not name or name.rpartition(b"/")[2].startswith(WHITEOUT):
         raise errors.CorruptImage(f"a layer's title names no file: {path[:120]!a}")
     return Entry(path=name, kind=EntryKind.FILE, mode=0o644, size=index.payload_bytes)
-
-
-def _decoded(data: bytes) -> LayerIndex:
-    index = layer_index.decode(data)
-    if index is None:
-        raise errors.CorruptImage("a layer index is malformed")
-    return index
 
 
 if __name__ == "__main__":

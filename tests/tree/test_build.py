@@ -1,6 +1,7 @@
 """An image index is built by a worker process: whole and right, or not at all."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_DIGEST_BYTES, Entry, LayerIndex, PackedEntries, make_index
 from clipfs.tree import worker
-from clipfs.tree.build import ready_to_merge
-from clipfs.tree.reader import ImageIndex
-from clipfs.tree.worker import check_size, raw_entry
+from clipfs.tree.build import merging
+from clipfs.tree.erofs import ROOT_NID
+from clipfs.tree.reader import ImageIndex, Nid
+from clipfs.tree.worker import ImageSize, raw_entry
 from tests.support.entries import devices_of, file, image_of, link
 
 DIGESTS = [one.digest for one in devices_of(3)]
@@ -29,8 +31,10 @@ def indexed(*entries: Entry) -> LayerIndex:
 
 async def build(output: Path, *one_each: list[Entry]) -> None:
     """The image index of layers with these entries."""
-    async with ready_to_merge(LAYERS[: len(one_each)]) as merger:
-        await merger.build([indexed(*entries) for entries in one_each], output)
+    async with merging(LAYERS[: len(one_each)]) as merger:
+        for layer, entries in zip(LAYERS, one_each, strict=False):
+            merger.give(layer, indexed(*entries))
+        await merger.build(output)
 
 
 async def test_the_worker_writes_what_the_writer_makes(tmp_path: Path) -> None:
@@ -48,6 +52,26 @@ async def test_layers_that_make_no_tree_leave_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
+async def test_a_layer_is_merged_before_the_next_one_is_indexed(tmp_path: Path) -> None:
+    async with merging(LAYERS[:2]) as merger:
+        merger.give(LAYERS[0], indexed(link(b"b", b"nowhere")))
+        with pytest.raises(errors.CorruptImage, match="'nowhere'"):
+            await merger.build(tmp_path / "index")
+
+
+async def test_layers_come_in_any_order_and_one_may_come_twice(tmp_path: Path) -> None:
+    first, second = [file(b"a", size=5, offset=512)], [file(b"a")]
+    async with merging([LAYERS[0], LAYERS[1], LAYERS[0]]) as merger:
+        merger.give(LAYERS[1], indexed(*second))
+        merger.give(LAYERS[0], indexed(*first))
+        await merger.build(tmp_path / "index")
+    with ImageIndex.open(tmp_path / "index") as index:
+        assert index.layer_digests == (DIGESTS[0], DIGESTS[1], DIGESTS[0])
+        nid = index.lookup(Nid(ROOT_NID), b"a")
+        assert nid is not None
+        assert index.inode(nid).size == 5
+
+
 async def test_an_older_index_stays_until_the_new_one_is_whole(tmp_path: Path) -> None:
     (tmp_path / "index").write_bytes(b"older")
     with pytest.raises(errors.CorruptImage):
@@ -62,12 +86,16 @@ def test_an_image_is_bounded_over_all_its_layers(
     limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     indexes = [indexed(file(b"a"), file(b"b")), indexed(file(b"c"))]
-    sizes = {"MAX_IMAGE_ENTRIES": 3, "MAX_IMAGE_ENTRY_BYTES": 39 * 3}
-    monkeypatch.setattr(worker, limit, sizes[limit])
-    check_size(indexes)
-    monkeypatch.setattr(worker, limit, 2)
-    with pytest.raises(errors.CorruptImage, match="2 layers have 3 entries"):
-        check_size(indexes)
+    total = sum(
+        one.entry_count if limit == "MAX_IMAGE_ENTRIES" else len(one.raw_entries) for one in indexes
+    )
+    for most in (total, total - 1):
+        monkeypatch.setattr(worker, limit, most)
+        size = ImageSize()
+        size.add(indexes[0])
+        refused = pytest.raises(errors.CorruptImage, match="first 2 layers have 3 entries")
+        with refused if most < total else nullcontext():
+            size.add(indexes[1])
 
 
 @pytest.mark.parametrize(
