@@ -105,14 +105,17 @@ async def prepared(
 
 async def _merged(image: Image, tiers: Tiers, path: Path) -> tuple[IndexedLayer, ...]:
     """The image's layers with their indexes; their image index is at path then."""
-    if _is_there(path):
-        layers = await _indexed(image, tiers)
-        if _is_usable(path, layers):
-            return layers
+    layers = await _indexed(image, tiers) if _is_there(path) else ()
+    if layers and _is_usable(path, layers):
+        return layers
     async with merging(image.layers) as merger:
-        layers = await _indexed(image, tiers, merger.give)
-        if not _is_usable(path, layers):  # another process may have been quicker
-            await _built(merger, image, path)
+        for one in layers:
+            merger.give(one.layer, one.index)
+        if not layers:
+            layers = await _indexed(image, tiers, merger.give)
+            if _is_usable(path, layers):
+                return layers  # another process was quicker
+        await _built(merger, image, path)
     return layers
 
 

@@ -35,7 +35,7 @@ _MALLOC = {
 }
 """Few arenas: glibc reserves 64 to 128 MiB of address space a thread, which the limit is not
 meant for. Pieces of 1 MiB stay with the process: given back to the kernel each time, they came
-again as 256 page faults, a fifth of a pass's system time."""
+again as 256 page faults, a sixth of a pass's system time."""
 
 OnQuestion = Callable[[bytes], Awaitable[bytes]]
 

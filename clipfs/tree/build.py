@@ -42,7 +42,7 @@ class Merger:
         self._ended = trio.Event()
 
     def give(self, layer: Layer, index: LayerIndex) -> None:
-        """Let the index of layer be merged; to be said once of each layer."""
+        """Let the index of layer be merged, wherever the image has that layer."""
         encoded = layer_index.encode(index)
         write_all(self._fd, encoded, self._end)
         self._places[layer.cache_key] = IndexPlace(self._end, len(encoded))
