@@ -67,7 +67,7 @@ def mount(
     where = real_mountpoint(mountpoint)
     check_mountpoint(where)
     on_platform = options.chosen_platform(platform)
-    with workers_at_hand(), progress.shown() as on_progress:
+    with workers_at_hand(given["root"], reference), progress.shown() as on_progress:
         settings = options.tier_settings(**given, launched=log_to == "stderr")
         if front == "erofs":
             check_kernel(settings.layout)
