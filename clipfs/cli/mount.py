@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,7 @@ async def _prepared(
         platform,
         on_progress=on_progress,
         on_filled=filled.append,
+        meanwhile=_load_server,
         in_use=in_use,
     ) as (image, tiers):
         if complete:
@@ -170,6 +172,12 @@ async def _prepared(
     if not settings.content_cache_urls:
         return image, []
     return image, filled + left_behind(settings.layout, image.layers)
+
+
+def _load_server() -> None:
+    """What a process left behind needs is loaded while another merges, not once it is done."""
+    with suppress(ImportError):  # whoever needs it says so
+        import_module("clipfs.mount.server")
 
 
 def _say(

@@ -77,11 +77,13 @@ async def prepared(
     *,
     on_progress: Callable[[Layer, PassProgress], None],
     on_filled: Callable[[IndexedLayer], None] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
     in_use: InUse | None = None,
 ) -> AsyncIterator[tuple[Prepared, Tiers]]:
     """The image that reference names now, indexed; its tiers stay open for the block.
 
     on_filled  gets the layers that the content cache lacks; None: they are stored at once
+    meanwhile  called in a thread, where there is a merge, in another process, to be waited for
     in_use     what holds the image's layers against eviction; None: this block does
     Raises     any ClipError that says why there is no such image here
     """
@@ -106,7 +108,7 @@ async def prepared(
             await trio.to_thread.run_sync(held.hold, [*keys, image_key])
             async with open_tiers(settings, registry, image.reference, hooks=hooks) as tiers:
                 index_path = settings.layout.image_index(image_key)
-                layers = await _merged(image, tiers, index_path)
+                layers = await _merged(image, tiers, index_path, meanwhile)
                 touch(settings.layout, layers=keys, image=image_key)
                 ready = Prepared(
                     image=image,
@@ -119,7 +121,9 @@ async def prepared(
                 yield ready, tiers
 
 
-async def _merged(image: Image, tiers: Tiers, path: Path) -> tuple[IndexedLayer, ...]:
+async def _merged(
+    image: Image, tiers: Tiers, path: Path, meanwhile: Callable[[], None]
+) -> tuple[IndexedLayer, ...]:
     """The image's layers with their indexes; their image index is at path then."""
     layers = await _indexed(image, tiers) if _is_there(path) else ()
     if layers and _is_usable(path, layers):
@@ -131,7 +135,9 @@ async def _merged(image: Image, tiers: Tiers, path: Path) -> tuple[IndexedLayer,
             layers = await _indexed(image, tiers, merger.give)
             if _is_usable(path, layers):
                 return layers  # another process was quicker
-        await _built(merger, image, path)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, meanwhile)
+            await _built(merger, image, path)
     return layers
 
 

@@ -53,7 +53,7 @@ class TierChain:
             index = await tier.load_index(layer)
             if index is not None:
                 if not tier.fills_disk:
-                    self._disk.save_index(layer, index)
+                    self._disk.save_index(layer, index, durable=False)
                 return index
         raise errors.RegistryUnavailable(f"layer {layer.digest}: no tier has its index")
 

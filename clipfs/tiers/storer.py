@@ -11,6 +11,7 @@ import enum
 import os
 import time
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -117,7 +118,8 @@ async def store_layer(
             await _store_pages(cache, layer, fd)
         finally:
             os.close(fd)
-        sealed = seal_index(layer.index, layer.layer, keys)
+        seal = partial(seal_index, layer.index, layer.layer, keys, packed=True)
+        sealed = await trio.to_thread.run_sync(seal)
         await cache.put(layer_index_name(layer.cache_key), sealed)
     except (ContentCacheDown, OSError) as error:
         log.warning("layer was not stored in ContentCache", **fields, error=str(error))
