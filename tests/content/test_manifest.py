@@ -24,7 +24,10 @@ def test_the_server_makes_room_before_the_kubelet_evicts_its_pod() -> None:
 
 
 def test_the_server_knows_every_argument(tmp_path: Path) -> None:
-    said = arguments() | {"--token-file": str(tmp_path / "none"), "--dir": str(tmp_path / "objects")}
+    said = arguments() | {
+        "--token-file": str(tmp_path / "none"),
+        "--dir": str(tmp_path / "objects"),
+    }
     words = [f"{name}={value}" for name, value in said.items()]
     done = subprocess.run(
         [CLIPFS, "content-cache", "serve", *words], capture_output=True, text=True, check=False
