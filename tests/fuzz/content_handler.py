@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,10 +95,8 @@ class _Worker(Worker):
     async def serve(self, wire: "_MemoryWire") -> None:
         self.seen = []
         self._hot.forget()
-        try:
+        with suppress(h11.RemoteProtocolError, ConnectionError):  # all else is the server's fault
             await self._answer_all(wire)
-        except (h11.RemoteProtocolError, ConnectionError):
-            pass  # the client's fault; all else is the server's
 
     async def _respond(self, http: Connection, request: Request) -> None:
         self.seen.append(request)
