@@ -1,6 +1,6 @@
 """Reads and bytes by tier: one small file a process, so that a killed server's count too.
 
-`run/counters/<pid>.<start time>` is six native 64-bit numbers that its process maps; what
+`run/counters/<pid>.<start time>` is native 64-bit numbers that its process maps; what
 ended processes leave is added to `run/counters/ended` under a lock, by whoever looks next.
 """
 
@@ -17,12 +17,13 @@ import structlog
 
 from clipfs.layer.layout import Layout
 from clipfs.system.processes import is_running, name_of
-from clipfs.tiers.tier import TierName
+from clipfs.tiers.tier import TierName, Trouble
 
 log = structlog.get_logger()
 
 TIERS: tuple[TierName, ...] = ("disk", "content_cache", "registry")
-_NUMBERS = struct.Struct("=6Q")  # reads and bytes of each tier
+TROUBLES: tuple[Trouble, ...] = ("errors", "verify_failures")  # of the content cache
+_NUMBERS = struct.Struct("=8Q")  # reads and bytes of each tier, troubles
 
 Figures = dict[str, dict[str, int]]
 
@@ -40,6 +41,10 @@ class Counters:
     def count_download(self, count: int) -> None:
         """Bytes of a blob: they are what the registry has moved, whoever they were for."""
         self._add("registry", 0, count)
+
+    def count_trouble(self, trouble: Trouble) -> None:
+        """The content cache gave no usable answer, or a wrong one; somebody else has answered."""
+        self._numbers[2 * len(TIERS) + TROUBLES.index(trouble)] += 1
 
     def _add(self, tier: TierName, reads: int, count: int) -> None:
         position = TIERS.index(tier) * 2
@@ -168,7 +173,9 @@ def _read(path: Path) -> Sequence[int]:
 
 
 def _figures(numbers: Sequence[int]) -> Figures:
-    return {
+    figures: Figures = {
         tier: {"reads": numbers[2 * place], "bytes": numbers[2 * place + 1]}
         for place, tier in enumerate(TIERS)
     }
+    figures["content_cache"] |= zip(TROUBLES, numbers[2 * len(TIERS) :], strict=True)
+    return figures

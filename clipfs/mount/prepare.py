@@ -96,6 +96,7 @@ async def prepared(
         hooks = TierHooks(
             on_read=own.count_read,
             on_download=own.count_download,
+            on_trouble=own.count_trouble,
             on_progress=on_progress,
             on_filled=on_filled,
         )

@@ -43,14 +43,17 @@ class ContentCacheTier:
         *,
         waits: bool = False,
         on_received: Callable[[int], None] = lambda _: None,
+        on_unverified: Callable[[], None] = lambda: None,
     ) -> None:
         """waits        for pages, while a cache restarts, as they would be dear elsewhere
         on_received  is told the payload bytes of each answer, indexes apart
+        on_unverified  is called for each index and each read that is not what it should be
         """
         self._cache = cache
         self._keys = keys
         self._waits = waits
         self._on_received = on_received
+        self._on_unverified = on_unverified
 
     async def load_index(self, layer: Layer) -> LayerIndex | None:
         fields = {"layer": layer.digest, "cache_key": layer.cache_key}
@@ -60,6 +63,7 @@ class ContentCacheTier:
         found = open_index(bytes(sealed), layer, self._keys) if sealed is not None else None
         if sealed is None or found is None:
             if sealed is not None:
+                self._on_unverified()
                 log.warning("layer index from the content cache does not verify", **fields)
             log.debug("ContentCache miss - will decompress from OCI", **fields)
             return None
@@ -112,6 +116,7 @@ class ContentCacheTier:
             at += count
         wrong = first_wrong_chunk(layer.index, chunks, data)
         if wrong is not None:
+            self._on_unverified()
             log.warning(
                 "content cache sent wrong bytes, they are not used",
                 cache_key=layer.cache_key,

@@ -29,7 +29,7 @@ from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.registry import RegistryHooks, RegistryTier
 from clipfs.tiers.storer import Storer
-from clipfs.tiers.tier import IndexedLayer, Tier, TierName
+from clipfs.tiers.tier import IndexedLayer, Tier, TierName, Trouble
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +72,13 @@ class TierHooks:
 
     on_read      a tier has answered a read, with so many bytes (the registry's: on_download)
     on_download  so many bytes of a blob have come
+    on_trouble   something is wrong with the content cache, which fails nobody
     on_filled    gets the layers that the content cache lacks, in the Storer's stead
     """
 
     on_read: Callable[[TierName, int], None] = lambda *_: None
     on_download: Callable[[int], None] = lambda _: None
+    on_trouble: Callable[[Trouble], None] = lambda _: None
     on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None
     on_filled: Callable[[IndexedLayer], None] | None = None
 
@@ -122,6 +124,7 @@ async def open_tiers(
             stack,
             will_fork=hooks.on_filled is not None,  # its layers are stored by who is left behind
             check=not (mounted or to_store),  # who is left behind has been preceded by a check
+            on_failure=lambda: hooks.on_trouble("errors"),
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
         storer = Storer(cache, settings.layout, settings.keys, nursery) if cache else None
@@ -150,6 +153,7 @@ async def open_tiers(
                     settings.keys,
                     waits=mounted,
                     on_received=lambda n: hooks.on_read("content_cache", n),
+                    on_unverified=lambda: hooks.on_trouble("verify_failures"),
                 ),
             )
         if storer is not None:
@@ -159,15 +163,31 @@ async def open_tiers(
 
 
 async def _open_content_cache(
-    settings: TierSettings, stack: AsyncExitStack, *, will_fork: bool, check: bool
+    settings: TierSettings,
+    stack: AsyncExitStack,
+    *,
+    will_fork: bool,
+    check: bool,
+    on_failure: Callable[[], None],
 ) -> ContentStore | None:
     urls = settings.content_cache_urls
     if not urls:
         return None
     if urls[0].startswith(("s3:", "gs:", "az:")):
         return await stack.enter_async_context(
-            open_object_store(urls[0], will_fork=will_fork, check=check, ca_pem=settings.ca_pem)
+            open_object_store(
+                urls[0],
+                will_fork=will_fork,
+                check=check,
+                ca_pem=settings.ca_pem,
+                on_failure=on_failure,
+            )
         )
     return await stack.enter_async_context(
-        Replicas.open(urls, token=settings.content_cache_token, ca_pem=settings.ca_pem)
+        Replicas.open(
+            urls,
+            token=settings.content_cache_token,
+            ca_pem=settings.ca_pem,
+            on_failure=on_failure,
+        )
     )

@@ -11,6 +11,10 @@ from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 
 TierName = Literal["disk", "content_cache", "registry"]
+Trouble = Literal["errors", "verify_failures"]
+"""What goes wrong with the content cache and fails nobody: requests without a usable answer, and
+indexes and chunks that are not what they should be."""
+
 Payload = bytes | bytearray
 """Bytes of a layer that have been verified; a bytearray where a copy would cost time."""
 

@@ -438,7 +438,7 @@ async def test_the_fork_of_a_process_that_has_used_a_store_can_use_it(
 async def test_the_death_of_the_process_apart_is_no_answer(s3_url: str, key: str) -> None:
     with BucketProcess.open(s3_url) as bucket:
         await trio.to_thread.run_sync(bucket.ready)
-        store = ObjectStore(bucket, claim_lapses_s=15)
+        store = ObjectStore(bucket, claim_lapses_s=15, on_failure=lambda: None)
         await store.put(key, b"data")
         bucket.process.kill()
         with pytest.raises(ContentCacheDown, match="died"):

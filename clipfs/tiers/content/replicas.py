@@ -59,20 +59,27 @@ class Replicas:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, urls: Sequence[str], *, token: str | None, ca_pem: str = ""
+        cls,
+        urls: Sequence[str],
+        *,
+        token: str | None,
+        ca_pem: str = "",
+        on_failure: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[Self]:
-        """urls    http(s)://host[:port], of one content cache
-        ca_pem  CAs that replicas are trusted by, beside the node's own
+        """urls        http(s)://host[:port], of one content cache
+        ca_pem      CAs that replicas are trusted by, beside the node's own
+        on_failure  called for each request without a usable answer, whoever else has answered
         """
         context: ssl.SSLContext | None = None
         if any(url.startswith("https:") for url in urls):
             context = client_context(ca_pem)
 
         def connect(endpoint: Endpoint) -> Replica:
-            return Replica(endpoint, token=token, tls=context if endpoint.tls else None)
+            tls = context if endpoint.tls else None
+            return Replica(endpoint, token=token, tls=tls, on_failure=on_failure)
 
         async with trio.open_nursery() as nursery:
-            addresses = Addresses(urls, connect, nursery)
+            addresses = Addresses(urls, connect, nursery, on_failure)
             try:
                 yield cls(addresses)
             finally:
