@@ -18,7 +18,7 @@ from typing import Annotated
 import msgspec
 
 LAPSE_S = 15
-"""Holders renew every 5 s: two renewals may be lost."""
+"""Holders renew every 3 s: four renewals may be lost."""
 
 Holder = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,128}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -66,6 +66,11 @@ class Claims:
             new.write_bytes(msgspec.json.encode(kept))
             os.replace(new, self._folder / key)
             return Claim(holder=holder, progress=progress, seconds_left=LAPSE_S)
+
+    def holder(self, key: str) -> str | None:
+        """Who holds the claim on key now."""
+        held = self._read(key)
+        return None if held is None else held.holder
 
     def release(self, key: str, holder: str) -> Claim | None:
         """End the claim if it is holder's; what stays if it is another one's."""
