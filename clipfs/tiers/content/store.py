@@ -6,6 +6,7 @@ by whoever has seen what stands there. Tier 2 is an optimisation: every failure 
 below, which never leave `clipfs.tiers`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +23,15 @@ class ContentRefused(ContentCacheDown):
 
 class MayNotStore(ContentRefused):
     """The token may only read."""
+
+
+def worst(failures: Sequence[ContentCacheDown]) -> ContentCacheDown:
+    """The one that says most: an answer is worth more than none."""
+    for kind in (MayNotStore, ContentRefused, ContentCacheDown):
+        for error in failures:
+            if isinstance(error, kind):
+                return error
+    raise ValueError("no failures")
 
 
 @dataclass(frozen=True, slots=True)
