@@ -25,11 +25,12 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far the holder is: bytes of the blob, of the payload, of the whole blob."""
+    """How far the holder is: bytes of the blob, of the payload, of the whole blob, of pages."""
 
     downloaded_bytes: Count = 0
     payload_bytes: Count = 0
     total_bytes: Count = 0
+    stored_bytes: Count = 0
 
 
 class Claim(msgspec.Struct, frozen=True):

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 import structlog
 import trio
+from msgspec.structs import replace
 
 from clipfs.image.model import Layer
 from clipfs.layer.index import LayerIndex
@@ -107,6 +108,7 @@ class Sharing:
         self._has = has
         self._on_progress = on_progress
         self._held: dict[str, _Held] = {}
+        self._stored_bytes = 0
         self._waiting: dict[str, _Waiting] = {}
 
     async def turn(self, layer: Layer) -> Turn:
@@ -171,6 +173,10 @@ class Sharing:
                 total_bytes=layer.size,
             )
 
+    def stored(self, count: int) -> None:
+        """Say that so many bytes of pages are stored: whoever waits for others waits on."""
+        self._stored_bytes += count
+
     async def release(self, keys: Iterable[str]) -> None:
         """Give claims back, also when cancelled; nothing happens to what is not held."""
         with trio.move_on_after(RELEASE_S, shield=True):
@@ -200,8 +206,9 @@ class Sharing:
         while self._held.get(key) is held:
             async with held.renewing:
                 if self._held.get(key) is held:
+                    progress = replace(held.progress, stored_bytes=self._stored_bytes)
                     with suppress(ContentCacheDown):
-                        await self._cache.claim(key, self._holder, held.progress)
+                        await self._cache.claim(key, self._holder, progress)
             await trio.sleep(RENEW_S)
 
     def _may_come_back(self, key: str, down: ContentCacheDown) -> bool:

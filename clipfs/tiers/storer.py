@@ -11,7 +11,7 @@ Not here: the marks that outlive a process (`clipfs.tiers.storing`).
 import enum
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import structlog
@@ -128,7 +128,12 @@ class Storer:
                     self._has_tried = True
                     payload = self._layout.payload(layer.cache_key)
                     outcome = await store_layer(
-                        self._cache, self._keys, layer, payload, is_published=is_published
+                        self._cache,
+                        self._keys,
+                        layer,
+                        payload,
+                        is_published=is_published,
+                        on_stored=self._sharing.stored if self._sharing else lambda _: None,
                     )
             if outcome is Outcome.FAILED:
                 mark_failed(self._layout, layer.cache_key)
@@ -150,10 +155,12 @@ async def store_layer(
     payload: Path,
     *,
     is_published: bool = False,
+    on_stored: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
     """Store one layer; a failure is a warning, never an error.
 
     is_published  its index is there; else that comes last
+    on_stored     is told the bytes of each page that is there
     """
     fields = {"layer": layer.layer.digest, "cache_key": layer.cache_key}
     log.info("Storing decompressed layer in ContentCache (async)", **fields)
@@ -161,7 +168,7 @@ async def store_layer(
     try:
         fd = open_regular(payload)
         try:
-            await _store_pages(cache, layer, fd)
+            await _store_pages(cache, layer, fd, on_stored)
         finally:
             os.close(fd)
         if not is_published:
@@ -180,7 +187,9 @@ async def store_layer(
     return Outcome.STORED
 
 
-async def _store_pages(cache: ContentStore, layer: IndexedLayer, fd: int) -> None:
+async def _store_pages(
+    cache: ContentStore, layer: IndexedLayer, fd: int, on_stored: Callable[[int], None]
+) -> None:
     pages = iter(range(page_count(layer.index)))
     failures: list[Exception] = []
 
@@ -189,6 +198,7 @@ async def _store_pages(cache: ContentStore, layer: IndexedLayer, fd: int) -> Non
             try:
                 data = await trio.to_thread.run_sync(_verified_page, layer.index, fd, page)
                 await cache.put(page_key(layer.cache_key, page), data)
+                on_stored(len(data))
             except (ContentCacheDown, OSError) as error:
                 failures.append(error)
             if failures:

@@ -12,8 +12,8 @@ from clipfs.content.claims import LAPSE_S
 from tests.support.content import READ_TOKEN, Answer, ContentServer, key_of, run_content_server
 from tests.support.content_worker import run_worker
 
-PROGRESS = {"downloaded_bytes": 10, "payload_bytes": 20, "total_bytes": 30}
-NONE_YET = {"downloaded_bytes": 0, "payload_bytes": 0, "total_bytes": 0}
+PROGRESS = {"downloaded_bytes": 10, "payload_bytes": 20, "total_bytes": 30, "stored_bytes": 40}
+NONE_YET = dict.fromkeys(PROGRESS, 0)
 
 
 def claim(server: ContentServer, key: str, holder: str, progress: object = None) -> Answer:

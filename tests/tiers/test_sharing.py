@@ -215,6 +215,17 @@ async def test_a_holder_that_stands_still_is_waited_for_no_more(
     assert "stands still" in lines[0]["event"]
 
 
+async def test_a_holder_that_stores_other_layers_first_does_not_stand_still(
+    store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    async with node(store, "holder") as holder, node(store, "other") as other:
+        holder.sharing.hold(LAYER)
+        for _ in range(5):
+            await trio.sleep(STALLED_S - 5)
+            holder.sharing.stored(8 << 20)
+            assert await other.sharing.turn(LAYER) is Turn.OTHERS
+
+
 @pytest.mark.parametrize("lack", ["down", "no claims", "read-only"])
 async def test_where_nobody_keeps_claims_all_bring_it_and_nobody_waits_or_warns(
     lack: str, store: MemoryStore, autojump_clock: MockClock

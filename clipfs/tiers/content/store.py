@@ -45,12 +45,14 @@ class Found:
 class Progress(msgspec.Struct, frozen=True):
     """How far the holder of a claim is, for those who wait: bytes of the blob and of the payload.
 
-    total_bytes  of the blob, as the manifest says
+    total_bytes   of the blob, as the manifest says
+    stored_bytes  of all pages that the holder has stored, of other layers too, which go first
     """
 
     downloaded_bytes: int = 0
     payload_bytes: int = 0
     total_bytes: int = 0
+    stored_bytes: int = 0
 
 
 class Claim(msgspec.Struct, frozen=True):
