@@ -28,7 +28,7 @@ from clipfs.layer.partial import fill_lock, publish_first_pass
 from clipfs.layer.passes import PassRequest, PassResult
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.pass_over_hosts import pass_over_hosts
-from clipfs.tiers.sharing import Sharing, Turn
+from clipfs.tiers.sharing import Sharing
 from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer, Payload
 
 log = structlog.get_logger()
@@ -139,22 +139,15 @@ class RegistryTier:
 
     async def _brought(self, layer: Layer) -> LayerIndex:
         """The index that another node stores, if one brings the layer; else a first pass's."""
-        sharing = self._sharing
-        while True:
+        if self._sharing is None:
             async with self._workers:
-                turn = await sharing.turn(layer) if sharing else Turn.NOBODYS
-                # whoever had the claim before us may have stored the index since we missed it
-                found = await sharing.look(layer) if sharing and turn is Turn.OURS else None
-                if turn is not Turn.OTHERS and found is None:
-                    return await self._first_pass(layer)
-            assert sharing is not None
-            if turn is Turn.OURS:
-                await sharing.release([layer.cache_key])
-            else:
-                found = await sharing.wait(layer)
-            if found is not None:
-                self._disk.save_index(layer, found)
-                return found
+                return await self._first_pass(layer)
+        index, is_anothers = await self._sharing.index_of(
+            layer, self._first_pass, passes=self._workers
+        )
+        if is_anothers:
+            self._disk.save_index(layer, index)
+        return index
 
     async def _first_pass(self, layer: Layer) -> LayerIndex:
         layout = self._disk.layout
@@ -212,7 +205,8 @@ class RegistryTier:
             partial = self._disk.partial(layer)
             if not partial.is_complete():
                 async with self._workers:
-                    await self._check_turn(layer, wanted)
+                    if self._sharing is not None:
+                        await self._sharing.check_turn(layer, wanted)
                     await self._run(
                         layer.layer,
                         payload_fd=partial.payload_fd,
@@ -226,20 +220,10 @@ class RegistryTier:
             raise
         self._hooks.on_filled(layer)
 
-    async def _check_turn(self, layer: IndexedLayer, wanted: Extent) -> None:
-        """AskAgain if another node brings the layer, or has just done so."""
-        if self._sharing is None:
-            return
-        turn = await self._sharing.turn(layer.layer)
-        if turn is Turn.OTHERS:
-            raise AskAgain
-        if turn is Turn.OURS and await self._sharing.has(layer, wanted):
-            raise AskAgain
-
     async def _give_up(self, layer: Layer) -> None:
         """Let another node have its turn."""
         if self._sharing is not None:
-            await self._sharing.release([layer.cache_key])
+            await self._sharing.held.release([layer.cache_key])
 
     async def _run(
         self,
@@ -256,7 +240,7 @@ class RegistryTier:
         def on_progress(progress: PassProgress) -> None:
             self._hooks.on_progress(layer, progress)
             if self._sharing is not None:
-                self._sharing.progressed(layer, progress)
+                self._sharing.held.progressed(layer, progress)
 
         def on_download(count: int) -> None:
             self._hooks.on_download(count)

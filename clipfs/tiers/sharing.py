@@ -1,10 +1,9 @@
 """Of the nodes that need the same layer now, one brings it: whoever claims it in the content cache.
 
-    turn = await sharing.turn(layer)
-    OURS     the claim is ours, renewed until `release`: bring the layer, unless a second look
-             finds it; who had the claim may have stored it since it was missed
+    OURS     the claim is ours until `held.release`: bring the layer, unless a second look finds
+             it; who had the claim may have stored it since it was missed
     NOBODYS  nobody keeps claims now, or its holder stands still: bring it, as without tier 2
-    OTHERS   another node brings it: `wait` for the index, or `pause` and look for its pages
+    OTHERS   another node brings it: wait for its index, or for its pages
 
 A store that cannot say is no obstacle, and no warning of this module's: whoever finds it down
 warns of that, and the storer of a token that may only read.
@@ -12,18 +11,16 @@ warns of that, and the storer of a token that may only read.
 Whoever brings a layer holds its claim until its pages are stored, so that those who have its
 index wait for them. A claim that is not renewed lapses; then one of those who wait gets it.
 
-Not here: claims themselves (`clipfs.tiers.content.store`); the pass (`clipfs.tiers.registry`).
+Not here: claims that are held (`clipfs.tiers.held_claims`); the pass (`clipfs.tiers.registry`).
 """
 
 import enum
 import random
-from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 import structlog
 import trio
-from msgspec.structs import replace
 
 from clipfs.image.model import Layer
 from clipfs.layer.index import LayerIndex
@@ -35,12 +32,10 @@ from clipfs.tiers.content.store import (
     MayNotStore,
     Progress,
 )
-from clipfs.tiers.tier import Extent, IndexedLayer
+from clipfs.tiers.held_claims import HeldClaims
+from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer
 
 log = structlog.get_logger()
-
-RENEW_S = 3
-"""A claim lapses after 15 s: four renewals may be lost."""
 
 STALLED_S = 60
 """A holder whose progress stands still for so long is waited for no more, as a registry is."""
@@ -49,13 +44,13 @@ AWAY_S = 5
 """A store that restarts may take so long to say whose the claim is that others wait for."""
 
 ASK_S = 1
-"""Between two questions for a claim that another node holds."""
+"""Between two questions for a claim that another node holds, at least."""
 
-LEAST_PAUSE_S, MOST_PAUSE_S = 0.1, 1
+LEAST_PAUSE_S, MOST_PAUSE_S = 0.1, 3
 """Between two looks: a tenth of what has been waited, so that waiting costs a tenth more."""
 
-RELEASE_S = 1
-"""A claim that cannot be given back in this time lapses."""
+FORGOTTEN_S = 10
+"""Who has not asked for so long does not wait any more."""
 
 
 class Turn(enum.Enum):
@@ -65,27 +60,23 @@ class Turn(enum.Enum):
 
 
 @dataclass(slots=True)
-class _Held:
-    progress: Progress
-    renewing: trio.Lock = field(default_factory=trio.Lock)
-
-
-@dataclass(slots=True)
 class _Waiting:
     """For a holder.
 
     changed  when his progress was last another one, or he was
-    away     since when nobody says whose the claim is
+    asked    when the claim was last asked for
+    away     since when nobody says whose it is
     """
 
     since: float
     changed: float
+    asked: float
     claim: Claim
     away: float | None = None
 
 
 class Sharing:
-    """This process's claims, renewed by tasks in `nursery`."""
+    """This process's share; `held` are its own claims."""
 
     def __init__(
         self,
@@ -98,23 +89,53 @@ class Sharing:
         on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None,
     ) -> None:
         """holder   an id that no two processes which live share
-        look, has    ask the content cache for the index, patiently, and for bytes
+        look, has    ask the content cache for an index, patiently, and for bytes
         on_progress  is told how far another node is
         """
+        self.held = HeldClaims(cache, holder, nursery)
         self._cache = cache
         self._holder = holder
-        self._nursery = nursery
         self._look = look
         self._has = has
         self._on_progress = on_progress
-        self._held: dict[str, _Held] = {}
-        self._stored_bytes = 0
         self._waiting: dict[str, _Waiting] = {}
+
+    async def index_of(
+        self,
+        layer: Layer,
+        first_pass: Callable[[Layer], Awaitable[LayerIndex]],
+        *,
+        passes: trio.CapacityLimiter,
+    ) -> tuple[LayerIndex, bool]:
+        """The layer's index, and whether it is another node's: else first_pass's, one of passes."""
+        while True:
+            async with passes:
+                turn = await self.turn(layer)
+                found = await self._look(layer) if turn is Turn.OURS else None
+                if found is not None:
+                    await self.held.release([layer.cache_key])
+                    return found, True
+                if turn is not Turn.OTHERS:
+                    return await first_pass(layer), False
+            found = await self._wait(layer)
+            while found is None and not passes.available_tokens:
+                found = await self._wait(layer)
+            if found is not None:
+                return found, True
+
+    async def check_turn(self, layer: IndexedLayer, wanted: Extent) -> None:
+        """Return if it is this node's turn to download the layer, of whose bytes some were missed.
+
+        Raises  AskAgain if another node brings it, or has just done so
+        """
+        turn = await self.turn(layer.layer)
+        if turn is Turn.OTHERS or (turn is Turn.OURS and await self._has(layer, wanted)):
+            raise AskAgain
 
     async def turn(self, layer: Layer) -> Turn:
         """Whose turn it is to bring the layer; never fails."""
         key = layer.cache_key
-        if key in self._held:
+        if key in self.held:
             return Turn.OURS
         progress = Progress(total_bytes=layer.size)
         try:
@@ -127,20 +148,18 @@ class Sharing:
         if claim.holder != self._holder:
             return self._judged(layer, claim)
         self._waiting.pop(key, None)
-        self._keep(key, progress)
+        self.held.keep(layer, progress)
         return Turn.OURS
 
-    async def look(self, layer: Layer) -> LayerIndex | None:
-        """The index, if it is in the content cache by now."""
-        return await self._look(layer)
+    async def pause(self, layer: Layer) -> None:
+        """Between two looks for what another node stores."""
+        pause_s = max(LEAST_PAUSE_S, self._tenth_of_wait_s(layer))
+        await trio.sleep(pause_s * random.uniform(0.5, 1.5))
 
-    async def has(self, layer: IndexedLayer, extent: Extent) -> bool:
-        """Whether those bytes are in the content cache by now, and right."""
-        return await self._has(layer, extent)
-
-    async def wait(self, layer: Layer) -> LayerIndex | None:
+    async def _wait(self, layer: Layer) -> LayerIndex | None:
         """The index, as soon as another node has stored it; None: it is time to ask whose turn."""
-        until = trio.current_time() + ASK_S * random.uniform(0.75, 1.25)
+        ask_s = max(ASK_S, self._tenth_of_wait_s(layer))
+        until = trio.current_time() + ask_s * random.uniform(0.75, 1.25)
         while trio.current_time() < until:
             await self.pause(layer)
             index = await self._look(layer)
@@ -149,67 +168,10 @@ class Sharing:
                 return index
         return None
 
-    async def pause(self, layer: Layer) -> None:
-        """Between two looks for what another node stores."""
-        now = trio.current_time()
+    def _tenth_of_wait_s(self, layer: Layer) -> float:
         waiting = self._waiting.get(layer.cache_key)
-        waited_s = now - waiting.since if waiting else 0
-        pause_s = min(MOST_PAUSE_S, max(LEAST_PAUSE_S, waited_s / 10))
-        await trio.sleep(pause_s * random.uniform(0.5, 1.5))
-
-    def hold(self, layer: Layer) -> None:
-        """Claim the layer, which is whole on this node, until it is stored."""
-        if layer.cache_key not in self._held:
-            whole = Progress(downloaded_bytes=layer.size, total_bytes=layer.size)
-            self._keep(layer.cache_key, whole, at_once=True)
-
-    def progressed(self, layer: Layer, progress: PassProgress) -> None:
-        """Say how far the pass is; those who wait hear of it with the next renewal."""
-        held = self._held.get(layer.cache_key)
-        if held is not None:
-            held.progress = Progress(
-                downloaded_bytes=progress.downloaded_bytes,
-                payload_bytes=progress.payload_bytes,
-                total_bytes=layer.size,
-            )
-
-    def stored(self, count: int) -> None:
-        """Say that so many bytes of pages are stored: whoever waits for others waits on."""
-        self._stored_bytes += count
-
-    async def release(self, keys: Iterable[str]) -> None:
-        """Give claims back, also when cancelled; nothing happens to what is not held."""
-        with trio.move_on_after(RELEASE_S, shield=True):
-            async with trio.open_nursery() as nursery:
-                for key in keys:
-                    held = self._held.pop(key, None)
-                    if held is not None:
-                        nursery.start_soon(self._release, key, held)
-
-    async def close(self) -> None:
-        """Give everything back."""
-        await self.release(list(self._held))
-
-    async def _release(self, key: str, held: _Held) -> None:
-        async with held.renewing:
-            with suppress(ContentCacheDown):
-                await self._cache.release(key, self._holder)
-
-    def _keep(self, key: str, progress: Progress, *, at_once: bool = False) -> None:
-        self._held[key] = held = _Held(progress)
-        self._nursery.start_soon(self._renew, key, held, at_once)
-
-    async def _renew(self, key: str, held: _Held, at_once: bool) -> None:
-        """As long as it is held; another's, if we were away for too long, is asked for again."""
-        if not at_once:
-            await trio.sleep(RENEW_S)
-        while self._held.get(key) is held:
-            async with held.renewing:
-                if self._held.get(key) is held:
-                    progress = replace(held.progress, stored_bytes=self._stored_bytes)
-                    with suppress(ContentCacheDown):
-                        await self._cache.claim(key, self._holder, progress)
-            await trio.sleep(RENEW_S)
+        waited_s = trio.current_time() - waiting.since if waiting else 0
+        return min(MOST_PAUSE_S, waited_s / 10)
 
     def _may_come_back(self, key: str, down: ContentCacheDown) -> bool:
         """Whether a holder is still waited for of whom the store, for now, says nothing."""
@@ -225,24 +187,16 @@ class Sharing:
         """Whether the holder of claim is worth waiting for."""
         now = trio.current_time()
         waiting = self._waiting.get(layer.cache_key)
-        if waiting is None:
-            waiting = self._waiting[layer.cache_key] = _Waiting(now, now, claim)
-            log.info(
-                "another node brings the layer, waiting for it",
-                layer=layer.digest,
-                cache_key=layer.cache_key,
-                holder=claim.holder,
-            )
-        before, waiting.away = waiting.claim, None
+        fields = {"layer": layer.digest, "cache_key": layer.cache_key, "holder": claim.holder}
+        if waiting is None or now - waiting.asked > FORGOTTEN_S:
+            waiting = self._waiting[layer.cache_key] = _Waiting(now, now, now, claim)
+            log.info("another node brings the layer, waiting for it", **fields)
+        before, waiting.away, waiting.asked = waiting.claim, None, now
         if (claim.holder, claim.progress) != (before.holder, before.progress):
             waiting.claim, waiting.changed = claim, now
         if now - waiting.changed >= STALLED_S:
-            log.warning(
-                "another node has claimed the layer and stands still, it is brought here",
-                layer=layer.digest,
-                cache_key=layer.cache_key,
-                holder=claim.holder,
-            )
+            log.warning("another node claims the layer and stands still, it is not waited for",
+                        **fields)  # fmt: skip
             return Turn.NOBODYS
         said = claim.progress
         self._on_progress(

@@ -149,7 +149,7 @@ async def open_tiers(
                 on_progress=hooks.on_progress,
             )
             stack.push_async_exit(_claims_given_back(sharing, hooks))
-            storer = Storer(cache, settings.layout, settings.keys, nursery, sharing=sharing)
+            storer = Storer(cache, settings.layout, settings.keys, nursery, held=sharing.held)
         registry_tier = RegistryTier(
             registry,
             reference,
@@ -179,7 +179,7 @@ def _claims_given_back(
 
     async def on_exit(kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None or hooks.on_filled is None:
-            await sharing.close()
+            await sharing.held.release_all()
 
     return on_exit
 

@@ -24,7 +24,7 @@ from clipfs.layer.sealed_index import seal_index
 from clipfs.system.cached import open_regular
 from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, ContentStore
 from clipfs.tiers.content_cache import PAGE_BYTES, page_count, page_key
-from clipfs.tiers.sharing import Sharing
+from clipfs.tiers.held_claims import HeldClaims
 from clipfs.tiers.storing import mark_failed, mark_storing, unmark
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tiers.verify import first_wrong_chunk
@@ -56,14 +56,14 @@ class Storer:
         keys: KeyRing,
         nursery: trio.Nursery,
         *,
-        sharing: Sharing | None = None,
+        held: HeldClaims | None = None,
     ) -> None:
-        """sharing  keeps others from downloading what is on its way"""
+        """held  claims that keep others from downloading what is on its way"""
         self._cache = cache
         self._layout = layout
         self._keys = keys
         self._nursery = nursery
-        self._sharing = sharing
+        self._held = held
         self._one = trio.CapacityLimiter(1)
         self._on_their_way: set[str] = set()
         self._idle = trio.Event()
@@ -75,8 +75,8 @@ class Storer:
             return
         mark_storing(self._layout, layer.cache_key)
         self._on_their_way.add(layer.cache_key)
-        if self._sharing is not None:
-            self._sharing.hold(layer.layer)
+        if self._held is not None:
+            self._held.hold(layer.layer)
         self._nursery.start_soon(self._store, layer)
 
     def publish_soon(self, layer: IndexedLayer) -> None:
@@ -133,14 +133,14 @@ class Storer:
                         layer,
                         payload,
                         is_published=is_published,
-                        on_stored=self._sharing.stored if self._sharing else lambda _: None,
+                        on_stored=self._held.stored if self._held else lambda _: None,
                     )
             if outcome is Outcome.FAILED:
                 mark_failed(self._layout, layer.cache_key)
             else:
                 unmark(self._layout, layer.cache_key)
-            if self._sharing is not None:
-                await self._sharing.release([layer.cache_key])
+            if self._held is not None:
+                await self._held.release([layer.cache_key])
         finally:
             self._on_their_way.discard(layer.cache_key)
             if not self._on_their_way:

@@ -77,21 +77,25 @@ async def no_bytes(layer: IndexedLayer, extent: Extent) -> bool:
     return False
 
 
-Bring = Callable[[], Awaitable[None]]
-
-
-async def had(one: Node, bring: Bring) -> LayerIndex:
-    """What the registry tier does: the index, brought by this node or by another one."""
-    while True:
+async def asks(one: Node, for_s: int) -> Turn:
+    """Whose turn the node finds it to be that waits for so long."""
+    for _ in range(for_s):
         turn = await one.sharing.turn(LAYER)
         if turn is not Turn.OTHERS:
-            found = await one.sharing.look(LAYER) if turn is Turn.OURS else None
-            if found is None:
-                await bring()
-            return INDEX
-        found = await one.sharing.wait(LAYER)
-        if found is not None:
-            return found
+            break
+        await trio.sleep(1)
+    return turn
+
+
+async def had(one: Node, bring: Callable[[], Awaitable[None]]) -> LayerIndex:
+    """The index, brought by this node or by another one."""
+
+    async def first_pass(layer: Layer) -> LayerIndex:
+        await bring()
+        return INDEX
+
+    index, _ = await one.sharing.index_of(LAYER, first_pass, passes=trio.CapacityLimiter(1))
+    return index
 
 
 async def test_of_ten_nodes_one_brings_the_layer(
@@ -108,7 +112,7 @@ async def test_of_ten_nodes_one_brings_the_layer(
             async def bring(one: Node = one) -> None:
                 for done in range(20):
                     await trio.sleep(10)
-                    one.sharing.progressed(LAYER, at(done))
+                    one.sharing.held.progressed(LAYER, at(done))
                 await store.put(KEY, b"index")
                 brought.append(trio.current_time())
 
@@ -120,7 +124,7 @@ async def test_of_ten_nodes_one_brings_the_layer(
             nursery.start_soon(run, number)
     assert len(brought) == 1
     assert len(there) == nodes
-    assert max(there) <= brought[0] + 1.5  # the longest pause
+    assert max(there) <= brought[0] + 4.5  # the longest pause
     assert len(store.asked) < 3 * 200 * nodes  # three questions a second
 
 
@@ -151,7 +155,7 @@ async def test_the_holders_progress_is_seen_by_those_who_wait(
         assert await holder.sharing.turn(LAYER) is Turn.OURS
         with capture_logs() as lines:
             for share in (100, 500, 900):
-                holder.sharing.progressed(LAYER, at(share))
+                holder.sharing.held.progressed(LAYER, at(share))
                 await trio.sleep(5)
                 assert await other.sharing.turn(LAYER) is Turn.OTHERS
     assert other.told == [100, 500, 900]
@@ -167,7 +171,7 @@ async def test_a_holder_keeps_its_claim_for_as_long_as_it_takes_and_gives_it_bac
         await trio.sleep(10 * LAPSES_S)
         assert await holder.sharing.turn(LAYER) is Turn.OURS
         assert await other.sharing.turn(LAYER) is Turn.OTHERS
-        await holder.sharing.release([KEY])
+        await holder.sharing.held.release([KEY])
         assert await other.sharing.turn(LAYER) is Turn.OURS
         await trio.sleep(LAPSES_S)
         assert store.holder_of(KEY) == "other"
@@ -196,7 +200,7 @@ async def test_a_dead_holder_is_replaced_by_one(
         for number in range(9):
             nursery.start_soon(run, f"node {number}")
     assert len(brought) == 1
-    assert trio.current_time() - begin < LAPSES_S + 20 + 4
+    assert trio.current_time() - begin < LAPSES_S + 20 + 8
 
 
 async def test_a_holder_that_stands_still_is_waited_for_no_more(
@@ -205,12 +209,10 @@ async def test_a_holder_that_stands_still_is_waited_for_no_more(
     async with node(store, "holder") as holder, node(store, "other") as other:
         assert await holder.sharing.turn(LAYER) is Turn.OURS
         for share in range(5):  # slow is not still
-            holder.sharing.progressed(LAYER, at(share))
-            await trio.sleep(STALLED_S - 5)
-            assert await other.sharing.turn(LAYER) is Turn.OTHERS
-        await trio.sleep(STALLED_S)
+            holder.sharing.held.progressed(LAYER, at(share))
+            assert await asks(other, STALLED_S - 5) is Turn.OTHERS
         with capture_logs() as lines:
-            assert await other.sharing.turn(LAYER) is Turn.NOBODYS
+            assert await asks(other, STALLED_S + 5) is Turn.NOBODYS
     assert [line["log_level"] for line in lines] == ["warning"]
     assert "stands still" in lines[0]["event"]
 
@@ -219,11 +221,11 @@ async def test_a_holder_that_stores_other_layers_first_does_not_stand_still(
     store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     async with node(store, "holder") as holder, node(store, "other") as other:
-        holder.sharing.hold(LAYER)
+        holder.sharing.held.hold(LAYER)
+        await trio.sleep(1)
         for _ in range(5):
-            await trio.sleep(STALLED_S - 5)
-            holder.sharing.stored(8 << 20)
-            assert await other.sharing.turn(LAYER) is Turn.OTHERS
+            holder.sharing.held.stored(8 << 20)
+            assert await asks(other, STALLED_S - 5) is Turn.OTHERS
 
 
 @pytest.mark.parametrize("lack", ["down", "no claims", "read-only"])
@@ -239,7 +241,7 @@ async def test_where_nobody_keeps_claims_all_bring_it_and_nobody_waits_or_warns(
             for _ in range(2):
                 assert await one.sharing.turn(LAYER) is Turn.NOBODYS
                 assert await other.sharing.turn(LAYER) is Turn.NOBODYS
-            await one.sharing.close()
+            await one.sharing.held.release_all()
     assert trio.current_time() == begin
     assert [line for line in lines if line["log_level"] != "debug"] == []
 
@@ -283,7 +285,7 @@ async def test_what_is_held_is_given_back_at_the_end_also_when_cancelled(
         assert await holder.sharing.turn(LAYER) is Turn.OURS
         with trio.CancelScope() as scope:
             scope.cancel()
-            await holder.sharing.close()
+            await holder.sharing.held.release_all()
     assert store.holder_of(KEY) is None
 
 
@@ -298,17 +300,41 @@ async def test_a_store_that_hangs_holds_up_no_release(
 
         monkeypatch.setattr(MemoryStore, "_answer", lambda _, asked: hang(asked))
         begin = trio.current_time()
-        await holder.sharing.release([KEY])
+        await holder.sharing.held.release([KEY])
         assert trio.current_time() - begin <= 1
+
+
+async def test_who_waits_with_all_passes_busy_has_the_index_all_the_same(
+    store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    async with node(store, "holder") as holder, node(store, "other") as other:
+        assert await holder.sharing.turn(LAYER) is Turn.OURS
+        passes = trio.CapacityLimiter(1)
+        got: list[LayerIndex] = []
+
+        async def wait() -> None:
+            async def first_pass(layer: Layer) -> LayerIndex:
+                raise AssertionError("it is the holder's turn")
+
+            got.append((await other.sharing.index_of(LAYER, first_pass, passes=passes))[0])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.sleep(0.01)
+            async with passes:
+                await trio.sleep(10)
+                await store.put(KEY, b"index")
+                await trio.sleep(10)
+                assert got == [INDEX]
 
 
 async def test_a_layer_that_is_whole_here_is_claimed_until_it_is_stored(
     store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     async with node(store, "holder") as holder, node(store, "other") as other:
-        holder.sharing.hold(LAYER)
+        holder.sharing.held.hold(LAYER)
         await trio.sleep(2 * LAPSES_S)
         assert await other.sharing.turn(LAYER) is Turn.OTHERS
         assert other.told == [LAYER.size]
-        await holder.sharing.release([KEY])
+        await holder.sharing.held.release([KEY])
         assert await other.sharing.turn(LAYER) is Turn.OURS
