@@ -120,7 +120,7 @@ class Replicas:
             return await self._claim(key, holder, progress, lambda _: AT_LEISURE)
         with self._patience.waits() as waiting:
             claim = await self._claim(key, holder, progress, self._share)
-            waiting.received = 0
+            waiting.received, waiting.is_no_delay = 0, claim.holder != holder
         self._claimed.add(key)
         return claim
 
