@@ -47,14 +47,17 @@ class ContentCacheTier:
         *,
         waits: bool = False,
         on_received: Callable[[int], None] = lambda _: None,
+        on_read: Callable[[Layer], None] = lambda _: None,
     ) -> None:
         """waits        for pages, while a cache restarts, as they would be dear elsewhere
         on_received  is told the payload bytes of each answer, indexes apart
+        on_read      is told of each read that was answered
         """
         self._cache = cache
         self._keys = keys
         self._waits = waits
         self._on_received = on_received
+        self._on_read = on_read
 
     async def look_for_index(self, layer: Layer) -> LayerIndex | None:
         """The index that another node is about to store, if it is there by now."""
@@ -108,6 +111,7 @@ class ContentCacheTier:
             bytes_read=len(data),
             duration=time.perf_counter() - begin,
         )
+        self._on_read(layer.layer)
         start = extent.offset - extent.chunks().start * CHUNK_BYTES
         if start == 0 and len(data) == extent.length:
             return data

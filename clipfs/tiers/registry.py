@@ -131,7 +131,7 @@ class RegistryTier:
     async def complete(self, layer: IndexedLayer) -> None:
         """Return when the whole payload is in `cache/`."""
         while not self._disk.has_payload(layer):
-            fill = self._fill(layer, Extent(0, 1))
+            fill = self._fill(layer, None)
             while not fill.done:
                 await fill.pulse.wait()
             if fill.error is not None and not isinstance(fill.error, AskAgain):
@@ -167,14 +167,14 @@ class RegistryTier:
         self._hooks.on_filled(IndexedLayer(layer=layer, index=result.index))
         return result.index
 
-    def _fill(self, layer: IndexedLayer, wanted: Extent) -> _Fill:
+    def _fill(self, layer: IndexedLayer, wanted: Extent | None) -> _Fill:
         fill = self._fills.get(layer.cache_key)
         if fill is None or fill.done:
             fill = self._fills[layer.cache_key] = _Fill()
             self._nursery.start_soon(self._run_fill, layer, fill, wanted)
         return fill
 
-    async def _run_fill(self, layer: IndexedLayer, fill: _Fill, wanted: Extent) -> None:
+    async def _run_fill(self, layer: IndexedLayer, fill: _Fill, wanted: Extent | None) -> None:
         try:
             while not self._disk.has_payload(layer):
                 with fill_lock(self._disk.layout, layer.cache_key) as mine:
@@ -200,7 +200,7 @@ class RegistryTier:
             fill.done = True
             fill.beat()
 
-    async def _fill_here(self, layer: IndexedLayer, fill: _Fill, wanted: Extent) -> None:
+    async def _fill_here(self, layer: IndexedLayer, fill: _Fill, wanted: Extent | None) -> None:
         try:
             partial = self._disk.partial(layer)
             if not partial.is_complete():

@@ -40,6 +40,9 @@ log = structlog.get_logger()
 STALLED_S = 60
 """A holder whose progress stands still for so long is waited for no more, as a registry is."""
 
+PAGES_S = 60
+"""So long a read waits for pages that another node stores, if none comes."""
+
 AWAY_S = 5
 """A store that restarts may take so long to say whose the claim is that others wait for."""
 
@@ -123,14 +126,23 @@ class Sharing:
             if found is not None:
                 return found, True
 
-    async def check_turn(self, layer: IndexedLayer, wanted: Extent) -> None:
-        """Return if it is this node's turn to download the layer, of whose bytes some were missed.
+    async def check_turn(self, layer: IndexedLayer, wanted: Extent | None) -> None:
+        """Return if it is this node's turn to download the layer.
 
+        wanted  bytes that were missed; None: all of it, from the registry
         Raises  AskAgain if another node brings it, or has just done so
         """
         turn = await self.turn(layer.layer)
-        if turn is Turn.OTHERS or (turn is Turn.OURS and await self._has(layer, wanted)):
+        if turn is Turn.OTHERS and not self._waited_for_pages(layer.layer):
             raise AskAgain
+        if turn is Turn.OURS and wanted is not None and await self._has(layer, wanted):
+            raise AskAgain
+
+    def arrived(self, layer: Layer) -> None:
+        """Say that bytes of the layer have come from the content cache: pages are on the way."""
+        waiting = self._waiting.get(layer.cache_key)
+        if waiting is not None:
+            waiting.since = trio.current_time()
 
     async def turn(self, layer: Layer) -> Turn:
         """Whose turn it is to bring the layer; never fails."""
@@ -167,6 +179,17 @@ class Sharing:
                 self._waiting.pop(layer.cache_key, None)
                 return index
         return None
+
+    def _waited_for_pages(self, layer: Layer) -> bool:
+        """Whether none has come for so long that a download of our own is the nearer way."""
+        if trio.current_time() - self._waiting[layer.cache_key].since < PAGES_S:
+            return False
+        log.info(
+            "no page of a layer that another node stores has come, it is downloaded",
+            layer=layer.digest,
+            cache_key=layer.cache_key,
+        )
+        return True
 
     def _tenth_of_wait_s(self, layer: Layer) -> float:
         waiting = self._waiting.get(layer.cache_key)

@@ -138,6 +138,7 @@ async def open_tiers(
                 settings.keys,
                 waits=mounted,
                 on_received=lambda n: hooks.on_read("content_cache", n),
+                on_read=lambda layer: sharing.arrived(layer) if sharing else None,
             )
             far.append(tier)
             sharing = Sharing(

@@ -14,8 +14,8 @@ from clipfs.image.model import Layer
 from clipfs.layer.index import LayerIndex, PackedEntries, make_index
 from clipfs.layer.job import PassProgress
 from clipfs.tiers.content.store import ContentCacheDown
-from clipfs.tiers.sharing import AWAY_S, STALLED_S, Sharing, Turn
-from clipfs.tiers.tier import Extent, IndexedLayer
+from clipfs.tiers.sharing import AWAY_S, PAGES_S, STALLED_S, Sharing, Turn
+from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer
 from tests.support.memory_store import LAPSES_S, MemoryStore
 
 LAYER = Layer(
@@ -302,6 +302,26 @@ async def test_a_store_that_hangs_holds_up_no_release(
         begin = trio.current_time()
         await holder.sharing.held.release([KEY])
         assert trio.current_time() - begin <= 1
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+async def test_pages_are_waited_for_as_long_as_some_come(
+    arrives: bool, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    indexed = IndexedLayer(layer=LAYER, index=INDEX)
+    async with node(store, "holder") as holder, node(store, "other") as other:
+        assert await holder.sharing.turn(LAYER) is Turn.OURS
+        for _ in range(PAGES_S):
+            holder.sharing.held.stored(1)
+            with pytest.raises(AskAgain):
+                await other.sharing.check_turn(indexed, Extent(0, 1))
+            await trio.sleep(1)
+        if arrives:
+            other.sharing.arrived(LAYER)
+            with pytest.raises(AskAgain):
+                await other.sharing.check_turn(indexed, Extent(0, 1))
+        else:
+            await other.sharing.check_turn(indexed, Extent(0, 1))
 
 
 async def test_who_waits_with_all_passes_busy_has_the_index_all_the_same(
