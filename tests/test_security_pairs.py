@@ -204,7 +204,7 @@ PAIRS = [
     Pair(
         check="single-flight, layer and cluster",
         module="clipfs.tiers.sharing",
-        old="if claim.holder != self._holder:",
+        old="if not self._is_mine(claim):",
         new="if False:",
         test=TIERS + "test_sharing.py::test_of_ten_nodes_one_brings_the_layer",
     ),

@@ -1,6 +1,6 @@
 """The claims that this process holds: renewed while it lives, told how far it is, given back.
 
-    held.keep(layer, progress)    it has been granted: renew it until `release`
+    held.keep(layer, claim)       it has been granted: renew it until `release`
     held.hold(layer)              ask for it, and renew it
     held.progressed(...)          those who wait hear of it with the next renewal
 
@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from clipfs.image.model import Layer
 from clipfs.layer.job import PassProgress
-from clipfs.tiers.content.store import ContentCacheDown, ContentStore, Progress
+from clipfs.tiers.content.store import Claim, ContentCacheDown, ContentStore, Progress
 
 RENEW_S = 3
 """A claim lapses after 15 s: four renewals may be lost."""
@@ -25,8 +25,13 @@ RELEASE_S = 1
 """A claim that cannot be given back in this time lapses."""
 
 
+def node_of(holder: str) -> str:
+    return holder.partition(".")[0]
+
+
 @dataclass(slots=True)
 class _Held:
+    holder: str
     progress: Progress
     renewing: trio.Lock = field(default_factory=trio.Lock)
 
@@ -35,7 +40,7 @@ class HeldClaims:
     """Claims by cache key, renewed by tasks in `nursery`."""
 
     def __init__(self, cache: ContentStore, holder: str, nursery: trio.Nursery) -> None:
-        """holder  an id that no two processes which live share"""
+        """holder  a node's name, a dot, and what no two of its processes which live share"""
         self._cache = cache
         self._holder = holder
         self._nursery = nursery
@@ -45,15 +50,15 @@ class HeldClaims:
     def __contains__(self, key: str) -> bool:
         return key in self._held
 
-    def keep(self, layer: Layer, progress: Progress) -> None:
-        """Renew a claim that has just been granted."""
-        self._keep(layer.cache_key, progress, at_once=False)
+    def keep(self, layer: Layer, claim: Claim) -> None:
+        """Renew a claim that has just been granted, to whichever holder."""
+        self._keep(layer.cache_key, _Held(claim.holder, claim.progress), at_once=False)
 
     def hold(self, layer: Layer) -> None:
         """Claim a layer that is whole on this node, until it is stored."""
         if layer.cache_key not in self._held:
             whole = Progress(downloaded_bytes=layer.size, total_bytes=layer.size)
-            self._keep(layer.cache_key, whole, at_once=True)
+            self._keep(layer.cache_key, _Held(self._holder, whole), at_once=True)
 
     def progressed(self, layer: Layer, progress: PassProgress) -> None:
         """Say how far the layer's pass is."""
@@ -84,10 +89,10 @@ class HeldClaims:
     async def _release(self, key: str, held: _Held) -> None:
         async with held.renewing:
             with suppress(ContentCacheDown):
-                await self._cache.release(key, self._holder)
+                await self._cache.release(key, held.holder)
 
-    def _keep(self, key: str, progress: Progress, *, at_once: bool) -> None:
-        self._held[key] = held = _Held(progress)
+    def _keep(self, key: str, held: _Held, *, at_once: bool) -> None:
+        self._held[key] = held
         self._nursery.start_soon(self._renew, key, held, at_once)
 
     async def _renew(self, key: str, held: _Held, at_once: bool) -> None:
@@ -99,5 +104,7 @@ class HeldClaims:
                 if self._held.get(key) is held:
                     progress = replace(held.progress, stored_bytes=self._stored_bytes)
                     with suppress(ContentCacheDown):
-                        await self._cache.claim(key, self._holder, progress)
+                        claim = await self._cache.claim(key, held.holder, progress)
+                        if node_of(claim.holder) == node_of(held.holder):
+                            held.holder = claim.holder  # of a process that has ended
             await trio.sleep(RENEW_S)

@@ -32,7 +32,7 @@ from clipfs.tiers.content.store import (
     MayNotStore,
     Progress,
 )
-from clipfs.tiers.held_claims import HeldClaims
+from clipfs.tiers.held_claims import HeldClaims, node_of
 from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer
 
 log = structlog.get_logger()
@@ -91,7 +91,7 @@ class Sharing:
         has: Callable[[IndexedLayer, Extent], Awaitable[bool]],
         on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None,
     ) -> None:
-        """holder   an id that no two processes which live share
+        """holder   as of `HeldClaims`
         look, has    ask the content cache for an index, patiently, and for bytes
         on_progress  is told how far another node is
         """
@@ -145,23 +145,33 @@ class Sharing:
             waiting.since = trio.current_time()
 
     async def turn(self, layer: Layer) -> Turn:
-        """Whose turn it is to bring the layer; never fails."""
+        """Whose turn it is to bring the layer; never fails.
+
+        Who asks is the node's one filler of the layer: a claim of its node's is a dead process's,
+        or that of one which has no more to fill. It goes on with that.
+        """
         key = layer.cache_key
         if key in self.held:
             return Turn.OURS
         progress = Progress(total_bytes=layer.size)
         try:
             claim = await self._cache.claim(key, self._holder, progress)
+            if self._is_mine(claim) and claim.holder != self._holder:
+                claim = await self._cache.claim(key, claim.holder, progress)
         except ContentCacheDown as down:
             if self._may_come_back(key, down):
                 return Turn.OTHERS
             log.debug("layer is not claimed", cache_key=key, error=str(down))
             return Turn.NOBODYS
-        if claim.holder != self._holder:
+        if not self._is_mine(claim):
             return self._judged(layer, claim)
         self._waiting.pop(key, None)
-        self.held.keep(layer, progress)
+        self.held.keep(layer, claim)
         return Turn.OURS
+
+    def _is_mine(self, claim: Claim) -> bool:
+        """Whether it is this node's."""
+        return node_of(claim.holder) == node_of(self._holder)
 
     async def pause(self, layer: Layer) -> None:
         """Between two looks for what another node stores."""

@@ -5,6 +5,7 @@
 in the content cache behind the readers' backs.
 """
 
+import hashlib
 import os
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,6 +23,7 @@ from clipfs.image.retry import RETRY, RetryPolicy
 from clipfs.layer.job import RANGES, PassProgress, Ranges
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
+from clipfs.system.processes import boot_id
 from clipfs.tiers.chain import TierChain
 from clipfs.tiers.content.objectstore import open_object_store
 from clipfs.tiers.content.replicas import Replicas
@@ -41,7 +43,7 @@ class TierSettings:
     ca_pem              CAs that servers are trusted by, beside the node's own
     content_cache_urls  of one content cache's replicas; none: tier 2 is off
     retry               how often, and how soon, a registry that fails is asked again
-    holder              names this process and its fork, one after the other, in claims
+    holder              names this process and its fork, one after the other, in its node's claims
     workers             passes side by side, one process each; one more than cores, as a pass
                         waits now and then, for the registry or the disk
     ranges              how a large blob is read by a pass that runs alone
@@ -143,7 +145,7 @@ async def open_tiers(
             far.append(tier)
             sharing = Sharing(
                 cache,
-                settings.holder,
+                f"{node_name(settings.layout)}.{settings.holder}",
                 nursery,
                 look=tier.look_for_index,
                 has=tier.has,
@@ -171,6 +173,13 @@ async def open_tiers(
             for layer in to_store:
                 storer.store_soon(layer)
         yield Tiers(chain=TierChain(disk, far), disk=disk, registry=registry_tier, storer=storer)
+
+
+def node_name(layout: Layout) -> str:
+    """In claims: the same for all processes of a root, until the node is booted again."""
+    root = layout.root.stat()
+    named = f"{boot_id()} {root.st_dev} {root.st_ino}"
+    return hashlib.sha256(named.encode()).hexdigest()[:16]
 
 
 def _claims_given_back(

@@ -13,14 +13,14 @@ from clipfs.layer.sealed_index import seal_index
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import Progress
 from clipfs.tiers.content_cache import PAGE_BYTES, page_key
-from clipfs.tiers.stack import TierHooks
+from clipfs.tiers.stack import TierHooks, node_name
 from clipfs.tiers.tier import Extent
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer
 from tests.support.counting_registry import counting_registry
 from tests.support.recording_proxy import recording_proxy
 from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
-from tests.support.tier_stack import KEYS, opened_tiers, store_sample
+from tests.support.tier_stack import KEYS, made_layout, opened_tiers, store_sample
 from tests.support.wait import wait_for
 
 SEEDS = itertools.count(5000)
@@ -120,6 +120,21 @@ async def test_a_pass_that_fails_gives_its_claim_back_at_once(
         with pytest.raises(errors.ImageNotFound):
             await tiers.chain.read(own.indexed, Extent(0, 100))
         assert (await cache.claim(own.key, "another", Progress())).holder == "another"
+    await cache.release(own.key, "another")
+
+
+async def test_a_mount_that_follows_a_killed_one_of_its_node_waits_for_no_claim(
+    own: Sample, own_image: str, cache: Replicas, content_server: ContentServer, tmp_path: Path
+) -> None:
+    dead = f"{node_name(made_layout(tmp_path / 'A'))}.killed"
+    await cache.claim(own.key, dead, Progress())
+    with capture_logs() as lines:
+        async with opened_tiers(tmp_path / "A", own_image, cache_url=content_server.url) as tiers:
+            await tiers.chain.load_index(own.layer)
+            assert tiers.storer is not None
+            await tiers.storer.drain()
+    assert [line for line in lines if line["event"].startswith("another node")] == []
+    assert (await cache.claim(own.key, "another", Progress())).holder == "another"
     await cache.release(own.key, "another")
 
 

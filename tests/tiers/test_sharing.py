@@ -50,6 +50,8 @@ def store() -> MemoryStore:
 
 @asynccontextmanager
 async def node(store: MemoryStore, name: str) -> AsyncIterator[Node]:
+    """name  of the node, a dot, and its process"""
+
     async def look(layer: Layer) -> LayerIndex | None:
         with suppress(ContentCacheDown):
             return INDEX if await store.get(layer.cache_key) is not None else None
@@ -107,7 +109,7 @@ async def test_of_ten_nodes_one_brings_the_layer(
     there: list[float] = []
 
     async def run(number: int) -> None:
-        async with node(store, f"node {number}") as one:
+        async with node(store, f"node-{number}.1") as one:
 
             async def bring(one: Node = one) -> None:
                 for done in range(20):
@@ -131,7 +133,7 @@ async def test_of_ten_nodes_one_brings_the_layer(
 async def test_who_waits_for_a_short_pass_waits_little_longer(
     store: MemoryStore, autojump_clock: MockClock
 ) -> None:
-    async with node(store, "holder") as holder, node(store, "other") as other:
+    async with node(store, "holder.1") as holder, node(store, "other.1") as other:
         assert await holder.sharing.turn(LAYER) is Turn.OURS
         begin = trio.current_time()
 
@@ -151,7 +153,7 @@ async def test_who_waits_for_a_short_pass_waits_little_longer(
 async def test_the_holders_progress_is_seen_by_those_who_wait(
     store: MemoryStore, autojump_clock: MockClock
 ) -> None:
-    async with node(store, "holder") as holder, node(store, "other") as other:
+    async with node(store, "holder.1") as holder, node(store, "other.1") as other:
         assert await holder.sharing.turn(LAYER) is Turn.OURS
         with capture_logs() as lines:
             for share in (100, 500, 900):
@@ -160,13 +162,13 @@ async def test_the_holders_progress_is_seen_by_those_who_wait(
                 assert await other.sharing.turn(LAYER) is Turn.OTHERS
     assert other.told == [100, 500, 900]
     waits = [line for line in lines if line["event"].startswith("another node brings")]
-    assert [(line["cache_key"], line["holder"]) for line in waits] == [(KEY, "holder")]
+    assert [(line["cache_key"], line["holder"]) for line in waits] == [(KEY, "holder.1")]
 
 
 async def test_a_holder_keeps_its_claim_for_as_long_as_it_takes_and_gives_it_back(
     store: MemoryStore, autojump_clock: MockClock
 ) -> None:
-    async with node(store, "holder") as holder, node(store, "other") as other:
+    async with node(store, "holder.1") as holder, node(store, "other.1") as other:
         assert await holder.sharing.turn(LAYER) is Turn.OURS
         await trio.sleep(10 * LAPSES_S)
         assert await holder.sharing.turn(LAYER) is Turn.OURS
@@ -174,14 +176,14 @@ async def test_a_holder_keeps_its_claim_for_as_long_as_it_takes_and_gives_it_bac
         await holder.sharing.held.release([KEY])
         assert await other.sharing.turn(LAYER) is Turn.OURS
         await trio.sleep(LAPSES_S)
-        assert store.holder_of(KEY) == "other"
+        assert store.holder_of(KEY) == "other.1"
 
 
 async def test_a_dead_holder_is_replaced_by_one(
     store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     brought: list[str] = []
-    async with node(store, "dead") as dead:
+    async with node(store, "dead.1") as dead:
         assert await dead.sharing.turn(LAYER) is Turn.OURS
         dead.die()
 
@@ -198,15 +200,43 @@ async def test_a_dead_holder_is_replaced_by_one(
     begin = trio.current_time()
     async with trio.open_nursery() as nursery:
         for number in range(9):
-            nursery.start_soon(run, f"node {number}")
+            nursery.start_soon(run, f"node-{number}.1")
     assert len(brought) == 1
     assert trio.current_time() - begin < LAPSES_S + 20 + 8
+
+
+async def test_a_process_goes_on_with_the_claim_of_its_nodes_dead_one_at_once(
+    store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    async with node(store, "A.dead") as dead:
+        assert await dead.sharing.turn(LAYER) is Turn.OURS
+    async with node(store, "AB.1") as other, node(store, "A.next") as following:
+        assert await other.sharing.turn(LAYER) is Turn.OTHERS
+        assert await following.sharing.turn(LAYER) is Turn.OURS
+        await trio.sleep(2 * LAPSES_S)
+        assert await other.sharing.turn(LAYER) is Turn.OTHERS
+        await following.sharing.held.release([KEY])
+        assert await other.sharing.turn(LAYER) is Turn.OURS
+
+
+async def test_who_stores_a_layer_goes_on_with_the_claim_of_its_node_whichever_process_made_it(
+    store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    async with node(store, "A.1") as first:
+        assert await first.sharing.turn(LAYER) is Turn.OURS
+    async with node(store, "A.2") as following, node(store, "B.1") as other:
+        following.sharing.held.hold(LAYER)
+        await trio.sleep(2 * LAPSES_S)
+        assert store.holder_of(KEY) == "A.1"
+        assert await other.sharing.turn(LAYER) is Turn.OTHERS
+        await following.sharing.held.release([KEY])
+        assert await other.sharing.turn(LAYER) is Turn.OURS
 
 
 async def test_a_holder_that_stands_still_is_waited_for_no_more(
     store: MemoryStore, autojump_clock: MockClock
 ) -> None:
-    async with node(store, "holder") as holder, node(store, "other") as other:
+    async with node(store, "holder.1") as holder, node(store, "other.1") as other:
         assert await holder.sharing.turn(LAYER) is Turn.OURS
         for share in range(5):  # slow is not still
             holder.sharing.held.progressed(LAYER, at(share))
@@ -220,7 +250,7 @@ async def test_a_holder_that_stands_still_is_waited_for_no_more(
 async def test_a_holder_that_stores_other_layers_first_does_not_stand_still(
     store: MemoryStore, autojump_clock: MockClock
 ) -> None:
-    async with node(store, "holder") as holder, node(store, "other") as other:
+    async with node(store, "holder.1") as holder, node(store, "other.1") as other:
         holder.sharing.held.hold(LAYER)
         await trio.sleep(1)
         for _ in range(5):
@@ -237,7 +267,7 @@ async def test_where_nobody_keeps_claims_all_bring_it_and_nobody_waits_or_warns(
     store.may_store = lack != "read-only"
     begin = trio.current_time()
     with capture_logs() as lines:
-        async with node(store, "one") as one, node(store, "other") as other:
+        async with node(store, "one.1") as one, node(store, "other.1") as other:
             for _ in range(2):
                 assert await one.sharing.turn(LAYER) is Turn.NOBODYS
                 assert await other.sharing.turn(LAYER) is Turn.NOBODYS
@@ -249,7 +279,7 @@ async def test_where_nobody_keeps_claims_all_bring_it_and_nobody_waits_or_warns(
 async def test_a_store_that_goes_away_while_somebody_waits_ends_the_wait(
     store: MemoryStore, autojump_clock: MockClock
 ) -> None:
-    async with node(store, "holder") as holder, node(store, "other") as other:
+    async with node(store, "holder.1") as holder, node(store, "other.1") as other:
         assert await holder.sharing.turn(LAYER) is Turn.OURS
         assert await other.sharing.turn(LAYER) is Turn.OTHERS
         store.is_down = True
@@ -267,7 +297,7 @@ async def test_a_store_that_goes_away_while_somebody_waits_ends_the_wait(
 async def test_a_store_that_restarts_while_somebody_waits_does_not(
     store: MemoryStore, autojump_clock: MockClock
 ) -> None:
-    async with node(store, "holder") as holder, node(store, "other") as other:
+    async with node(store, "holder.1") as holder, node(store, "other.1") as other:
         assert await holder.sharing.turn(LAYER) is Turn.OURS
         for _ in range(3):
             assert await other.sharing.turn(LAYER) is Turn.OTHERS
@@ -281,7 +311,7 @@ async def test_a_store_that_restarts_while_somebody_waits_does_not(
 async def test_what_is_held_is_given_back_at_the_end_also_when_cancelled(
     store: MemoryStore, autojump_clock: MockClock
 ) -> None:
-    async with node(store, "holder") as holder:
+    async with node(store, "holder.1") as holder:
         assert await holder.sharing.turn(LAYER) is Turn.OURS
         with trio.CancelScope() as scope:
             scope.cancel()
@@ -292,7 +322,7 @@ async def test_what_is_held_is_given_back_at_the_end_also_when_cancelled(
 async def test_a_store_that_hangs_holds_up_no_release(
     store: MemoryStore, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with node(store, "holder") as holder:
+    async with node(store, "holder.1") as holder:
         assert await holder.sharing.turn(LAYER) is Turn.OURS
 
         async def hang(asked: str) -> None:
@@ -309,7 +339,7 @@ async def test_pages_are_waited_for_as_long_as_some_come(
     arrives: bool, store: MemoryStore, autojump_clock: MockClock
 ) -> None:
     indexed = IndexedLayer(layer=LAYER, index=INDEX)
-    async with node(store, "holder") as holder, node(store, "other") as other:
+    async with node(store, "holder.1") as holder, node(store, "other.1") as other:
         assert await holder.sharing.turn(LAYER) is Turn.OURS
         for _ in range(PAGES_S):
             holder.sharing.held.stored(1)
@@ -327,7 +357,7 @@ async def test_pages_are_waited_for_as_long_as_some_come(
 async def test_who_waits_with_all_passes_busy_has_the_index_all_the_same(
     store: MemoryStore, autojump_clock: MockClock
 ) -> None:
-    async with node(store, "holder") as holder, node(store, "other") as other:
+    async with node(store, "holder.1") as holder, node(store, "other.1") as other:
         assert await holder.sharing.turn(LAYER) is Turn.OURS
         passes = trio.CapacityLimiter(1)
         got: list[LayerIndex] = []
@@ -351,7 +381,7 @@ async def test_who_waits_with_all_passes_busy_has_the_index_all_the_same(
 async def test_a_layer_that_is_whole_here_is_claimed_until_it_is_stored(
     store: MemoryStore, autojump_clock: MockClock
 ) -> None:
-    async with node(store, "holder") as holder, node(store, "other") as other:
+    async with node(store, "holder.1") as holder, node(store, "other.1") as other:
         holder.sharing.held.hold(LAYER)
         await trio.sleep(2 * LAPSES_S)
         assert await other.sharing.turn(LAYER) is Turn.OTHERS
