@@ -16,7 +16,7 @@ from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.tiers.disk import DiskTier
-from clipfs.tiers.tier import Extent, IndexedLayer, Payload, Tier
+from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer, Payload, Tier
 
 log = structlog.get_logger()
 
@@ -113,10 +113,13 @@ class TierChain:
         return coming
 
     async def _fetch(self, layer: IndexedLayer, chunks: range) -> Unstored:
-        """Bring chunks to the disk; those that it refuses."""
+        """Bring chunks to the disk, or none if they are to be asked for again; those it refuses."""
         extent = extent_of(chunks, payload_bytes=layer.index.payload_bytes)
         for tier in self._far:
-            data = await tier.read(layer, extent)
+            try:
+                data = await tier.read(layer, extent)
+            except AskAgain:
+                return {}
             if data is None:
                 continue
             if not tier.fills_disk and not self._stored(layer, chunks, data):

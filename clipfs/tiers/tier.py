@@ -47,6 +47,10 @@ class Extent:
         return range(self.offset // CHUNK_BYTES, -(-self.end // CHUNK_BYTES))
 
 
+class AskAgain(Exception):
+    """Another node brings the layer: a nearer tier has the bytes soon. Never leaves the tiers."""
+
+
 class Tier(Protocol):
     """One place where a layer's bytes may be."""
 
@@ -58,4 +62,7 @@ class Tier(Protocol):
         """The layer's index, verified; None if this tier does not hold it."""
 
     async def read(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
-        """Exactly extent.length bytes, verified; None if this tier does not hold them all."""
+        """Exactly extent.length bytes, verified; None if this tier does not hold them all.
+
+        Raises  AskAgain, of the chain alone
+        """

@@ -153,7 +153,7 @@ class ObjectStore:
             return await self._write(claim)
         with self._patience.waits() as waiting:
             claimed = await self._claim_first(claim, lambda: self._claims.look(key, holder))
-            waiting.received = 0
+            waiting.received, waiting.is_no_delay = 0, claimed.holder != holder
         return claimed
 
     async def release(self, key: str, holder: str) -> None:
