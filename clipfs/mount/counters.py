@@ -1,6 +1,7 @@
-"""Reads and bytes by tier: one small file a process, so that a killed server's count too.
+"""Reads and bytes by tier, and what the background fill has done: one small file a process, so
+that a killed server's count too.
 
-`run/counters/<pid>.<start time>` is six native 64-bit numbers that its process maps; what
+`run/counters/<pid>.<start time>` is nine native 64-bit numbers that its process maps; what
 ended processes leave is added to `run/counters/ended` under a lock, by whoever looks next.
 """
 
@@ -12,17 +13,20 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, get_args
 
 import structlog
 
 from clipfs.layer.layout import Layout
 from clipfs.system.processes import is_running, name_of
-from clipfs.tiers.tier import TierName
+from clipfs.tiers.tier import FillState, TierName
 
 log = structlog.get_logger()
 
 TIERS: tuple[TierName, ...] = ("disk", "content_cache", "registry")
-_NUMBERS = struct.Struct("=6Q")  # reads and bytes of each tier
+_STATES: tuple[FillState, ...] = get_args(FillState)
+_NUMBERS = struct.Struct("=9Q")  # reads and bytes of each tier; layers, bytes and state of the fill
+_FILL = 6
 
 Figures = dict[str, dict[str, int]]
 
@@ -40,6 +44,18 @@ class Counters:
     def count_download(self, count: int) -> None:
         """Bytes of a blob: they are what the registry has moved, whoever they were for."""
         self._add("registry", 0, count)
+
+    def fill_is(self, state: FillState) -> None:
+        """What the background fill does from now on."""
+        self._numbers[_FILL + 2] = _STATES.index(state)
+
+    def fill_brought(self, count: int) -> None:
+        """So many bytes of payload more."""
+        self._numbers[_FILL + 1] += count
+
+    def fill_completed(self) -> None:
+        """One layer more is whole by it."""
+        self._numbers[_FILL] += 1
 
     def _add(self, tier: TierName, reads: int, count: int) -> None:
         position = TIERS.index(tier) * 2
@@ -112,6 +128,12 @@ def sum_all(layout: Layout) -> Figures:
 def of(layout: Layout, pid: int) -> Figures:
     """The numbers of a living process; zeros if it does not count."""
     return _figures(_read(_place(layout) / name_of(pid)))
+
+
+def fill_of(layout: Layout, pid: int) -> dict[str, Any]:
+    """What the background fill of a living process does and has done; "off" if it has none."""
+    layers, count, state = _read(_place(layout) / name_of(pid))[_FILL:]
+    return {"state": _STATES[state], "layers": layers, "bytes": count}
 
 
 def _place(layout: Layout) -> Path:

@@ -83,11 +83,14 @@ class TierHooks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiers:
-    """The tiers of one image, open. `storer` is None where tier 2 is off."""
+    """The tiers of one image, open. `content_cache`, the `store` that it reads and the `storer`
+    are None where tier 2 is off."""
 
     chain: TierChain
     disk: DiskTier
+    content_cache: ContentCacheTier | None
     registry: RegistryTier
+    store: ContentStore | None
     storer: Storer | None
 
     async def complete(self, layer: IndexedLayer) -> None:
@@ -141,21 +144,26 @@ async def open_tiers(
                 on_filled=on_filled or (lambda _: None),
             ),
         )
-        far: list[Tier] = [registry_tier]
+        content_cache: ContentCacheTier | None = None
         if cache is not None:
-            far.insert(
-                0,
-                ContentCacheTier(
-                    cache,
-                    settings.keys,
-                    waits=mounted,
-                    on_received=lambda n: hooks.on_read("content_cache", n),
-                ),
+            content_cache = ContentCacheTier(
+                cache,
+                settings.keys,
+                waits=mounted,
+                on_received=lambda n: hooks.on_read("content_cache", n),
             )
+        far: list[Tier] = [content_cache, registry_tier] if content_cache else [registry_tier]
         if storer is not None:
             for layer in to_store:
                 storer.store_soon(layer)
-        yield Tiers(chain=TierChain(disk, far), disk=disk, registry=registry_tier, storer=storer)
+        yield Tiers(
+            chain=TierChain(disk, far),
+            disk=disk,
+            content_cache=content_cache,
+            registry=registry_tier,
+            store=cache,
+            storer=storer,
+        )
 
 
 async def _open_content_cache(

@@ -11,6 +11,9 @@ from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 
 TierName = Literal["disk", "content_cache", "registry"]
+FillState = Literal["off", "idle", "filling", "waiting", "no_room"]
+"""Of the background fill. waiting: for a tier that is away; no_room: the disk, or its limits."""
+
 Payload = bytes | bytearray
 """Bytes of a layer that have been verified; a bytearray where a copy would cost time."""
 
@@ -41,6 +44,13 @@ class Extent:
     def chunks(self) -> range:
         """Indices of the chunks that cover the extent."""
         return range(self.offset // CHUNK_BYTES, -(-self.end // CHUNK_BYTES))
+
+
+class Reader(Protocol):
+    """What a front reads through: all tiers, by whatever way."""
+
+    async def read(self, layer: IndexedLayer, extent: Extent) -> Payload:
+        """Exactly extent.length verified bytes; ClipError if no tier can deliver them."""
 
 
 class Tier(Protocol):

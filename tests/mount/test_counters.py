@@ -80,6 +80,24 @@ def test_what_a_process_counted_outlives_it(layout: Layout, how: int | None) -> 
     assert [path.name for path in (layout.run / "counters").iterdir()] == ["ended"]
 
 
+def test_a_background_fill_is_told_by_its_process_alone(layout: Layout) -> None:
+    off = {"state": "off", "layers": 0, "bytes": 0}
+    with counters.open_own(layout) as own:
+        assert counters.fill_of(layout, os.getpid()) == off
+        own.fill_is("no_room")
+        own.fill_brought(5)
+        own.fill_brought(7)
+        own.fill_completed()
+        own.count_read("registry", 3)
+        assert counters.fill_of(layout, os.getpid()) == {
+            "state": "no_room", "layers": 1, "bytes": 12
+        }  # fmt: skip
+    assert counters.fill_of(layout, os.getpid()) == off
+    nothing = {"reads": 0, "bytes": 0}
+    assert counters.sum_all(layout)["registry"] == {"reads": 1, "bytes": 3}
+    assert counters.sum_all(layout)["disk"] == nothing
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_disk_that_refuses_loses_the_numbers_and_fails_nobody(
     number: int, layout: Layout, monkeypatch: pytest.MonkeyPatch
