@@ -89,7 +89,8 @@ class Room:
         """
         async with self._one:
             if self._left_bytes < count:
-                found = await trio.to_thread.run_sync(self.look) - self._under_way_bytes
+                under_way = self._under_way_bytes  # some of it may be on the disk after the look
+                found = await trio.to_thread.run_sync(self.look) - under_way
                 self._left_bytes = min(found, max(count, min(found // 2, ROOM_STEP_BYTES)))
             if self._left_bytes < count:
                 raise errors.DiskFull(

@@ -145,7 +145,7 @@ class Setup:
 
     def look(self) -> int:
         self.looks += 1
-        return self.room_bytes
+        return self.room_bytes - self.heard.brought
 
     @asynccontextmanager
     async def filling(self, which: str = "touched") -> AsyncIterator[BackgroundFill]:
@@ -381,12 +381,7 @@ async def test_no_more_is_taken_than_there_is_room_for(
     with capture_logs() as lines:
         async with setup.filling() as fill:
             await fill.read(big.indexed, FIRST)
-
-            def taken() -> bool:
-                setup.room_bytes = 10 * PIECE_CHUNKS * CHUNK_BYTES - setup.heard.brought
-                return setup.heard.state == "no_room"
-
-            await setup.until(taken)
+            await setup.until(lambda: setup.heard.state == "no_room")
             assert 0 < setup.heard.brought <= 10 * PIECE_CHUNKS * CHUNK_BYTES
             await fill.read(big.indexed, Extent(len(big.payload) - 1, 1))
             setup.room_bytes = PLENTY_BYTES
@@ -398,11 +393,24 @@ async def test_no_more_is_taken_than_there_is_room_for(
     assert setup.source.downloads == []
 
 
+async def test_what_is_on_its_way_counts_as_taken(
+    mock_clock: MockClock, setup: Setup, big: Sample
+) -> None:
+    """The disk cannot tell of it yet."""
+    setup.room_bytes = 3 * PIECE_CHUNKS * CHUNK_BYTES
+    let_go = setup.near.hold(big)
+    async with setup.filling("all"):
+        await setup.until(lambda: setup.near.reading == 3 and setup.looks == REQUESTS_AT_ONCE)
+        let_go()
+        await setup.until(lambda: setup.heard.state == "no_room")
+    assert len(setup.near.asked) == 3
+
+
 async def test_a_download_that_has_no_room_is_not_begun(
     mock_clock: MockClock, setup: Setup, small: Sample
 ) -> None:
     setup.source.content_cache = None
-    setup.room_bytes = len(small.payload) - 1
+    setup.room_bytes = len(small.payload) - CHUNK_BYTES - 1
     async with setup.filling() as fill:
         await fill.read(small.indexed, FIRST)
         await setup.until(lambda: setup.heard.state == "no_room")
@@ -419,7 +427,7 @@ async def test_one_process_on_a_node_fills_at_a_time(
             for _ in range(3):
                 setup.clock.jump(WATCH_S)
                 await wait_all_tasks_blocked()
-            assert len(setup.near.asked) == 1
+            assert (len(setup.near.asked), setup.heard.state) == (1, "idle")
 
 
 async def test_a_layer_that_a_pass_brings_already_is_left_to_it(
@@ -432,5 +440,5 @@ async def test_a_layer_that_a_pass_brings_already_is_left_to_it(
             for _ in range(3):
                 setup.clock.jump(WATCH_S)
                 await wait_all_tasks_blocked()
-            assert len(setup.near.asked) == 1
+            assert (len(setup.near.asked), setup.heard.state) == (1, "idle")
         await setup.until(lambda: setup.heard.layers == 1)
