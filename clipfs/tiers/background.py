@@ -70,11 +70,14 @@ async def filling(
     if settings is None:
         yield tiers.chain
         return
-    fill = BackgroundFill(tiers.chain, tiers.disk, FarTiers(tiers), layers, settings, told)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(fill.run)
-        yield fill
-        nursery.cancel_scope.cancel()
+    with Foreground.open(tiers.disk.layout) as foreground:
+        fill = BackgroundFill(
+            tiers.chain, tiers.disk, FarTiers(tiers), layers, settings, foreground, told
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fill.run)
+            yield fill
+            nursery.cancel_scope.cancel()
 
 
 class BackgroundFill:
@@ -87,19 +90,20 @@ class BackgroundFill:
         source: Source,
         layers: Sequence[IndexedLayer],
         settings: FillSettings,
+        foreground: Foreground,
         told: Told,
     ) -> None:
         self._chain = chain
         self._disk = disk
         self._settings = settings
         self._told = told
-        self._foreground = Foreground()
+        self._foreground = foreground
         self._room = Room(settings.room_bytes)
         self._layer_fill = LayerFill(
             chain,
             disk,
             source,
-            foreground=self._foreground,
+            foreground=foreground,
             room=self._room,
             on_brought=told.fill_brought,
         )

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from clipfs.layer.layout import Layout
+from clipfs.mount import counters, records
 from tests.support import images
 from tests.support.content import ContentServer, run_content_server
 from tests.support.held_proxy import HeldProxy, held_proxy
@@ -70,9 +72,10 @@ class Cluster:
         return int(found["pid"])
 
     def fill(self) -> dict[str, Any]:
-        (mount,) = self.b.json("stats")["mounts"]
-        found: dict[str, Any] = mount["background_fill"]
-        return found
+        """As `clipfs stats` shows it, without its start."""
+        layout = Layout(self.b.root)
+        (mount,) = records.living(layout)
+        return counters.fill_of(layout, mount.pid)
 
     def until(self, *, state: str, layers: int) -> None:
         wait_for(
@@ -164,21 +167,27 @@ def test_touched_fills_the_touched_layers_alone_and_all_fills_all(
     assert mount["background_fill"]["state"] == "off"
 
 
-def test_a_read_goes_at_once_while_the_fill_waits_for_its_answers(
+def test_a_read_passes_the_fill_whose_requests_wait_for_it(
     cluster: Cluster, built: Built, tmp_path: Path
 ) -> None:
-    """However long the fill's requests hang, no more of them begin, and a read passes them."""
+    big, two, _ = cluster.layers
     cluster.mount(tmp_path / "m", *TOUCHED)
     cluster.proxy.hold(after=8)
     read(tmp_path / "m/big")
     wait_for(lambda: cluster.proxy.waiting == REQUESTS_AT_ONCE)
-    before = len(cluster.proxy.asked)
+    of_the_fill = len(cluster.proxy.asked)
     reader = os.fork()
     if reader == 0:
         os._exit(0 if read(tmp_path / "m/two") == built.two[:READ_BYTES] else 1)
     wait_for(lambda: cluster.proxy.waiting > REQUESTS_AT_ONCE)
-    of_the_read = cluster.proxy.asked[before:]
-    assert {key for key, _ in of_the_read} == {cluster.layers[1]}
+    brought = cluster.fill()["bytes"]
+    cluster.proxy.let_go(big)
+    arrived = brought + REQUESTS_AT_ONCE * PIECE_BYTES
+    wait_for(lambda: cluster.fill()["bytes"] == arrived)
+    shown = cluster.b.json("stats")["mounts"][0]["background_fill"]  # takes longer than a rest
+    assert shown == {"state": "filling", "layers": 0, "bytes": arrived}
+    assert read(tmp_path / "m/big") == built.big[:READ_BYTES]
+    assert {key for key, _ in cluster.proxy.asked[of_the_fill:]} == {two}
     cluster.proxy.let_go()
     assert os.waitpid(reader, 0)[1] == 0
     cluster.until(state="idle", layers=2)

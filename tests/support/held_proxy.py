@@ -24,17 +24,34 @@ class HeldProxy:
     asked: list[tuple[str, range]] = field(default_factory=list)
     waiting: int = 0
     _after: int | None = None
-    _go: threading.Event = field(default_factory=threading.Event)
+    _goes: str | None = None
+    _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def hold(self, *, after: int) -> None:
         """Hold every answer but those to the first so many requests."""
-        self._go.clear()
-        self._after = after
+        self._set(after, None)
 
-    def let_go(self) -> None:
-        """Hold nothing any more."""
-        self._after = None
-        self._go.set()
+    def let_go(self, layer: str | None = None) -> None:
+        """Hold nothing any more, or no answer of layer's."""
+        self._set(None if layer is None else self._after, layer)
+
+    def _set(self, after: int | None, goes: str | None) -> None:
+        with self._changed:
+            self._after, self._goes = after, goes
+            self._changed.notify_all()
+
+    def _is_held(self, number: int) -> bool:
+        return (
+            self._after is not None
+            and number >= self._after
+            and self.asked[number][0] != self._goes
+        )
+
+    def _wait(self, number: int) -> None:
+        with self._changed:
+            self.waiting += 1
+            self._changed.wait_for(lambda: not self._is_held(number))
+            self.waiting -= 1
 
     def layers(self) -> set[str]:
         return {key for key, _ in self.asked}
@@ -52,10 +69,8 @@ class HeldProxy:
                     number = len(self.asked)
                     wanted = range(start + int(part[1]), start + int(part[2]) + 1)
                     self.asked.append((page[1].decode(), wanted))
-            elif number is not None and self._after is not None and number >= self._after:
-                self.waiting += 1
-                self._go.wait()
-                self.waiting -= 1
+            elif number is not None and self._is_held(number):
+                self._wait(number)
 
         return on_piece
 

@@ -22,7 +22,7 @@ from clipfs.tiers.chain import TierChain
 from clipfs.tiers.content.store import ContentCacheDown
 from clipfs.tiers.content_cache import PAGE_BYTES
 from clipfs.tiers.disk import DiskTier
-from clipfs.tiers.foreground import QUIET_S
+from clipfs.tiers.foreground import QUIET_S, Foreground
 from clipfs.tiers.layer_fill import PIECE_CHUNKS, REQUESTS_AT_ONCE
 from clipfs.tiers.tier import Extent, FillState, IndexedLayer, Payload, Tier
 from tests.support.samples import Sample, make_sample
@@ -149,6 +149,7 @@ class Setup:
 
     @asynccontextmanager
     async def filling(self, which: str = "touched") -> AsyncIterator[BackgroundFill]:
+        """As one server does; another one may on the same root."""
         assert which in ("touched", "all")
         settings = FillSettings(
             which="all" if which == "all" else "touched",
@@ -158,11 +159,14 @@ class Setup:
         )
         layers = [one.indexed for one in self.samples]
         chain = TierChain(self.disk, [self.near])
-        fill = BackgroundFill(chain, self.disk, self.source, layers, settings, self.heard)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(fill.run)
-            yield fill
-            nursery.cancel_scope.cancel()
+        with Foreground.open(self.disk.layout) as foreground:
+            fill = BackgroundFill(
+                chain, self.disk, self.source, layers, settings, foreground, self.heard
+            )
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(fill.run)
+                yield fill
+                nursery.cancel_scope.cancel()
 
     def is_whole(self, sample: Sample) -> bool:
         path = self.disk.layout.payload(sample.key)
@@ -268,6 +272,41 @@ async def test_no_request_begins_while_a_read_waits_nor_soon_after(
         assert setup.near.asked == before
         await setup.until(lambda: setup.heard.layers == 2)
     assert len(setup.near.asked) > len(before)
+
+
+async def test_no_request_begins_while_a_read_of_another_server_waits(
+    mock_clock: MockClock, setup: Setup, big: Sample, small: Sample
+) -> None:
+    big_goes = setup.near.hold(big)
+    async with setup.filling("all"):
+        await setup.until(lambda: setup.near.reading == REQUESTS_AT_ONCE)
+        with Foreground.open(setup.disk.layout) as others, others.waiting():
+            big_goes()
+            await setup.until(lambda: len(setup.near.answered) == REQUESTS_AT_ONCE)
+            for _ in range(100):
+                setup.clock.jump(1)
+                await wait_all_tasks_blocked()
+            assert len(setup.near.asked) == REQUESTS_AT_ONCE
+        await setup.until(lambda: setup.heard.layers == 2)
+
+
+async def test_without_a_place_for_the_node_s_lock_a_server_sees_its_own_reads(
+    mock_clock: MockClock, setup: Setup, big: Sample, small: Sample
+) -> None:
+    (setup.disk.layout.run / "reading").mkdir()
+    small_goes = setup.near.hold(small)
+    with capture_logs() as lines:
+        async with setup.filling("all") as fill, trio.open_nursery() as nursery:
+            nursery.start_soon(fill.read, small.indexed, FIRST)
+            await setup.until(lambda: (small.key, FIRST) in setup.near.asked)
+            begun = len(setup.near.asked)
+            setup.clock.jump(1)
+            await wait_all_tasks_blocked()
+            assert len(setup.near.asked) == begun
+            small_goes()
+            await setup.until(lambda: setup.heard.layers == 2)
+    warned = [line["event"] for line in lines if line["log_level"] == "warning"]
+    assert warned == ["reads of other servers are not seen"]
 
 
 async def test_a_read_of_what_is_on_its_way_asks_no_second_time(
