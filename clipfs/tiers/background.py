@@ -164,6 +164,7 @@ class BackgroundFill:
                     self._room.look_again()
                     await self._layer_fill.complete(layer)
                     break
+            self._told.fill_is("waiting")
             await trio.sleep(WATCH_S)
         self._told.fill_completed()
         log.info(

@@ -12,7 +12,7 @@ from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 
 TierName = Literal["disk", "content_cache", "registry"]
 FillState = Literal["off", "idle", "filling", "waiting", "no_room"]
-"""Of the background fill. waiting: for a tier that is away; no_room: the disk, or its limits."""
+"""Of the background fill. waiting: for its turn, or a tier that is away; no_room: for the disk."""
 
 Payload = bytes | bytearray
 """Bytes of a layer that have been verified; a bytearray where a copy would cost time."""

@@ -15,11 +15,13 @@ from clipfs.layer.layout import Layout
 from clipfs.mount import counters, records
 from tests.support import images
 from tests.support.content import ContentServer, run_content_server
+from tests.support.driver import descendants
 from tests.support.held_proxy import HeldProxy, held_proxy
 from tests.support.machine import needs_fuse
 from tests.support.node import Node, alive, kill
 from tests.support.registry import RegistryServer
 from tests.support.small_disk import needs_loop, small_disk
+from tests.support.throttle import throttle
 from tests.support.wait import wait_for
 
 pytestmark = needs_fuse
@@ -245,6 +247,16 @@ def test_the_fill_stops_at_the_limit_of_the_disk_and_nobody_else_does(
     assert (tmp_path / "m/big").read_bytes() == built.big
 
 
+def test_where_the_free_space_is_wanted_nothing_is_filled(
+    cluster: Cluster, built: Built, tmp_path: Path
+) -> None:
+    cluster.mount(tmp_path / "m", *TOUCHED, "--min-free", "99.9999%")
+    assert read(tmp_path / "m/two") == built.two[:READ_BYTES]
+    cluster.until(state="no_room", layers=0)
+    assert cluster.fill()["bytes"] == 0
+    assert read(tmp_path / "m/big", 9 << 20) == built.big[9 << 20 :][:READ_BYTES]
+
+
 @needs_loop
 def test_without_limits_a_tenth_of_the_disk_stays_free_for_others(
     cluster: Cluster, built: Built, tmp_path: Path, stack: ExitStack
@@ -308,3 +320,24 @@ def test_a_layer_that_the_content_cache_has_lost_is_downloaded_and_stored_there_
     assert sorted(os.listdir(pages)) == stored
     downloads = [line for line in cluster.b.log(pid) if line["event"].startswith("OCI CACHE MISS")]
     assert [line["cache_key"] for line in downloads] == [key]
+
+
+def test_unmount_ends_a_download_that_nobody_waits_for(
+    cluster: Cluster, registry: RegistryServer, tmp_path: Path, stack: ExitStack
+) -> None:
+    slow = stack.enter_context(throttle(registry.address))
+    cluster.b.options = [*cluster.b.options, "--plain-http", slow.address]
+    cluster.image = cluster.image.replace(registry.address, slow.address)
+    big = cluster.layers[0]
+    for page in (cluster.cache.objects / big).iterdir():
+        page.unlink()
+    slow.bytes_per_s = 100_000
+    pid = cluster.mount(tmp_path / "m", "--front", "fuse", "--background-fill", "all")
+    wait_for(lambda: cluster.b.json("stats")["registry"]["bytes"])
+    workers = descendants(pid)
+    assert workers
+    assert read(tmp_path / "m/two"), "nor does a read wait for it"
+    cluster.b.unmount(tmp_path / "m")
+    wait_for(lambda: not any(map(alive, [pid, *workers])))
+    assert [path.name for path in (cluster.b.root / "run").rglob("*.fill")] == []
+    assert {path.name for path in (cluster.b.root / "partial").iterdir()} >= {big, f"{big}.chunks"}

@@ -466,7 +466,7 @@ async def test_one_process_on_a_node_fills_at_a_time(
             for _ in range(3):
                 setup.clock.jump(WATCH_S)
                 await wait_all_tasks_blocked()
-            assert (len(setup.near.asked), setup.heard.state) == (1, "idle")
+            assert (len(setup.near.asked), setup.heard.state) == (1, "waiting")
 
 
 async def test_a_layer_that_a_pass_brings_already_is_left_to_it(
@@ -479,5 +479,5 @@ async def test_a_layer_that_a_pass_brings_already_is_left_to_it(
             for _ in range(3):
                 setup.clock.jump(WATCH_S)
                 await wait_all_tasks_blocked()
-            assert (len(setup.near.asked), setup.heard.state) == (1, "idle")
+            assert (len(setup.near.asked), setup.heard.state) == (1, "waiting")
         await setup.until(lambda: setup.heard.layers == 1)
