@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from clipfs.cache.collect import space_of
 from clipfs.cache.inventory import inventory
-from clipfs.cache.plan import Limits, room_bytes
+from clipfs.cache.limits import Limits
+from clipfs.cache.plan import room_bytes
 from clipfs.layer.layout import Layout
 
 RESERVE_PERCENT = 10.0

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from clipfs.cache.plan import Limits
+from clipfs.cache.limits import Limits
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import click
 import trio
 
-from clipfs.cache.plan import Limits
+from clipfs.cache.limits import Limits
 from clipfs.cli import options, progress
 from clipfs.cli.limits import limit_options, limits_of
 from clipfs.cli.output import human_bytes, print_json, printable

@@ -39,9 +39,11 @@ WATCH_S = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FillSettings:
-    """which     layers: those that a read has touched since the mount, or all
-    room_bytes   how much more may be taken of the node's disk; called in a thread
-    first_retry_s, most_retry_s  the wait after a failure, and what doubling it comes to
+    """What an administrator decides.
+
+    which          layers: those that a read has touched since the mount, or all
+    room_bytes     how much more may be taken of the node's disk; called in a thread
+    first_retry_s  the wait after a failure, doubled each time until it is most_retry_s
     """
 
     which: Literal["touched", "all"]

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipfs.cache.inventory import Item, plain_key
-from clipfs.cache.plan import Limits, Space, excess_bytes, room_bytes, to_remove
+from clipfs.cache.limits import Limits
+from clipfs.cache.plan import Space, excess_bytes, room_bytes, to_remove
 
 EMPTY = Space(size_bytes=1000, free_bytes=1000)
 LAYERS = [f"layer-{number}" for number in range(6)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import pytest
 
-from clipfs.cache.plan import Limits
+from clipfs.cache.limits import Limits
 from clipfs.cli.limits import byte_count, limits_of, min_free, words_of
 from tests.cli.conftest import Small
 from tests.support.machine import needs_fuse

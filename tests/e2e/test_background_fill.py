@@ -152,6 +152,9 @@ def test_touched_fills_the_touched_layers_alone_and_all_fills_all(
     stats = cluster.b.json("stats")
     assert stats["registry"] == {"reads": 0, "bytes": 0}
     assert stats["content_cache"]["bytes"] == sum(cluster.layer_bytes[:2])
+    assert stats["mounts"][0]["background_fill"] == cluster.fill()
+    in_words = cluster.b.run("stats", "--root", str(cluster.b.root)).stdout
+    assert "background fill: idle, 2 layers whole" in in_words
     assert (tmp_path / "m/big").read_bytes() == built.big
     cluster.b.unmount(tmp_path / "m")
     wait_for(lambda: not alive(pid))
