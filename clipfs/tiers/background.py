@@ -157,17 +157,19 @@ class BackgroundFill:
         return self._wanted[next((key for key in keys if key in self._touched), keys[0])]
 
     async def _complete(self, layer: IndexedLayer) -> None:
-        if self._disk.has_payload(layer):
-            return
-        while True:
+        """Return when the layer is whole, by whomever."""
+        while not self._disk.has_payload(layer):
             with alone(self._disk.layout.fill_lock("background")) as ours:
-                if ours and not self._is_passed_over(layer):
-                    self._told.fill_is("filling")
-                    self._room.look_again()
-                    await self._layer_fill.complete(layer)
-                    break
+                if ours and not self._is_passed_over(layer) and not self._disk.has_payload(layer):
+                    await self._fill(layer)
+                    return
             self._told.fill_is("waiting")
             await trio.sleep(WATCH_S)
+
+    async def _fill(self, layer: IndexedLayer) -> None:
+        self._told.fill_is("filling")
+        self._room.look_again()
+        await self._layer_fill.complete(layer)
         self._told.fill_completed()
         log.info(
             "Layer filled in the background",

@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -37,9 +36,10 @@ TOUCHED = ("--front", "fuse", "--background-fill", "touched")
 
 @dataclass(frozen=True)
 class Built:
-    """Three layers, which hold `big`, `two` and `three`."""
+    """Three layers, which hold `big`, `two` and `three`; `other` is an image that nobody has."""
 
     image: str
+    other: str
     big: bytes
     two: bytes
 
@@ -54,7 +54,15 @@ def built(registry: RegistryServer, tmp_path_factory: pytest.TempPathFactory) ->
         (home / f"of {name}" / name).write_bytes(data)
         packed.append(images.layer(home / f"of {name}", home / f"{name}.tar"))
     images.write_layout(home / "oci", packed)
-    return Built(images.push(home / "oci", registry.address, "background:1"), big, two)
+    (home / "of other").mkdir()
+    (home / "of other/other").write_bytes(random.Random(3).randbytes(1 << 20))
+    images.write_layout(home / "other", [images.layer(home / "of other", home / "other.tar")])
+    return Built(
+        image=images.push(home / "oci", registry.address, "background:1"),
+        other=images.push(home / "other", registry.address, "background-other:1"),
+        big=big,
+        two=two,
+    )
 
 
 @dataclass
@@ -265,7 +273,6 @@ def test_without_limits_a_tenth_of_the_disk_stays_free_for_others(
     cluster: Cluster, built: Built, tmp_path: Path, stack: ExitStack
 ) -> None:
     disk = stack.enter_context(small_disk(tmp_path / "small", mebibytes=20))
-    shutil.rmtree(cluster.b.root, ignore_errors=True)
     cluster.b.root = disk.folder / "root"
     cluster.mount(tmp_path / "m", *TOUCHED)
     read(tmp_path / "m/big")
@@ -274,13 +281,50 @@ def test_without_limits_a_tenth_of_the_disk_stays_free_for_others(
     reserve_bytes = found.f_blocks * found.f_frsize // 10 - LOG_BYTES
     assert found.f_bavail * found.f_frsize >= reserve_bytes
     assert cluster.fill()["bytes"] > 8 << 20
-    read(tmp_path / "m/two")
-    assert read(tmp_path / "m/two", 1 << 20) == built.two[1 << 20 :][:READ_BYTES]
-    other = Node(disk.folder / "root", cluster.b.options)
-    other.mount(cluster.image, tmp_path / "other", "--front", "fuse")
-    cluster.b.mounted.append(tmp_path / "other")
+    assert read(tmp_path / "m/two") == built.two[:READ_BYTES]
+    cluster.b.mount(built.other, tmp_path / "other", "--front", "fuse")
+    assert len((tmp_path / "other/other").read_bytes()) == 1 << 20
     cluster.b.unmount(tmp_path / "other")
     cluster.b.unmount(tmp_path / "m")
+
+
+@needs_loop
+def test_a_disk_that_others_have_filled_is_waited_for(
+    cluster: Cluster, built: Built, tmp_path: Path, stack: ExitStack
+) -> None:
+    disk = stack.enter_context(small_disk(tmp_path / "small", mebibytes=40))
+    cluster.b.root = disk.folder / "root"
+    pid = cluster.mount(tmp_path / "m", *TOUCHED, "--min-free", "0")
+    cluster.proxy.hold(after=8)
+    read(tmp_path / "m/big")
+    wait_for(lambda: cluster.proxy.waiting == REQUESTS_AT_ONCE)
+    disk.fill()
+    cluster.proxy.let_go()
+    cluster.until(state="no_room", layers=0)
+    assert read(tmp_path / "m/two") == built.two[:READ_BYTES]
+    disk.free()
+    cluster.until(state="idle", layers=2)
+    assert (tmp_path / "m/big").read_bytes() == built.big
+    cluster.b.unmount(tmp_path / "m")
+    wait_for(lambda: not alive(pid))
+
+
+def test_two_servers_of_a_node_bring_a_layer_once(cluster: Cluster, tmp_path: Path) -> None:
+    layout = Layout(cluster.b.root)
+    cluster.proxy.hold(after=8)
+    words = ("--front", "fuse", "--background-fill", "all")
+    pids = [cluster.mount(tmp_path / "one", *words)]
+    wait_for(lambda: cluster.proxy.waiting == REQUESTS_AT_ONCE)
+    pids.append(cluster.mount(tmp_path / "other", *words))
+    wait_for(lambda: counters.fill_of(layout, pids[1])["state"] == "waiting")
+    cluster.proxy.let_go()
+    wait_for(
+        lambda: all(counters.fill_of(layout, pid)["state"] == "idle" for pid in pids),
+        within_s=60,
+    )
+    assert cluster.whole() == set(cluster.layers)
+    assert sum(len(part) for _, part in cluster.proxy.asked) == sum(cluster.layer_bytes)
+    assert sum(counters.fill_of(layout, pid)["layers"] for pid in pids) == 3
 
 
 def test_a_content_cache_that_goes_away_in_the_middle_is_waited_for(
