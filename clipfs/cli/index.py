@@ -12,7 +12,7 @@ from clipfs.cli.output import human_bytes, print_json
 from clipfs.cli.report import described, totals
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
-from clipfs.mount.prepare import Prepared, prepared
+from clipfs.mount.prepare import Prepared, prepared, workers_at_hand
 from clipfs.tiers.stack import TierSettings
 
 
@@ -29,8 +29,8 @@ def index(image: str, platform: str | None, as_json: bool, root: Path, **given: 
     """
     begin = time.perf_counter()
     reference = parse_reference(image)
-    settings = options.tier_settings(root=root, **given)
-    with progress.shown() as on_progress:
+    with workers_at_hand(), progress.shown() as on_progress:
+        settings = options.tier_settings(root=root, **given)
         found = trio.run(
             indexed, settings, reference, options.chosen_platform(platform), on_progress
         )

@@ -21,7 +21,7 @@ from clipfs.layer.use import InUse
 from clipfs.mount.daemon import leave_behind
 from clipfs.mount.kernel import Wanted, check_kernel, chosen_tree, mount_tree
 from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_mountpoint
-from clipfs.mount.prepare import Prepared, prepared, side_by_side
+from clipfs.mount.prepare import Prepared, prepared, side_by_side, workers_at_hand
 from clipfs.mount.syscalls import check_context
 from clipfs.mount.unmount import unmount
 from clipfs.tiers.stack import TierSettings
@@ -71,15 +71,15 @@ def mount(
     begin = time.perf_counter()
     check_context(mount_context)
     reference = parse_reference(image)
-    settings = options.tier_settings(**given, launched=log_to == "stderr")
     where = real_mountpoint(mountpoint)
     check_mountpoint(where)
-    if front == "erofs":
-        check_kernel(settings.layout)
     on_platform = options.chosen_platform(platform)
-    # to the command's end: by then the mount's record is written
-    in_use = click.get_current_context().with_resource(InUse(settings.layout))
-    with progress.shown() as on_progress:
+    with workers_at_hand(), progress.shown() as on_progress:
+        settings = options.tier_settings(**given, launched=log_to == "stderr")
+        if front == "erofs":
+            check_kernel(settings.layout)
+        # to the command's end: by then the mount's record is written
+        in_use = click.get_current_context().with_resource(InUse(settings.layout))
         found, to_store = trio.run(
             _prepared, settings, reference, on_platform, on_progress, in_use, front == "erofs"
         )

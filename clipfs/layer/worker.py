@@ -103,5 +103,10 @@ def _new_source(wanted: SourceWanted) -> BlobSource:
     return msgspec.json.decode(ask(wanted), type=BlobSource)
 
 
+def work(line: bytes) -> list[bytes | memoryview]:
+    """A pass, as its `Job` says."""
+    return run_pass(msgspec.json.decode(line, type=Job))
+
+
 if __name__ == "__main__":
-    worker_main(lambda line: run_pass(msgspec.json.decode(line, type=Job)))
+    worker_main(work)

@@ -8,7 +8,7 @@ already costs one small read. Nothing is mounted here.
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -22,15 +22,18 @@ from clipfs.image.model import Image, Layer
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference
 from clipfs.layer.index import LayerIndex
+from clipfs.layer.job import WORKER as PASS_WORKER
 from clipfs.layer.job import PassProgress
 from clipfs.layer.use import InUse, touch
 from clipfs.mount import counters
+from clipfs.system.fork_server import fork_server
 from clipfs.system.groups import lone_error_unwrapped
 from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.build import Merger, merging
 from clipfs.tree.reader import ImageIndex
 from clipfs.tree.sparse import SparseLayout, layout_of
+from clipfs.tree.worker import WORKER as MERGE_WORKER
 
 log = structlog.get_logger()
 
@@ -51,6 +54,11 @@ class Prepared:
     index_path: Path
     resolve_s: float
     index_s: float
+
+
+def workers_at_hand() -> AbstractContextManager[None]:
+    """Have the workers that `prepared` needs start fast; before threads, credentials and locks."""
+    return fork_server((PASS_WORKER, MERGE_WORKER))
 
 
 @asynccontextmanager

@@ -14,28 +14,16 @@ Not here: the worker's side (`clipfs.system.child`); what the jobs are (`clipfs.
 """
 
 import contextlib
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 import trio
 
 from clipfs import errors
+from clipfs.system.launch import WorkerProcess, launched
 
 _PIECE_BYTES = 1 << 16
-_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "PYTHONHOME", "SSL_CERT_FILE", "TMPDIR")
-
-_MALLOC = {
-    "MALLOC_ARENA_MAX": "2",
-    "MALLOC_MMAP_THRESHOLD_": str(4 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
-}
-"""Few arenas: glibc reserves 64 to 128 MiB of address space a thread, which the limit is not
-meant for. Pieces of 1 MiB stay with the process: given back to the kernel each time, they came
-again as 256 page faults, a sixth of a pass's system time."""
 
 OnQuestion = Callable[[bytes], Awaitable[bytes]]
 
@@ -64,7 +52,7 @@ async def no_answer(question: bytes) -> bytes:
 class Worker:
     """A worker process that waits for its one job; see `started`."""
 
-    def __init__(self, module: str, process: trio.Process) -> None:
+    def __init__(self, module: str, process: WorkerProcess) -> None:
         self._module = module
         self._process = process
 
@@ -83,7 +71,6 @@ class Worker:
         Raises       the ClipError that the worker reported; NodeFault if it died without one;
                      what on_question raises
         """
-        assert self._process.stdin is not None
         with contextlib.suppress(trio.BrokenResourceError):  # its status says what it died of
             await self._process.stdin.send_all(job + b"\n")
         return await _conversation(self._process, self._module, on_line, on_question)
@@ -93,34 +80,23 @@ class Worker:
 async def started(
     module: str, *, memory_bytes: int, pass_fds: Sequence[int] = ()
 ) -> AsyncIterator[Worker]:
-    """`python -m module`, which loads while the block does something else; dead after the block.
+    """A worker that runs `work` of module; dead after the block.
+
+    Forked where a `fork_server` is open, else `python -m module`, which loads while the block
+    does something else.
 
     memory_bytes  address space limit of the worker
     """
-    # -P: a module that lies in the caller's working directory is not ours
-    command = [sys.executable, "-P", "-m", module, str(memory_bytes)]
-    process = await trio.lowlevel.open_process(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        pass_fds=tuple(pass_fds),
-        process_group=0,  # Ctrl-C is for the parent, which ends it
-        env=_MALLOC | {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-    )
+    process = await launched(module, memory_bytes=memory_bytes, pass_fds=pass_fds)
     try:
         yield Worker(module, process)
     finally:
         with trio.CancelScope(shield=True):
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    await pipe.aclose()
+            await process.end()
 
 
 async def _conversation(
-    process: trio.Process,
+    process: WorkerProcess,
     module: str,
     on_line: Callable[[bytes], None],
     on_question: OnQuestion,
@@ -130,7 +106,6 @@ async def _conversation(
     result = b""
 
     async def answer(question: bytes) -> None:
-        assert process.stdin is not None
         try:
             line = await on_question(question)
         except Exception as error:
@@ -154,12 +129,11 @@ async def _conversation(
 
 
 async def _outcome(
-    process: trio.Process,
+    process: WorkerProcess,
     module: str,
     on_line: Callable[[bytes], None],
     on_question: Callable[[bytes], None],
 ) -> bytes:
-    assert process.stdout is not None
     unread = bytearray()
     async for piece in process.stdout:
         unread += piece
@@ -180,8 +154,7 @@ async def _outcome(
     raise await _death(process, module)
 
 
-async def _result(process: trio.Process, module: str, begun: bytearray, size: int) -> bytes:
-    assert process.stdout is not None
+async def _result(process: WorkerProcess, module: str, begun: bytearray, size: int) -> bytes:
     while len(begun) < size:
         piece = await process.stdout.receive_some(_PIECE_BYTES)
         if not piece:
@@ -191,7 +164,12 @@ async def _result(process: trio.Process, module: str, begun: bytearray, size: in
     return bytes(begun[:size])
 
 
-async def _death(process: trio.Process, module: str) -> errors.NodeFault:
+async def _death(process: WorkerProcess, module: str) -> errors.NodeFault:
     status = await process.wait()
-    why = f"exit code {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
+    if status is None:
+        why = "nobody heard of what"
+    elif status >= 0:
+        why = f"exit code {status}"
+    else:
+        why = f"killed by {signal.Signals(-status).name}"
     return errors.NodeFault(f"the worker {module} died without a word: {why}; see the node's log")

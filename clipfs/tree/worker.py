@@ -53,7 +53,7 @@ class IndexPlace(msgspec.Struct, frozen=True):
     size: int
 
 
-def build(line: bytes) -> list[bytearray]:
+def work(line: bytes) -> list[bytearray]:
     """The image index of the job, a MergeJob as JSON; each layer is merged once it is indexed."""
     job = msgspec.json.decode(line, type=MergeJob)
     indexes: list[LayerIndex] = []
@@ -114,4 +114,4 @@ def raw_entry(path: str, index: LayerIndex) -> Entry:
 
 
 if __name__ == "__main__":
-    worker_main(build)
+    worker_main(work)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from tests.csi.conftest import Start
-from tests.support.driver import Driver, descendants, failure, nothing_left, servers
+from tests.support.driver import Driver, failure, nothing_left, servers
 from tests.support.machine import needs_fuse
+from tests.support.processes import descendants
 from tests.support.scripted_registry import ScriptedRegistry
 
 pytestmark = needs_fuse

@@ -10,7 +10,6 @@ import pytest
 
 from tests.support.driver import (
     Driver,
-    descendants,
     failure,
     mounts_below,
     nothing_left,
@@ -18,6 +17,7 @@ from tests.support.driver import (
     umount,
 )
 from tests.support.machine import needs_fuse
+from tests.support.processes import children, descendants, short_name
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.wait import wait_for
 
@@ -26,11 +26,7 @@ pytestmark = needs_fuse
 
 def commands(driver: Driver) -> list[int]:
     """The driver's own children: the `clipfs mount` commands that run now."""
-    return [
-        pid
-        for pid in descendants(driver.process.pid)
-        if b"mount" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    ]
+    return children(driver.process.pid)
 
 
 # ---- a publish that fails
@@ -62,8 +58,8 @@ def test_a_worker_that_is_killed_half_way_leaves_nothing(
         call = pool.submit(failure, lambda: driver.publish("pod", f"{scripted.address}/app:1"))
         assert scripted.at_gate.wait(60)
         (command,) = commands(driver)
-        for worker in descendants(command):
-            os.kill(worker, signal.SIGKILL)
+        (worker,) = [p for p in descendants(command) if short_name(p) == "layer.worker"]
+        os.kill(worker, signal.SIGKILL)
         assert call.result()[0] == "INTERNAL"
     nothing_left(driver, tmp_path / "root", "pod")
 

@@ -12,20 +12,16 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.support.driver import Driver, cleaned_up, command_line, descendants, servers
+from tests.support.driver import Driver, cleaned_up, servers
 from tests.support.machine import CLIP_CSI, needs_fuse
 from tests.support.node import alive
+from tests.support.processes import children, command_line, descendants
 from tests.support.registry import RegistryServer
 from tests.support.wait import wait_for
 
 pytestmark = needs_fuse
 
 CONTAINER = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
-
-
-def children(pid: int) -> list[int]:
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
-    return [int(word) for word in text.split()]
 
 
 @dataclass(slots=True)

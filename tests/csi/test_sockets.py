@@ -16,13 +16,13 @@ from tests.csi.conftest import Start
 from tests.support.driver import (
     Driver,
     M,
-    command_line,
     mounts_below,
     nothing_left,
     run_driver,
     servers,
 )
 from tests.support.machine import CLIP_CSI, needs_fuse
+from tests.support.processes import command_line
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.wait import wait_for
 
@@ -170,7 +170,7 @@ def test_a_driver_killed_in_the_middle_of_a_publish_leaves_nothing_to_the_next(
     with ThreadPoolExecutor() as pool:
         call = pool.submit(first.publish, "pod", name)
         assert scripted.at_gate.wait(60)
-        assert len(mount_commands(name)) == 1
+        assert mount_commands(name) != []
         first.process.kill()
         first.process.wait()
         with pytest.raises(grpc.RpcError):
@@ -184,7 +184,8 @@ def test_a_driver_killed_in_the_middle_of_a_publish_leaves_nothing_to_the_next(
 
 
 def mount_commands(name: str) -> list[bytes]:
-    """The command lines, whosever children they are, that mount the image of this name."""
+    """The command lines, whosever children they are, that mount the image of this name: of the
+    command, its fork server and its workers."""
     words = [b"mount", name.rpartition(":")[0].encode()]
     lines = [command_line(path) for path in Path("/proc").glob("[0-9]*")]
     return [line for line in lines if all(word in line for word in words)]

@@ -14,6 +14,7 @@ import demo
 from demo.__main__ import main
 from demo.stage import MARK
 from tests.support.machine import needs_fuse
+from tests.support.processes import children
 from tests.support.wait import wait_for
 
 pytestmark = [
@@ -131,13 +132,6 @@ def stage_of(pid: int) -> Path:
         return None
 
     return wait_for(find, within_s=60)
-
-
-def children(pid: int) -> list[int]:
-    try:
-        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
 
 
 def environment(pid: int) -> list[str]:

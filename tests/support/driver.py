@@ -19,6 +19,7 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tests.support.machine import CLIP_CSI
+from tests.support.processes import descendants
 from tests.support.wait import wait_for
 from tests.support.write_points import WritePoints
 
@@ -204,27 +205,6 @@ def servers(root: Path) -> list[int]:
     """The processes that serve images on root, by their records."""
     records = (root / "run/mounts").glob("*.json")
     return [json.loads(path.read_text())["pid"] for path in records]
-
-
-def descendants(pid: int) -> list[int]:
-    """Children of pid, and theirs; those that ended meanwhile are left out."""
-    found: list[int] = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if parent == pid:
-            found += [int(path.parent.name), *descendants(int(path.parent.name))]
-    return found
-
-
-def command_line(process: Path) -> bytes:
-    """Of a folder /proc/PID; nothing if that has ended."""
-    try:
-        return (process / "cmdline").read_bytes()
-    except (FileNotFoundError, ProcessLookupError):
-        return b""
 
 
 def nothing_left(driver: Driver, root: Path, *names: str) -> None:

@@ -8,7 +8,8 @@ import json
 import os
 from pathlib import Path
 
-from tests.support.driver import command_line, mounts_below
+from tests.support.driver import mounts_below
+from tests.support.processes import command_line
 
 
 def diff_ids(layout: Path) -> dict[str, str]:

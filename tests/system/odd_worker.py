@@ -9,7 +9,11 @@ from clipfs import errors
 from clipfs.system.child import ask, report, worker_main
 
 
-def work(job: bytes) -> bytes:
+def work(job: bytes) -> list[bytes]:
+    return [_result(job)]
+
+
+def _result(job: bytes) -> bytes:
     match job:
         case b"large result":
             return bytes(range(256)) * 40_000
@@ -42,10 +46,13 @@ def work(job: bytes) -> bytes:
             threading.Event().wait()
         case b"working directory":
             return os.getcwd().encode()
+        case _ if job.startswith(b"names itself to "):
+            for number in map(int, job.split()[3:]):
+                os.write(number, b"%d" % number)
         case b"environment":
             return "\n".join(sorted(os.environ)).encode()
     return job.upper()
 
 
 if __name__ == "__main__":
-    worker_main(lambda job: [work(job)])
+    worker_main(work)

@@ -5,14 +5,18 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import trio
 
 from clipfs import errors
+from clipfs.system.fork_server import fork_server
 from clipfs.system.workers import OnQuestion, no_answer, started
 from tests.support.node import alive
+from tests.support.processes import descendants, short_name
 from tests.support.wait import wait_for
 
 WORKER = "tests.system.odd_worker"
@@ -30,9 +34,17 @@ trio.run(main)
 """
 
 
-@pytest.fixture(autouse=True)
-def _workers_find_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=["executed", "forked"])
+def _way(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[None]:
+    """How workers come to be; started in a folder that has modules of the names of theirs."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    for name in ("msgspec", "threading", "clipfs"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    with fork_server([WORKER]) if request.param == "forked" else nullcontext():
+        yield
 
 
 async def run(
@@ -43,9 +55,9 @@ async def run(
         return await worker.run(job, on_line=seen.append, on_question=on_question)
 
 
-def children() -> set[int]:
-    lists = Path("/proc/self/task").glob("*/children")
-    return {int(pid) for one in lists for pid in one.read_text().split()}
+def workers() -> list[int]:
+    """Those that this process has now."""
+    return [pid for pid in descendants("self") if short_name(pid) == WORKER[:15]]
 
 
 async def test_a_job_goes_in_and_its_result_comes_out() -> None:
@@ -122,23 +134,21 @@ async def test_cancellation_kills_the_worker_and_waits_for_its_end() -> None:
 
 
 async def test_a_worker_that_never_gets_a_job_ends_with_its_block() -> None:
-    others = children()
     async with started(WORKER, memory_bytes=1 << 30):
-        (child,) = children() - others
+        (child,) = await trio.to_thread.run_sync(wait_for, workers)
         assert os.getpgid(child) == child  # Ctrl-C in a terminal is not for it
     assert not alive(child)
 
 
 def test_a_worker_whose_parent_dies_before_the_job_says_nothing() -> None:
-    command = [sys.executable, "-m", WORKER, str(1 << 30)]
+    command = [sys.executable, "-P", "-m", WORKER, str(1 << 30)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")
 
 
 async def test_a_worker_that_died_before_its_job_says_so() -> None:
-    others = children()
     async with started(WORKER, memory_bytes=1 << 30) as worker:
-        (child,) = children() - others
+        (child,) = await trio.to_thread.run_sync(wait_for, workers)
         os.kill(child, signal.SIGKILL)
         with pytest.raises(errors.NodeFault, match="SIGKILL"):
             await worker.run(b"job", on_line=lambda _: None)
@@ -146,7 +156,7 @@ async def test_a_worker_that_died_before_its_job_says_so() -> None:
 
 def test_a_worker_ends_with_its_parent_however_that_dies() -> None:
     with subprocess.Popen(
-        [sys.executable, "-c", PARENT % WORKER], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-P", "-c", PARENT % WORKER], stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
         worker = json.loads(parent.stdout.readline())["pid"]
@@ -155,12 +165,7 @@ def test_a_worker_ends_with_its_parent_however_that_dies() -> None:
     wait_for(lambda: not alive(worker))
 
 
-async def test_a_worker_loads_no_code_from_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("msgspec", "threading", "clipfs"):
-        (tmp_path / f"{name}.py").write_text("raise SystemExit(3)")
-    monkeypatch.chdir(tmp_path)
+async def test_a_worker_loads_no_code_from_the_working_directory(tmp_path: Path) -> None:
     assert await run(b"working directory") == os.fsencode(tmp_path)
 
 
