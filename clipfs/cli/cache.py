@@ -10,7 +10,7 @@ import click
 from clipfs import errors
 from clipfs.cache.collect import collect as collected
 from clipfs.cache.inventory import Item, inventory
-from clipfs.cache.plan import Limits
+from clipfs.cache.limits import Limits
 from clipfs.cache.verify import Verdict
 from clipfs.cache.verify import verify as verified
 from clipfs.cli import options

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import trio
 
+from clipfs.cache.limits import Limits
 from clipfs.cli import options, progress
+from clipfs.cli.limits import limit_options, limits_of
 from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.cli.report import described, totals
 from clipfs.image.platform import Platform
@@ -34,6 +36,8 @@ from clipfs.tiers.tier import IndexedLayer
 @options.root_option
 @options.image_options
 @options.front_option
+@options.background_fill_option
+@limit_options
 @click.option(
     "--foreground",
     is_flag=True,
@@ -53,6 +57,9 @@ def mount(
     platform: str | None,
     front: Wanted,
     mount_context: str | None,
+    background_fill: Literal["off", "touched", "all"],
+    max_bytes: int | None,
+    min_free: Limits | None,
     foreground: bool,
     log_to: str,
     as_json: bool,
@@ -87,6 +94,15 @@ def mount(
     def serve_here(on_ready: Callable[[], None]) -> None:
         from clipfs.mount.server import serve  # FUSE, without which the kernel's own mount does
 
+        fill = None
+        if background_fill != "off":
+            from clipfs.cache.room import room_to_fill
+            from clipfs.tiers.background import FillSettings
+
+            limits = limits_of(max_bytes, min_free)
+            fill = FillSettings(
+                which=background_fill, room_bytes=lambda: room_to_fill(settings.layout, limits)
+            )
         _mark(settings, to_store)
 
         async def main() -> None:
@@ -97,6 +113,7 @@ def mount(
                 to_store=to_store,
                 on_ready=on_ready,
                 context=mount_context,
+                fill=fill,
             )
 
         trio.run(main)

@@ -40,7 +40,18 @@ def stats(root: Path, as_json: bool) -> None:
         click.echo(f"storing        {key}")
     for row in value["mounts"]:
         by = f"process {row['pid']}" if row["pid"] else "the kernel alone"
-        click.echo(f"{printable(row['mountpoint'])}  {row['image']}  {row['front']}  {by}")
+        click.echo(
+            f"{printable(row['mountpoint'])}  {row['image']}  {row['front']}  {by}"
+            f"{_fill_in_words(row['background_fill'])}"
+        )
+
+
+def _fill_in_words(fill: dict[str, Any]) -> str:
+    if fill["state"] == "off":
+        return ""
+    state = fill["state"].replace("_", " ")
+    brought = f"{fill['layers']} layers whole, {human_bytes(fill['bytes'])} brought"
+    return f"  background fill: {state}, {brought}"
 
 
 def collected(layout: Layout) -> dict[str, Any]:
@@ -62,5 +73,6 @@ def _mount(layout: Layout, record: MountRecord) -> dict[str, Any]:
         "front": record.front,
         "pid": None if alone else record.pid,
         **counters.of(layout, record.pid),
+        "background_fill": counters.fill_of(layout, record.pid),
         **({"disk": None} if alone else {}),
     }

@@ -8,6 +8,7 @@ the next; the last one raises.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import structlog
 import trio
@@ -45,6 +46,12 @@ class TierChain:
         self._disk_refuses = False
         self._refusal = errors.ClipError()  # the last one
 
+    def asking(self, *far: Tier) -> Self:
+        """A chain that asks only these; what it fetches is waited for here, and the reverse."""
+        other = type(self)(self._disk, far)
+        other._coming = self._coming
+        return other
+
     async def load_index(self, layer: Layer) -> LayerIndex:
         """The layer's index from the nearest tier that has it, kept on disk from now on."""
         if (index := await self._disk.load_index(layer)) is not None:
@@ -78,11 +85,18 @@ class TierChain:
             return
         for start in range(0, layer.index.chunk_count, _COMPLETE_CHUNKS):
             stop = min(start + _COMPLETE_CHUNKS, layer.index.chunk_count)
-            unstored: Unstored = {}
-            await self._bring(layer, range(start, stop), unstored)
-            if unstored:
-                raise type(self._refusal)(str(self._refusal))
+            await self.bring(layer, range(start, stop))
         await self._disk.promote(layer)
+
+    async def bring(self, layer: IndexedLayer, chunks: range) -> None:
+        """Return when chunks are on disk.
+
+        Raises  DiskFull, NodeFault if that refuses them; ClipError if no tier has them
+        """
+        unstored: Unstored = {}
+        await self._bring(layer, chunks, unstored)
+        if unstored:
+            raise type(self._refusal)(str(self._refusal))
 
     async def _bring(self, layer: IndexedLayer, chunks: range, unstored: Unstored) -> None:
         """Return when chunks are on disk or in unstored: fetch those that nobody fetches."""

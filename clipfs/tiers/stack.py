@@ -91,11 +91,14 @@ class TierHooks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiers:
-    """The tiers of one image, open. `storer` is None where tier 2 is off."""
+    """The tiers of one image, open. `content_cache`, the `store` that it reads and the `storer`
+    are None where tier 2 is off."""
 
     chain: TierChain
     disk: DiskTier
+    content_cache: ContentCacheTier | None
     registry: RegistryTier
+    store: ContentStore | None
     storer: Storer | None
 
     async def complete(self, layer: IndexedLayer) -> None:
@@ -135,10 +138,11 @@ async def open_tiers(
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         far: list[Tier] = []
+        content_cache: ContentCacheTier | None = None
         sharing: Sharing | None = None
         storer: Storer | None = None
         if cache is not None:
-            tier = ContentCacheTier(
+            content_cache = ContentCacheTier(
                 cache,
                 settings.keys,
                 waits=mounted,
@@ -146,13 +150,13 @@ async def open_tiers(
                 on_unverified=lambda: hooks.on_trouble("verify_failures"),
                 on_read=lambda layer: sharing.arrived(layer) if sharing else None,
             )
-            far.append(tier)
+            far.append(content_cache)
             sharing = Sharing(
                 cache,
                 f"{node_name(settings.layout)}.{settings.holder}",
                 nursery,
-                look=tier.look_for_index,
-                has=tier.has,
+                look=content_cache.look_for_index,
+                has=content_cache.has,
                 on_progress=hooks.on_progress,
             )
             stack.push_async_exit(_claims_given_back(sharing, hooks))
@@ -176,7 +180,14 @@ async def open_tiers(
         if storer is not None:
             for layer in to_store:
                 storer.store_soon(layer)
-        yield Tiers(chain=TierChain(disk, far), disk=disk, registry=registry_tier, storer=storer)
+        yield Tiers(
+            chain=TierChain(disk, far),
+            disk=disk,
+            content_cache=content_cache,
+            registry=registry_tier,
+            store=cache,
+            storer=storer,
+        )
 
 
 def node_name(layout: Layout) -> str:

@@ -15,6 +15,9 @@ Trouble = Literal["errors", "verify_failures"]
 """What goes wrong with the content cache and fails nobody: requests without a usable answer, and
 indexes and chunks that are not what they should be."""
 
+FillState = Literal["off", "idle", "filling", "waiting", "no_room"]
+"""Of the background fill. waiting: for its turn, or a tier that is away; no_room: for the disk."""
+
 Payload = bytes | bytearray
 """Bytes of a layer that have been verified; a bytearray where a copy would cost time."""
 
@@ -49,6 +52,13 @@ class Extent:
 
 class AskAgain(Exception):
     """Another node brings the layer: a nearer tier has the bytes soon. Never leaves the tiers."""
+
+
+class Reader(Protocol):
+    """What a front reads through: all tiers, by whatever way."""
+
+    async def read(self, layer: IndexedLayer, extent: Extent) -> Payload:
+        """Exactly extent.length verified bytes; ClipError if no tier can deliver them."""
 
 
 class Tier(Protocol):

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
-from clipfs.cache.plan import Limits
-from clipfs.cli.limits import byte_count, limits_of, min_free
+from clipfs.cache.limits import Limits
+from clipfs.cli.limits import byte_count, limits_of, min_free, words_of
 from tests.cli.conftest import Small
 from tests.support.machine import needs_fuse
 from tests.support.node import Node, kill
@@ -109,6 +109,11 @@ def test_a_mount_whose_server_was_killed_keeps_its_layers_until_it_is_unmounted(
 def test_a_limit_is_bytes_or_a_percentage(text: str, limits: Limits) -> None:
     assert min_free(text) == limits
     assert limits_of(5, limits) == replace(limits, max_bytes=5)
+    assert words_of(None, None) == []
+    first, most, second, least = words_of(5, limits)
+    assert (first, byte_count(most), second, min_free(least)) == (
+        "--max-bytes", 5, "--min-free", limits
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,23 @@ def test_what_an_earlier_version_counted_stays(layout: Layout) -> None:
     assert found["content_cache"] == {"reads": 3, "bytes": 4, "errors": 0, "verify_failures": 1}
 
 
+def test_a_background_fill_is_told_by_its_process_alone(layout: Layout) -> None:
+    off = {"state": "off", "layers": 0, "bytes": 0}
+    with counters.open_own(layout) as own:
+        assert counters.fill_of(layout, os.getpid()) == off
+        own.fill_is("no_room")
+        own.fill_brought(5)
+        own.fill_brought(7)
+        own.fill_completed()
+        own.count_read("registry", 3)
+        assert counters.fill_of(layout, os.getpid()) == {
+            "state": "no_room", "layers": 1, "bytes": 12
+        }  # fmt: skip
+    assert counters.fill_of(layout, os.getpid()) == off
+    assert counters.sum_all(layout)["registry"] == {"reads": 1, "bytes": 3}
+    assert counters.sum_all(layout)["disk"] == {"reads": 0, "bytes": 0}
+
+
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
 def test_a_disk_that_refuses_loses_the_numbers_and_fails_nobody(
     number: int, layout: Layout, monkeypatch: pytest.MonkeyPatch
