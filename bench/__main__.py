@@ -2,8 +2,9 @@
 
 import sys
 
-from bench import content_client, content_server, ranges, start
+from bench import content_client, content_server, ranges, read_ahead, start
 
 if __name__ == "__main__":
-    bars = ranges.run() + start.run() + content_server.run() + content_client.run()
+    parts = (ranges, read_ahead, start, content_server, content_client)
+    bars = [bar for part in parts for bar in part.run()]
     sys.exit(0 if all(bar.is_met for bar in bars) else 1)

@@ -62,7 +62,7 @@ async def serve(
                 mounted=True,
             ) as tiers,
         ):
-            payloads = ChainPayloads(tiers.chain, prepared.layers, prepared.sparse)
+            payloads = ChainPayloads(tiers.ahead, prepared.layers, prepared.sparse)
             await _serve_mount(prepared, settings.layout, mountpoint, payloads, on_ready, context)
             touch(
                 settings.layout,

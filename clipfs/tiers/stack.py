@@ -27,6 +27,7 @@ from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import ContentStore
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.disk import DiskTier
+from clipfs.tiers.read_ahead import ReadAhead
 from clipfs.tiers.registry import RegistryHooks, RegistryTier
 from clipfs.tiers.storer import Storer
 from clipfs.tiers.tier import IndexedLayer, Tier, TierName
@@ -86,6 +87,7 @@ class Tiers:
     """The tiers of one image, open. `storer` is None where tier 2 is off."""
 
     chain: TierChain
+    ahead: ReadAhead
     disk: DiskTier
     registry: RegistryTier
     storer: Storer | None
@@ -155,7 +157,14 @@ async def open_tiers(
         if storer is not None:
             for layer in to_store:
                 storer.store_soon(layer)
-        yield Tiers(chain=TierChain(disk, far), disk=disk, registry=registry_tier, storer=storer)
+        chain = TierChain(disk, far)
+        yield Tiers(
+            chain=chain,
+            ahead=ReadAhead(chain, nursery),
+            disk=disk,
+            registry=registry_tier,
+            storer=storer,
+        )
 
 
 async def _open_content_cache(
