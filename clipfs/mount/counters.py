@@ -1,6 +1,6 @@
 """Reads and bytes by tier: one small file a process, so that a killed server's count too.
 
-`run/counters/<pid>.<start time>` is six native 64-bit numbers that its process maps; what
+`run/counters/<pid>.<start time>` is seven native 64-bit numbers that its process maps; what
 ended processes leave is added to `run/counters/ended` under a lock, by whoever looks next.
 """
 
@@ -22,7 +22,8 @@ from clipfs.tiers.tier import TierName
 log = structlog.get_logger()
 
 TIERS: tuple[TierName, ...] = ("disk", "content_cache", "registry")
-_NUMBERS = struct.Struct("=6Q")  # reads and bytes of each tier
+_NUMBERS = struct.Struct("=7Q")  # reads and bytes of each tier, wrong chunks
+_WRONG = 6
 
 Figures = dict[str, dict[str, int]]
 
@@ -40,6 +41,10 @@ class Counters:
     def count_download(self, count: int) -> None:
         """Bytes of a blob: they are what the registry has moved, whoever they were for."""
         self._add("registry", 0, count)
+
+    def count_wrong(self) -> None:
+        """One more answer of the content cache with a chunk that is not the layer's."""
+        self._numbers[_WRONG] += 1
 
     def _add(self, tier: TierName, reads: int, count: int) -> None:
         position = TIERS.index(tier) * 2
@@ -99,6 +104,20 @@ def fold_ended(layout: Layout) -> None:
 
 def sum_all(layout: Layout) -> Figures:
     """The sum over all processes since run/ was made, ended ones included; needs no writing."""
+    return _figures(_sum(layout))
+
+
+def wrong_chunks(layout: Layout) -> int:
+    """How many answers of the content cache had wrong bytes, since run/ was made."""
+    return _sum(layout)[_WRONG]
+
+
+def of(layout: Layout, pid: int) -> Figures:
+    """The numbers of a living process; zeros if it does not count."""
+    return _figures(_read(_place(layout) / name_of(pid)))
+
+
+def _sum(layout: Layout) -> Sequence[int]:
     folder = _place(layout)
     with contextlib.suppress(OSError):  # full or read-only: the sum is the same
         fold_ended(layout)
@@ -106,12 +125,7 @@ def sum_all(layout: Layout) -> Figures:
         total = _read(folder / "ended")
         for path in _files(folder):
             total = [a + b for a, b in zip(total, _read(path), strict=True)]
-    return _figures(total)
-
-
-def of(layout: Layout, pid: int) -> Figures:
-    """The numbers of a living process; zeros if it does not count."""
-    return _figures(_read(_place(layout) / name_of(pid)))
+    return total
 
 
 def _place(layout: Layout) -> Path:

@@ -77,6 +77,7 @@ async def prepared(
         held = in_use or stack.enter_context(InUse(settings.layout))
         hooks = TierHooks(
             on_read=own.count_read,
+            on_wrong=own.count_wrong,
             on_download=own.count_download,
             on_progress=on_progress,
             on_filled=on_filled,

@@ -50,7 +50,9 @@ async def serve(
     """
     log.info("serving", image=str(prepared.image.reference), mountpoint=str(mountpoint))
     with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
-        hooks = TierHooks(on_read=own.count_read, on_download=own.count_download)
+        hooks = TierHooks(
+            on_read=own.count_read, on_wrong=own.count_wrong, on_download=own.count_download
+        )
         async with (
             settings.open_registry() as registry,
             open_tiers(

@@ -22,6 +22,7 @@ from clipfs.layer.job import RANGES, PassProgress, Ranges
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.chain import TierChain
+from clipfs.tiers.content.mender import Mender
 from clipfs.tiers.content.objectstore import open_object_store
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import ContentStore
@@ -31,6 +32,9 @@ from clipfs.tiers.read_ahead import ReadAhead
 from clipfs.tiers.registry import RegistryHooks, RegistryTier
 from clipfs.tiers.storer import Storer
 from clipfs.tiers.tier import IndexedLayer, Tier, TierName
+
+MEND_GRACE_S = 0.15
+"""For an index that is to be signed anew: what a mount may lose to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +76,13 @@ class TierHooks:
     """Who wants to know: of reads and downloads, of the progress of a layer's pass.
 
     on_read      a tier has answered a read, with so many bytes (the registry's: on_download)
+    on_wrong     the content cache has sent a wrong chunk
     on_download  so many bytes of a blob have come
     on_filled    gets the layers that the content cache lacks, in the Storer's stead
     """
 
     on_read: Callable[[TierName, int], None] = lambda *_: None
+    on_wrong: Callable[[], None] = lambda: None
     on_download: Callable[[int], None] = lambda _: None
     on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None
     on_filled: Callable[[IndexedLayer], None] | None = None
@@ -145,13 +151,17 @@ async def open_tiers(
         )
         far: list[Tier] = [registry_tier]
         if cache is not None:
+            mender = Mender(cache, nursery)
+            stack.push_async_callback(_mended, mender)
             far.insert(
                 0,
                 ContentCacheTier(
                     cache,
                     settings.keys,
+                    mender=mender,
                     waits=mounted,
                     on_received=lambda n: hooks.on_read("content_cache", n),
+                    on_wrong=hooks.on_wrong,
                 ),
             )
         if storer is not None:
@@ -165,6 +175,11 @@ async def open_tiers(
             registry=registry_tier,
             storer=storer,
         )
+
+
+async def _mended(mender: Mender) -> None:
+    with trio.move_on_after(MEND_GRACE_S):
+        await mender.drain()
 
 
 async def _open_content_cache(

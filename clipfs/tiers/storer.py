@@ -2,7 +2,8 @@
 
 From the verified file in `cache/` only, so that a hostile image cannot poison a key that
 another image reads, and each page verified once more, since a disk may fail. A layer's pages
-come first and its sealed index last: whoever finds that may expect the pages.
+come first and its sealed index last: whoever finds that may expect the pages. What is there already
+is not stored again, so that storing a layer once more repairs it and costs little.
 
 Not here: the marks that outlive a process (`clipfs.tiers.storing`).
 """
@@ -16,13 +17,13 @@ from pathlib import Path
 import structlog
 import trio
 
-from clipfs.layer.index import CHUNK_BYTES, LayerIndex
+from clipfs.layer.index import LayerIndex
 from clipfs.layer.layout import Layout, layer_index_name
 from clipfs.layer.seal import KeyRing
-from clipfs.layer.sealed_index import seal_index
+from clipfs.layer.sealed_index import open_index, seal_index
 from clipfs.system.cached import open_regular
-from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, ContentStore
-from clipfs.tiers.content_cache import PAGE_BYTES, page_key
+from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, ContentStore, Found
+from clipfs.tiers.pages import PAGE_BYTES, chunks_of_page, page_count, page_key
 from clipfs.tiers.storing import mark_failed, mark_storing, unmark
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tiers.verify import first_wrong_chunk
@@ -67,7 +68,7 @@ class Storer:
         self._nursery.start_soon(self._store, layer)
 
     async def store_missing(self, layers: Iterable[IndexedLayer]) -> None:
-        """Store those of layers that are whole on this node and not in the content cache."""
+        """Store what the content cache lacks of layers that are whole on this node."""
         for layer in layers:
             if not self._layout.payload(layer.cache_key).exists():
                 continue
@@ -81,8 +82,13 @@ class Storer:
 
     async def _is_stored(self, layer: IndexedLayer) -> bool:
         try:
-            index = layer_index_name(layer.cache_key)
-            return await self._cache.get(index, part=range(1)) is not None
+            found = await self._cache.get(layer_index_name(layer.cache_key))
+            if found is None or not _is_right(found, layer, self._keys):
+                return False
+            for page in range(page_count(layer.index)):
+                if await self._cache.lacking(page_key(layer.cache_key, page)):
+                    return False
+            return not found.is_alone
         except ContentCacheDown:
             return False  # the store will say so
 
@@ -117,8 +123,7 @@ async def store_layer(
             await _store_pages(cache, layer, fd)
         finally:
             os.close(fd)
-        sealed = seal_index(layer.index, layer.layer, keys)
-        await cache.put(layer_index_name(layer.cache_key), sealed)
+        await _store_index(cache, keys, layer)
     except (ContentCacheDown, OSError) as error:
         log.warning("layer was not stored in ContentCache", **fields, error=str(error))
         return Outcome.REFUSED if isinstance(error, ContentRefused) else Outcome.FAILED
@@ -133,14 +138,16 @@ async def store_layer(
 
 
 async def _store_pages(cache: ContentStore, layer: IndexedLayer, fd: int) -> None:
-    pages = iter(range(-(-layer.index.payload_bytes // PAGE_BYTES)))
+    pages = iter(range(page_count(layer.index)))
     failures: list[Exception] = []
 
     async def store() -> None:
         for page in pages:
             try:
-                data = await trio.to_thread.run_sync(_verified_page, layer.index, fd, page)
-                await cache.put(page_key(layer.cache_key, page), data)
+                key = page_key(layer.cache_key, page)
+                if lack := await cache.lacking(key):
+                    data = await trio.to_thread.run_sync(_verified_page, layer.index, fd, page)
+                    await cache.put(key, data, copies=lack)
             except (ContentCacheDown, OSError) as error:
                 failures.append(error)
             if failures:
@@ -153,12 +160,27 @@ async def _store_pages(cache: ContentStore, layer: IndexedLayer, fd: int) -> Non
         raise failures[0]
 
 
+async def _store_index(cache: ContentStore, keys: KeyRing, layer: IndexedLayer) -> None:
+    """Store the sealed index, in the place of one that is not what this node would store."""
+    key, sealed = layer_index_name(layer.cache_key), seal_index(layer.index, layer.layer, keys)
+    found = await cache.get(key, dear=True)
+    if found is None or found.is_alone:
+        await cache.put(key, sealed, copies=await cache.lacking(key))
+    if found is not None and not _is_right(found, layer, keys):
+        log.warning("another layer index is replaced", cache_key=layer.cache_key)
+        await cache.put(key, sealed, replaces=found.etag)
+
+
+def _is_right(found: Found, layer: IndexedLayer, keys: KeyRing) -> bool:
+    """Whether a stored index is the layer's own, and signed with the key that is in use."""
+    opened = open_index(bytes(found.data), layer.layer, keys)
+    return opened is not None and opened[0] == layer.index and not opened[1]
+
+
 def _verified_page(index: LayerIndex, fd: int, page: int) -> bytes:
     """One page of the payload; OSError if the disk has changed what was verified."""
     data = os.pread(fd, PAGE_BYTES, page * PAGE_BYTES)
-    first = page * PAGE_BYTES // CHUNK_BYTES
-    chunks = range(first, min(first + PAGE_BYTES // CHUNK_BYTES, index.chunk_count))
-    wrong = first_wrong_chunk(index, chunks, data)
+    wrong = first_wrong_chunk(index, chunks_of_page(index, page), data)
     if wrong is not None:
         raise OSError(f"the payload on disk is damaged, in chunk {wrong}")
     return data

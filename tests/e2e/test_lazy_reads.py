@@ -12,12 +12,13 @@ from tests.support import images
 from tests.support.machine import needs_fuse
 from tests.support.node import Node, content_cache
 from tests.support.registry import RegistryServer
+from tests.support.wait import wait_for
 
 pytestmark = needs_fuse
 
 READ_BYTES = 53_248
 MOST_MOVED_BYTES = 512 << 10
-FILE_BYTES = 40 << 20
+FILE_BYTES, OTHER_BYTES = 40 << 20, 8 << 20
 MIDDLE = (21 << 20) + 4096
 CHUNK_BYTES = 128 << 10
 
@@ -29,6 +30,7 @@ class Place:
     image: str
     content: bytes
     b: Node
+    pages: Path
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def place(content: bytes, tmp_path: Path, registry: RegistryServer) -> Iterator[
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "big").write_bytes(content)
-    (tree / "behind").write_bytes(content[: 8 << 20])
+    (tree / "another").write_bytes(content[:OTHER_BYTES])
     images.write_layout(tmp_path / "oci", [images.layer(tree, tmp_path / "tar")], codec="plain")
     image = images.push(tmp_path / "oci", registry.address, "lazy-reads:1")
     (tmp_path / "key").write_text("the cluster's key\n")
@@ -52,7 +54,8 @@ def place(content: bytes, tmp_path: Path, registry: RegistryServer) -> Iterator[
         Node(tmp_path / "A", options).json("index", image)
         b = Node(tmp_path / "B", options)
         try:
-            yield Place(image=image, content=content, b=b)
+            (pages,) = (tmp_path / "cc/objects/objects").glob("sha256_*/")
+            yield Place(image=image, content=content, b=b, pages=pages)
         finally:
             b.close()
 
@@ -109,7 +112,23 @@ def test_a_layer_that_is_completed_moves_what_it_lacks_and_is_in_cache_then(
     place.b.mount(place.image, tmp_path / "mb", "--front", "erofs")
     whole = tmp_path / "B/cache" / layer["cache_key"]
     assert whole.stat().st_size == layer["payload_size"]
-    assert (tmp_path / "mb/behind").read_bytes() == place.content[: 8 << 20]
+    assert (tmp_path / "mb/another").read_bytes() == place.content[:OTHER_BYTES]
     stats = place.b.json("stats")
     assert stats["content_cache"]["bytes"] == layer["payload_size"]
     assert stats["registry"] == {"reads": 0, "bytes": 0}
+
+
+def test_a_page_that_is_damaged_in_the_content_cache_is_counted_and_nobody_reads_it(
+    place: Place, tmp_path: Path
+) -> None:
+    page = place.pages / f"{(OTHER_BYTES + MIDDLE) >> 23:06d}"  # the archive is sorted by name
+    right = page.read_bytes()
+    page.write_bytes(bytes(len(right)))
+    place.b.mount(place.image, tmp_path / "mb", "--front", "fuse")
+    assert place.b.json("stats")["chunk_verify_failures"] == 0
+    assert by_pread(tmp_path / "mb/big") == place.content[MIDDLE : MIDDLE + READ_BYTES]
+    stats = place.b.json("stats")
+    assert stats["chunk_verify_failures"] == 1
+    assert stats["registry"]["bytes"] > 0
+    wait_for(lambda: page.exists() and page.read_bytes() == right)
+    assert "1 answers were wrong" in place.b.run("stats", "--root", str(place.b.root)).stdout

@@ -66,6 +66,18 @@ def test_a_running_process_counts_for_itself_and_in_the_sum(layout: Layout) -> N
     assert counters.of(layout, os.getpid())["disk"] == {"reads": 0, "bytes": 0}
 
 
+def test_wrong_answers_are_counted_beside_the_tiers_and_outlive_their_process(
+    layout: Layout,
+) -> None:
+    for number in (2, 4):
+        with counters.open_own(layout) as own:
+            own.count_wrong()
+            own.count_wrong()
+            assert counters.wrong_chunks(layout) == number
+    nothing = {"reads": 0, "bytes": 0}
+    assert counters.sum_all(layout) == dict.fromkeys(counters.TIERS, nothing)
+
+
 @pytest.mark.parametrize("how", [None, signal.SIGTERM, signal.SIGKILL])
 def test_what_a_process_counted_outlives_it(layout: Layout, how: int | None) -> None:
     first, second = counting(layout), counting(layout)

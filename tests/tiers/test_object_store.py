@@ -25,7 +25,8 @@ from clipfs.tiers.content.store import (
     MayNotStore,
     Progress,
 )
-from clipfs.tiers.content_cache import PAGE_BYTES, ContentCacheTier, page_key
+from clipfs.tiers.content_cache import ContentCacheTier
+from clipfs.tiers.pages import PAGE_BYTES, page_key
 from clipfs.tiers.storer import Outcome, store_layer
 from clipfs.tiers.tier import Extent
 from tests.support.azurite import Azurite

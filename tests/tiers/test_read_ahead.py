@@ -13,8 +13,8 @@ from trio.testing import wait_all_tasks_blocked
 from clipfs import errors
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.tiers.chain import TierChain
-from clipfs.tiers.content_cache import PAGE_BYTES
 from clipfs.tiers.disk import DiskTier
+from clipfs.tiers.pages import PAGE_BYTES
 from clipfs.tiers.read_ahead import (
     MAX_PIECES,
     PIECE_BYTES,

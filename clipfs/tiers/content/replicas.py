@@ -1,7 +1,8 @@
 """The content cache as its clients see it: all replicas as one `ContentStore`.
 
 An object has two copies where there are two replicas or more: the two that its key belongs to
-first. It is stored in both, and read from the first, or on a miss or a failure from the second.
+first. It is stored in both, and read from the first, or from the second if the first one misses,
+fails or was found to be wrong.
 A claim is kept by the first replica in its key's order that answers.
 
 Not here: who the replicas are (`clipfs.tiers.content.addresses`); time-outs of one exchange
@@ -9,8 +10,9 @@ Not here: who the replicas are (`clipfs.tiers.content.addresses`); time-outs of 
 """
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Self, TypeVar
 
 import structlog
@@ -83,15 +85,44 @@ class Replicas:
     def may_store(self) -> bool:
         return self._may_store
 
-    async def get(self, key: str, *, part: range | None = None, dear: bool = False) -> Found | None:
+    async def get(
+        self,
+        key: str,
+        *,
+        part: range | None = None,
+        dear: bool = False,
+        besides: Collection[str] = (),
+    ) -> Found | None:
         if dear:
-            return await self._get_patiently(key, part)
+            return await self._get_patiently(key, part, besides)
         with self._patience.waits() as waiting:
-            found = await self._get(key, part, self._share)
+            found = await self._get(key, part, besides, self._share)
             waiting.received = len(found.data) if found else 0
         return found
 
-    async def put(self, key: str, data: bytes | memoryview, *, replaces: str | None = None) -> None:
+    async def lacking(self, key: str) -> list[str]:
+        """Those that do not answer count as lacking it where another one does."""
+        copies = (await self._order(key))[:COPIES]
+        lack: list[str] = []
+        failures: dict[str, ContentCacheDown] = {}
+        for replica in copies:
+            try:
+                if await replica.get(key, part=range(1)) is None:
+                    lack.append(str(replica.endpoint))
+            except ContentCacheDown as error:
+                failures[str(replica.endpoint)] = error
+        if len(failures) == len(copies):
+            raise _worst(list(failures.values()))
+        return [*lack, *failures] if lack else []
+
+    async def put(
+        self,
+        key: str,
+        data: bytes | memoryview,
+        *,
+        replaces: str | None = None,
+        copies: Collection[str] | None = None,
+    ) -> None:
         self._check_may_store()
         if len(data) > SMALL_BODY_BYTES:
             digest = await trio.to_thread.run_sync(content_digest, data)
@@ -108,7 +139,7 @@ class Replicas:
                     raise
                 await replica.put(key, data, digest=digest)  # where nothing stands
 
-        await self._for_copies(key, put)
+        await self._for_copies(key, put, only=copies)
 
     async def delete(self, key: str, *, etag: str) -> None:
         self._check_may_store()
@@ -135,7 +166,9 @@ class Replicas:
         self._claimed.discard(key)
         await self._of_first(key, lambda replica, _: replica.release(key, holder))
 
-    async def _get_patiently(self, key: str, part: range | None) -> Found | None:
+    async def _get_patiently(
+        self, key: str, part: range | None, besides: Collection[str]
+    ) -> Found | None:
         """Wait for replicas that have been down for less than RESTART_S."""
         came_back = False
         while True:
@@ -148,7 +181,7 @@ class Replicas:
                 return Hurry(answer_s=answer_s, by=until, soon=True)
 
             try:
-                return await self._get(key, part, hurry)
+                return await self._get(key, part, besides, hurry)
             except ContentCacheDown:
                 until = await self._back_until(key)
                 if until is None:  # another reader has found one that is up
@@ -169,11 +202,17 @@ class Replicas:
         return max(down) + RESTART_S if len(down) == len(since) else None
 
     async def _get(
-        self, key: str, part: range | None, hurry: Callable[[int], Hurry]
+        self,
+        key: str,
+        part: range | None,
+        besides: Collection[str],
+        hurry: Callable[[int], Hurry],
     ) -> Found | None:
         """hurry  for a replica, by how many others are to be asked after it"""
-        copies = (await self._order(key))[:COPIES]
+        order = (await self._order(key))[:COPIES]
+        copies = [one for one in order if str(one.endpoint) not in besides]
         failures: list[ContentCacheDown] = []
+        is_alone = False
         for others, replica in zip(reversed(range(len(copies))), copies, strict=True):
             try:
                 found = await replica.get(key, part=part, hurry=hurry(others))
@@ -182,8 +221,9 @@ class Replicas:
                 self._addresses.ask()
                 continue
             if found is not None:
-                return found
-        if len(failures) == len(copies):
+                return replace(found, copy=str(replica.endpoint), is_alone=is_alone)
+            is_alone = True
+        if failures and len(failures) == len(copies):
             raise _worst(failures)
         return None
 
@@ -222,9 +262,19 @@ class Replicas:
                 self._addresses.ask()
         raise _worst(failures)
 
-    async def _for_copies(self, key: str, change: Callable[[Replica], Awaitable[None]]) -> None:
-        """Change both copies; one that fails is a warning, unless the other fails too."""
-        copies = (await self._order(key))[:COPIES]
+    async def _for_copies(
+        self,
+        key: str,
+        change: Callable[[Replica], Awaitable[None]],
+        *,
+        only: Collection[str] | None = None,
+    ) -> None:
+        """Change both copies; one that fails is a warning, unless the other fails too.
+
+        only  of these
+        """
+        order = (await self._order(key))[:COPIES]
+        copies = [one for one in order if only is None or str(one.endpoint) in only]
         failures: dict[Endpoint, ContentCacheDown] = {}
 
         async def run(replica: Replica) -> None:
@@ -238,7 +288,7 @@ class Replicas:
             for replica in copies:
                 nursery.start_soon(run, replica)
         self._may_store = self._may_store and all(replica.may_store for replica in copies)
-        if len(failures) == len(copies):
+        if failures and len(failures) == len(copies):
             self._addresses.ask()
             raise _worst(list(failures.values()))
         for endpoint, error in failures.items():
