@@ -1,27 +1,26 @@
 """The content cache as its clients see it: all replicas as one `ContentStore`.
 
-An object has two copies where there are two replicas or more: the two that its key belongs to
-first. It is stored in both, and read from the first, or from the second if the first one misses,
-fails or was found to be wrong.
-A claim is kept by the first replica in its key's order that answers.
+An object is stored in both of its copies, and read from the first, or from the second if the first
+one misses, fails or was found to be wrong. A claim is kept by the first replica in its key's order
+that answers.
 
-Not here: who the replicas are (`clipfs.tiers.content.addresses`); time-outs of one exchange
-(`clipfs.tiers.content.replica`).
+Not here: which replicas have a key's copies (`clipfs.tiers.content.copies`); time-outs of one
+exchange (`clipfs.tiers.content.replica`).
 """
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Self, TypeVar
+from typing import Self
 
-import structlog
 import trio
 
 from clipfs.image.tls import client_context
 from clipfs.tiers.content.addresses import Addresses
 from clipfs.tiers.content.breaker import SOON_S
 from clipfs.tiers.content.connection import SMALL_BODY_BYTES, Endpoint
+from clipfs.tiers.content.copies import COPIES, Copies, worst_of
 from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, Hurry
 from clipfs.tiers.content.patience import Patience
 from clipfs.tiers.content.rendezvous import in_order
@@ -35,12 +34,6 @@ from clipfs.tiers.content.store import (
     Progress,
 )
 
-log = structlog.get_logger()
-
-T = TypeVar("T")
-
-COPIES = 2
-
 FIRST_ANSWER_S = 2
 """So long a reader waits for one replica where another has the same object."""
 
@@ -53,9 +46,8 @@ class Replicas:
 
     def __init__(self, addresses: Addresses) -> None:
         self._addresses = addresses
+        self._copies = Copies(addresses)
         self._patience = Patience()
-        self._may_store = True
-        self._one_copy: set[Endpoint] = set()  # of whose lost copies a warning has told
         self._claimed: set[str] = set()  # keys of claims that are renewed, or waited for
 
     @classmethod
@@ -83,7 +75,7 @@ class Replicas:
 
     @property
     def may_store(self) -> bool:
-        return self._may_store
+        return self._copies.may_store
 
     async def get(
         self,
@@ -102,7 +94,7 @@ class Replicas:
 
     async def lacking(self, key: str) -> list[str]:
         """Those that do not answer count as lacking it where another one does."""
-        copies = (await self._order(key))[:COPIES]
+        copies = await self._copies.of(key)
         lack: list[str] = []
         failures: dict[str, ContentCacheDown] = {}
         for replica in copies:
@@ -112,7 +104,7 @@ class Replicas:
             except ContentCacheDown as error:
                 failures[str(replica.endpoint)] = error
         if len(failures) == len(copies):
-            raise _worst(list(failures.values()))
+            raise worst_of(list(failures.values()))
         return [*lack, *failures] if lack else []
 
     async def put(
@@ -139,20 +131,20 @@ class Replicas:
                     raise
                 await replica.put(key, data, digest=digest)  # where nothing stands
 
-        await self._for_copies(key, put, only=copies)
+        await self._copies.change(key, put, only=copies)
 
     async def delete(self, key: str, *, etag: str) -> None:
         self._check_may_store()
-        await self._for_copies(key, lambda replica: replica.delete(key, etag=etag))
+        await self._copies.change(key, lambda replica: replica.delete(key, etag=etag))
 
     async def claim(self, key: str, holder: str, progress: Progress) -> Claim:
         self._check_may_store()
         if key in self._claimed:  # no look-up: who asks again renews it, or waits for its holder
-            return await self._of_first(
+            return await self._copies.first_answer(
                 key, lambda replica, _: replica.claim(key, holder, progress)
             )
         with self._patience.waits() as waiting:
-            claim = await self._of_first(
+            claim = await self._copies.first_answer(
                 key,
                 lambda replica, others: replica.claim(
                     key, holder, progress, hurry=self._share(others)
@@ -164,7 +156,7 @@ class Replicas:
 
     async def release(self, key: str, holder: str) -> None:
         self._claimed.discard(key)
-        await self._of_first(key, lambda replica, _: replica.release(key, holder))
+        await self._copies.first_answer(key, lambda replica, _: replica.release(key, holder))
 
     async def _get_patiently(
         self, key: str, part: range | None, besides: Collection[str]
@@ -209,8 +201,7 @@ class Replicas:
         hurry: Callable[[int], Hurry],
     ) -> Found | None:
         """hurry  for a replica, by how many others are to be asked after it"""
-        order = (await self._order(key))[:COPIES]
-        copies = [one for one in order if str(one.endpoint) not in besides]
+        copies = await self._copies.of(key, besides=besides)
         failures: list[ContentCacheDown] = []
         is_alone = False
         for others, replica in zip(reversed(range(len(copies))), copies, strict=True):
@@ -224,7 +215,7 @@ class Replicas:
                 return replace(found, copy=str(replica.endpoint), is_alone=is_alone)
             is_alone = True
         if failures and len(failures) == len(copies):
-            raise _worst(failures)
+            raise worst_of(failures)
         return None
 
     def _share(self, others: int) -> Hurry:
@@ -234,80 +225,6 @@ class Replicas:
             raise ContentCacheDown("skipped: look-ups have waited for it long enough")
         return Hurry(by=trio.current_time() + left_s / (1 + others))
 
-    async def _order(self, key: str) -> list[Replica]:
-        """All replicas that are known, from the one that key belongs to first.
-
-        Raises  ContentCacheDown if there is none
-        """
-        known = await self._addresses.known()
-        if not known:
-            raise ContentCacheDown(self._addresses.failure)
-        return [known[one] for one in in_order(key, known)]
-
-    async def _of_first(self, key: str, ask: Callable[[Replica, int], Awaitable[T]]) -> T:
-        """What the first of key's replicas that answers says.
-
-        ask  gets a replica, and how many others may be asked after it
-        """
-        order = await self._order(key)
-        failures: list[ContentCacheDown] = []
-        for others, replica in zip(reversed(range(len(order))), order, strict=True):
-            try:
-                return await ask(replica, others)
-            except ContentRefused:
-                self._may_store = self._may_store and replica.may_store
-                raise
-            except ContentCacheDown as error:
-                failures.append(error)
-                self._addresses.ask()
-        raise _worst(failures)
-
-    async def _for_copies(
-        self,
-        key: str,
-        change: Callable[[Replica], Awaitable[None]],
-        *,
-        only: Collection[str] | None = None,
-    ) -> None:
-        """Change both copies; one that fails is a warning, unless the other fails too.
-
-        only  of these
-        """
-        order = (await self._order(key))[:COPIES]
-        copies = [one for one in order if only is None or str(one.endpoint) in only]
-        failures: dict[Endpoint, ContentCacheDown] = {}
-
-        async def run(replica: Replica) -> None:
-            try:
-                await change(replica)
-                self._one_copy.discard(replica.endpoint)
-            except ContentCacheDown as error:
-                failures[replica.endpoint] = error
-
-        async with trio.open_nursery() as nursery:
-            for replica in copies:
-                nursery.start_soon(run, replica)
-        self._may_store = self._may_store and all(replica.may_store for replica in copies)
-        if failures and len(failures) == len(copies):
-            self._addresses.ask()
-            raise _worst(list(failures.values()))
-        for endpoint, error in failures.items():
-            self._addresses.ask()
-            if endpoint not in self._one_copy:
-                log.warning(
-                    "object has one copy less", key=key, replica=str(endpoint), error=str(error)
-                )
-            self._one_copy.add(endpoint)
-
     def _check_may_store(self) -> None:
-        if not self._may_store:
+        if not self._copies.may_store:
             raise MayNotStore("the token may only read")
-
-
-def _worst(failures: Sequence[ContentCacheDown]) -> ContentCacheDown:
-    """The one that says most: an answer is worth more than none."""
-    for kind in (MayNotStore, ContentRefused, ContentCacheDown):
-        for error in failures:
-            if isinstance(error, kind):
-                return error
-    raise ValueError("no failures")

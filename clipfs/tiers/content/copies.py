@@ -1,0 +1,116 @@
+"""The copies of an object: which replicas have them, and what one failure among them means.
+
+An object has two copies where there are two replicas or more: the two that its key belongs to
+first. Nothing is asked of a copy here; callers say what, and get the worst of what went wrong.
+
+Not here: what is asked (`clipfs.tiers.content.replicas`); who the replicas are
+(`clipfs.tiers.content.addresses`).
+"""
+
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import TypeVar
+
+import structlog
+import trio
+
+from clipfs.tiers.content.addresses import Addresses
+from clipfs.tiers.content.connection import Endpoint
+from clipfs.tiers.content.rendezvous import in_order
+from clipfs.tiers.content.replica import Replica
+from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, MayNotStore
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+COPIES = 2
+
+
+class Copies:
+    """Finds and asks the replicas of `addresses` by key. A copy is named by its endpoint."""
+
+    def __init__(self, addresses: Addresses) -> None:
+        self.addresses = addresses
+        self.may_store = True
+        self._one_less: set[Endpoint] = set()  # of whose lost copies a warning has told
+
+    async def of(
+        self, key: str, *, only: Collection[str] | None = None, besides: Collection[str] = ()
+    ) -> list[Replica]:
+        """The replicas that should have the object, the first one first.
+
+        Raises  ContentCacheDown if no replica is known
+        """
+        copies = (await self._order(key))[:COPIES]
+        return [
+            one
+            for one in copies
+            if (only is None or str(one.endpoint) in only) and str(one.endpoint) not in besides
+        ]
+
+    async def first_answer(self, key: str, ask: Callable[[Replica, int], Awaitable[T]]) -> T:
+        """What the first of key's replicas that answers says.
+
+        ask  gets a replica, and how many others may be asked after it
+        """
+        order = await self._order(key)
+        failures: list[ContentCacheDown] = []
+        for others, replica in zip(reversed(range(len(order))), order, strict=True):
+            try:
+                return await ask(replica, others)
+            except ContentRefused:
+                self.may_store = self.may_store and replica.may_store
+                raise
+            except ContentCacheDown as error:
+                failures.append(error)
+                self.addresses.ask()
+        raise worst_of(failures)
+
+    async def change(
+        self,
+        key: str,
+        change: Callable[[Replica], Awaitable[None]],
+        *,
+        only: Collection[str] | None = None,
+    ) -> None:
+        """Change all copies; one that fails is a warning, unless the others fail too."""
+        copies = await self.of(key, only=only)
+        failures: dict[Endpoint, ContentCacheDown] = {}
+
+        async def run(replica: Replica) -> None:
+            try:
+                await change(replica)
+                self._one_less.discard(replica.endpoint)
+            except ContentCacheDown as error:
+                failures[replica.endpoint] = error
+
+        async with trio.open_nursery() as nursery:
+            for replica in copies:
+                nursery.start_soon(run, replica)
+        self.may_store = self.may_store and all(replica.may_store for replica in copies)
+        if failures and len(failures) == len(copies):
+            self.addresses.ask()
+            raise worst_of(list(failures.values()))
+        for endpoint, error in failures.items():
+            self.addresses.ask()
+            if endpoint not in self._one_less:
+                log.warning(
+                    "object has one copy less", key=key, replica=str(endpoint), error=str(error)
+                )
+            self._one_less.add(endpoint)
+
+    async def _order(self, key: str) -> list[Replica]:
+        """All replicas that are known, from the one that key belongs to first."""
+        known = await self.addresses.known()
+        if not known:
+            raise ContentCacheDown(self.addresses.failure)
+        return [known[one] for one in in_order(key, known)]
+
+
+def worst_of(failures: Sequence[ContentCacheDown]) -> ContentCacheDown:
+    """The one that says most: an answer is worth more than none."""
+    for kind in (MayNotStore, ContentRefused, ContentCacheDown):
+        for error in failures:
+            if isinstance(error, kind):
+                return error
+    raise ValueError("no failures")
