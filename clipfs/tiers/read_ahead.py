@@ -27,13 +27,15 @@ log = structlog.get_logger()
 START_BYTES = 512 << 10
 """Read in order before anything is read ahead: a few reads of a header are no stream."""
 
-PIECE_BYTES = 1 << 20
-"""Of one request: a fraction of a page, so that several are on their way at the same time."""
+PIECE_BYTES = 2 << 20
+"""Of one request: a fraction of a page, so that several are on their way at the same time. With
+4 times 2 MiB the tiers gave 874 MB/s, with 8 times 1 MiB 754, with 2 times 4 MiB 785.
+"""
 
 WINDOW_BYTES = 8 << 20
 """Brought before a reader, at most: what a content cache that is 10 ms away gives at 800 MB/s."""
 
-MAX_PIECES = 8
+MAX_PIECES = 4
 """On their way at the same time, for all readers of an image together: the memory they take."""
 
 GAP_BYTES, BACK_BYTES = 256 << 10, 1 << 20

@@ -1,8 +1,11 @@
 """What is wrong or missing in the content cache is mended by those who meet it, and may."""
 
 import itertools
+import json
+import shutil
+import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -216,6 +219,51 @@ async def test_who_may_only_read_passes_a_wrong_copy_over_and_changes_nothing(
             assert (damaged.objects / key).read_bytes() == bytes(PAGE_BYTES)
             assert not first.keys("PUT") | second.keys("PUT")
             (damaged.objects / key).write_bytes(good)
+
+
+def id_of(server: ContentServer) -> str:
+    found: str = json.loads(server.ask("GET", "/healthz").body)["id"]
+    return found
+
+
+def id_before(other: str, key: str) -> str:
+    """An id whose replica has the key before the other's has."""
+    ids = (str(uuid.UUID(int=number)) for number in itertools.count())
+    return next(one for one in ids if in_order(key, [one, other])[0] == one)
+
+
+async def test_a_real_replica_that_lost_its_disk_and_so_its_id_is_filled_by_what_is_read(
+    layer: Sample, tmp_path: Path
+) -> None:
+    with ExitStack() as stack:
+        kept = stack.enter_context(run_content_server(tmp_path / "kept"))
+        with run_content_server(tmp_path / "lost") as lost:
+            port = lost.port
+            async with Replicas.open([kept.url, lost.url], token=TOKEN) as store:
+                assert await store_layer(store, KEYS, layer.indexed, layer.tar) is Outcome.STORED
+        shutil.rmtree(tmp_path / "lost")
+        key = page_key(layer.key, 0)
+        (tmp_path / "lost/objects").mkdir(parents=True)
+        (tmp_path / "lost/objects/id").write_text(id_before(id_of(kept), key) + "\n")
+        new = stack.enter_context(run_content_server(tmp_path / "lost", port=port))
+        ids = {id_of(one): one for one in (kept, new)}
+        async with (
+            Replicas.open([kept.url, new.url], token=TOKEN) as store,
+            trio.open_nursery() as nursery,
+        ):
+            mender = Mender(store, nursery)
+            tier = ContentCacheTier(store, KEYS, mender=mender)
+            assert await tier.load_index(layer.layer) is not None
+            for chunk in range(layer.indexed.index.chunk_count - 1):
+                extent = Extent(chunk * CHUNK_BYTES, CHUNK_BYTES)
+                assert await tier.read(layer.indexed, extent) == layer.bytes_of(extent)
+            await mender.drain()
+    keys = [page_key(layer.key, 0), page_key(layer.key, 1), layer_index_name(layer.key)]
+    theirs = [key for key in keys if ids[in_order(key, ids)[0]] is new]
+    assert key in theirs
+    assert {key for key in keys if (new.objects / key).exists()} == set(theirs)
+    for key in theirs:
+        assert (new.objects / key).read_bytes() == (kept.objects / key).read_bytes()
 
 
 @pytest.fixture
