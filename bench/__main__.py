@@ -2,9 +2,9 @@
 
 import sys
 
-from bench import cluster, content_client, content_server, ranges, second_node, start
+from bench import cluster, content_client, content_server, ranges, read_ahead, second_node, start
 
 if __name__ == "__main__":
-    bars = ranges.run() + start.run() + content_server.run() + content_client.run()
-    bars += second_node.run() + cluster.run()
+    parts = (ranges, read_ahead, start, content_server, content_client, second_node, cluster)
+    bars = [bar for part in parts for bar in part.run()]
     sys.exit(0 if all(bar.is_met for bar in bars) else 1)

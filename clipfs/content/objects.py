@@ -162,8 +162,8 @@ async def _send(http: Connection, found: Found, request: Request) -> None:
     try:
         part = parse_range(wanted.decode("latin-1") if wanted else None, found.size)
     except Unsatisfiable:
-        total = [("Content-Range", f"bytes */{found.size}")]
-        return await http.answer(416, "no such range\n", total)
+        standing = [("Content-Range", f"bytes */{found.size}"), ("ETag", found.etag)]
+        return await http.answer(416, "no such range\n", standing)
     sent = range(found.size) if part is None else part
     headers = [
         ("Content-Length", str(len(sent))),

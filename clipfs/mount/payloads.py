@@ -20,16 +20,17 @@ class ChainPayloads:
     layers: Sequence[IndexedLayer]
     sparse: Sequence[tuple[IndexedLayer, SparseLayout]]
 
-    async def read(self, device: int, offset: int, length: int) -> Payload:
+    async def read(self, device: int, offset: int, length: int, *, follows: int) -> Payload:
         """Exactly length bytes, verified, within one file; ClipError if no tier has them."""
         if device < len(self.layers):
-            return await self.reader.read(self.layers[device], Extent(offset, length))
+            extent = Extent(offset, length)
+            return await self.reader.read(self.layers[device], extent, follows=follows)
         layer, layout = self.sparse[device - len(self.layers)]
         data = bytearray(length)
         if runs := layout.within(offset, length):
             start = runs[0].payload_offset  # those of one file lie one directly after another
             packed = sum(run.length for run in runs)
-            found = memoryview(await self.reader.read(layer, Extent(start, packed)))
+            found = memoryview(await self.reader.read(layer, Extent(start, packed), follows=0))
             for run in runs:
                 at, source = run.offset - offset, run.payload_offset - start
                 data[at : at + run.length] = found[source : source + run.length]

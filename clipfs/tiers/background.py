@@ -70,11 +70,18 @@ async def filling(
 ) -> AsyncIterator[Reader]:
     """What to read through; behind it layers are filled, until the block ends. None: none are."""
     if settings is None:
-        yield tiers.chain
+        yield tiers.ahead
         return
     with Foreground.open(tiers.disk.layout) as foreground:
         fill = BackgroundFill(
-            tiers.chain, tiers.disk, FarTiers(tiers), layers, settings, foreground, told
+            tiers.ahead,
+            tiers.chain,
+            tiers.disk,
+            FarTiers(tiers),
+            layers,
+            settings,
+            foreground,
+            told,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(fill.run)
@@ -87,6 +94,7 @@ class BackgroundFill:
 
     def __init__(
         self,
+        reader: Reader,
         chain: TierChain,
         disk: DiskTier,
         source: Source,
@@ -95,7 +103,7 @@ class BackgroundFill:
         foreground: Foreground,
         told: Told,
     ) -> None:
-        self._chain = chain
+        self._reader = reader
         self._disk = disk
         self._settings = settings
         self._told = told
@@ -116,14 +124,14 @@ class BackgroundFill:
         self._more = trio.Event()
         self._retry_s = 0.0
 
-    async def read(self, layer: IndexedLayer, extent: Extent) -> Payload:
-        """As the chain's."""
+    async def read(self, layer: IndexedLayer, extent: Extent, *, follows: int = 0) -> Payload:
+        """As those who read ahead do."""
         if layer.cache_key not in self._touched:
             self._touch(layer)
         if not self._disk.missing(layer, extent.chunks()):
-            return await self._chain.read(layer, extent)
+            return await self._reader.read(layer, extent, follows=follows)
         with self._foreground.waiting():
-            return await self._chain.read(layer, extent)
+            return await self._reader.read(layer, extent, follows=follows)
 
     def _touch(self, layer: IndexedLayer) -> None:
         self._touched.add(layer.cache_key)

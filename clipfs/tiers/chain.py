@@ -2,11 +2,15 @@
 
 What a far tier delivers is stored on the node's disk before it is returned; where the disk
 refuses, the verified bytes go to the readers who wait for them, and are fetched anew for the
-next. Each chunk is fetched once however many readers want it. A tier that misses hands over to
-the next; the last one raises.
+next. Each chunk is fetched once however many readers want it, together with its neighbours that
+are wanted at the same time. A tier that misses hands over to the next; the last one raises.
+
+Not here: what is read ahead (`clipfs.tiers.read_ahead`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -23,6 +27,9 @@ log = structlog.get_logger()
 
 _COMPLETE_CHUNKS = (8 << 20) // CHUNK_BYTES
 """How much is asked for at a time where all is wanted: what the content cache keeps together."""
+
+MAX_JOINED_CHUNKS = (2 << 20) // CHUNK_BYTES
+"""What neighbours may make of one reader's request: he waits for all of it."""
 
 Unstored = dict[int, Payload]
 """Verified chunks that are in memory alone, since the disk has refused them."""
@@ -43,6 +50,7 @@ class TierChain:
         self._disk = disk
         self._far = far
         self._coming: dict[tuple[str, int], _Coming] = {}  # by cache key and chunk
+        self._wanted: Counter[tuple[str, int]] = Counter()  # by how many
         self._disk_refuses = False
         self._refusal = errors.ClipError()  # the last one
 
@@ -76,6 +84,18 @@ class TierChain:
                 data = await self._disk.peek(layer, extent)
         return data
 
+    def has_all(self, layer: IndexedLayer) -> bool:
+        """Whether the whole payload is in `cache/`."""
+        return self._disk.has_payload(layer)
+
+    async def bring_ahead(self, layer: IndexedLayer, chunks: range) -> None:
+        """Return when chunks are on disk, for somebody who may read them later.
+
+        A disk that refuses gets none: what it refuses would be fetched for nobody.
+        """
+        if not self._disk_refuses:
+            await self._brought(layer, chunks, {}, joins=False)
+
     async def complete(self, layer: IndexedLayer) -> None:
         """Return when the whole payload is in `cache/`, its chunks from the nearest tiers.
 
@@ -94,12 +114,20 @@ class TierChain:
         Raises  DiskFull, NodeFault if that refuses them; ClipError if no tier has them
         """
         unstored: Unstored = {}
-        await self._bring(layer, chunks, unstored)
+        await self._brought(layer, chunks, unstored, joins=False)
         if unstored:
             raise type(self._refusal)(str(self._refusal))
 
     async def _bring(self, layer: IndexedLayer, chunks: range, unstored: Unstored) -> None:
         """Return when chunks are on disk or in unstored: fetch those that nobody fetches."""
+        with self._wanting(layer.cache_key, chunks):
+            await trio.lowlevel.checkpoint()  # the others of this moment say what they want
+            await self._brought(layer, chunks, unstored, joins=True)
+
+    async def _brought(
+        self, layer: IndexedLayer, chunks: range, unstored: Unstored, *, joins: bool
+    ) -> None:
+        """joins  take along what others want beside it, in the same request"""
         key = layer.cache_key
         awaited: set[_Coming] = set()
         while missing := [
@@ -110,9 +138,37 @@ class TierChain:
             if not free:
                 await self._coming[key, missing[0]].arrived.wait()
             else:
-                awaited.add(await self._fetched(layer, free[0]))
+                run = self._joined(layer, free[0]) if joins else free[0]
+                awaited.add(await self._fetched(layer, run))
             for one in awaited:
                 unstored.update(one.unstored)
+
+    @contextmanager
+    def _wanting(self, key: str, chunks: range) -> Iterator[None]:
+        wanted = [(key, chunk) for chunk in chunks]
+        self._wanted.update(wanted)
+        try:
+            yield
+        finally:
+            self._wanted -= Counter(wanted)  # drops those that nobody wants any more
+
+    def _joined(self, layer: IndexedLayer, chunks: range) -> range:
+        """chunks, with their neighbours that somebody wants, and that nobody fetches."""
+
+        def is_free(chunk: int) -> bool:
+            place = (layer.cache_key, chunk)
+            return (
+                place in self._wanted
+                and place not in self._coming
+                and bool(self._disk.missing(layer, range(chunk, chunk + 1)))
+            )
+
+        first, stop = chunks.start, chunks.stop
+        while stop - first < MAX_JOINED_CHUNKS and is_free(stop):
+            stop += 1
+        while stop - first < MAX_JOINED_CHUNKS and is_free(first - 1):
+            first -= 1
+        return range(first, stop)
 
     async def _fetched(self, layer: IndexedLayer, chunks: range) -> _Coming:
         """Fetch chunks that nobody else fetches, for all who come to wait for them."""

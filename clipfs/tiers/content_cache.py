@@ -1,38 +1,36 @@
 """The middle tier: ranges of pages from the content cache, every chunk checked.
 
-A layer is pages of 8 MiB under `sha256_<layer>/<number>` and its sealed index under
-`sha256_<layer>.v1.toc`, which may be there before them. Whatever is wrong with an answer is a
-miss: the next tier is asked, and nobody's read fails.
+Whatever is wrong with an answer is a miss: the next copy is asked, then the next tier, and nobody's
+read fails. A wrong page is removed by its ETag, so that nobody else meets it. What is missing
+in one copy and right in another is put back behind the readers' backs, and a layer index that
+does not verify, or verifies with an older key, is replaced by one that this node has signed.
+A layer's index may be there before its pages.
 
-Not here: HTTP and replicas (`clipfs.tiers.content`); storing (`clipfs.tiers.storing`).
+Not here: HTTP and replicas (`clipfs.tiers.content`); storing (`clipfs.tiers.storer`).
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 
 import structlog
+import trio
 
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.layer.layout import layer_index_name
 from clipfs.layer.seal import KeyRing
-from clipfs.layer.sealed_index import open_index
-from clipfs.tiers.content.store import ContentCacheDown, ContentStore
+from clipfs.layer.sealed_index import open_index, seal_index
+from clipfs.tiers.content.mender import Mender
+from clipfs.tiers.content.store import ContentCacheDown, ContentStore, Found
+from clipfs.tiers.pages import by_page, chunks_of_page, page_key, within_page
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 from clipfs.tiers.verify import first_wrong_chunk
 
 log = structlog.get_logger()
 
-PAGE_BYTES = 8 << 20
-"""Payload bytes of one object: large enough for few objects, small enough to be spread."""
-
-
-def page_key(cache_key: str, page: int) -> str:
-    return f"{cache_key}/{page:06d}"
-
-
-def page_count(index: LayerIndex) -> int:
-    return -(-index.payload_bytes // PAGE_BYTES)
+REMOVE_WITHIN_S = 0.5
+"""A reader waits so long for a wrong page to go, before the next copy is asked."""
 
 
 class ContentCacheTier:
@@ -45,18 +43,21 @@ class ContentCacheTier:
         cache: ContentStore,
         keys: KeyRing,
         *,
+        mender: Mender | None = None,
         waits: bool = False,
         on_received: Callable[[int], None] = lambda _: None,
         on_unverified: Callable[[], None] = lambda: None,
         on_read: Callable[[Layer], None] = lambda _: None,
     ) -> None:
-        """waits        for pages, while a cache restarts, as they would be dear elsewhere
+        """mender       None: nothing is put back
+        waits        for pages, while a cache restarts, as they would be dear elsewhere
         on_received  is told the payload bytes of each answer, indexes apart
-        on_unverified  is called for each index and each read that is not what it should be
+        on_unverified  is called for each answer that is not what it should be
         on_read      is told of each read that was answered
         """
         self._cache = cache
         self._keys = keys
+        self._mender = mender
         self._waits = waits
         self._on_received = on_received
         self._on_unverified = on_unverified
@@ -64,37 +65,46 @@ class ContentCacheTier:
 
     async def look_for_index(self, layer: Layer) -> LayerIndex | None:
         """The index that another node is about to store, if it is there by now."""
-        sealed = await self._get(layer_index_name(layer.cache_key), None, dear=True)
-        found = open_index(bytes(sealed), layer, self._keys) if sealed is not None else None
-        if sealed is None or found is None:
+        key = layer_index_name(layer.cache_key)
+        sealed = await self._get(key, None, besides=(), dear=True)
+        opened = open_index(bytes(sealed.data), layer, self._keys) if sealed else None
+        if sealed is None or opened is None:
             return None
         log.debug(
             "CONTENT CACHE HIT - range read from remote",
             layer=layer.digest,
             cache_key=layer.cache_key,
-            bytes_read=len(sealed),
+            bytes_read=len(sealed.data),
         )
-        return found[0]
+        return opened[0]
 
     async def load_index(self, layer: Layer) -> LayerIndex | None:
         fields = {"layer": layer.digest, "cache_key": layer.cache_key}
         log.debug("Trying ContentCache range read", **fields)
         begin = time.perf_counter()
-        sealed = await self._get(layer_index_name(layer.cache_key), None)
-        found = open_index(bytes(sealed), layer, self._keys) if sealed is not None else None
-        if sealed is None or found is None:
-            if sealed is not None:
-                self._on_unverified()
-                log.warning("layer index from the content cache does not verify", **fields)
+        wrong: list[Found] = []
+        while sealed := await self._get(layer_index_name(layer.cache_key), None, besides=wrong):
+            opened = open_index(bytes(sealed.data), layer, self._keys)
+            if opened is not None:
+                break
+            self._on_unverified()
+            log.warning("layer index from the content cache does not verify", **fields)
+            wrong.append(sealed)
+        else:
             log.debug("ContentCache miss - will decompress from OCI", **fields)
             return None
         log.debug(
             "CONTENT CACHE HIT - range read from remote",
             **fields,
-            bytes_read=len(sealed),
+            bytes_read=len(sealed.data),
             duration=time.perf_counter() - begin,
         )
-        return found[0]
+        index, renew = opened
+        stale = [one.etag for one in [*wrong, *([sealed] if renew else [])] if one.etag]
+        if self._mender is not None and (stale or sealed.is_alone):
+            mend = partial(self._put_index, layer, index, stale)
+            self._mender.soon(layer_index_name(layer.cache_key), mend, spread=False)
+        return index
 
     async def read(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
         fields = {
@@ -105,10 +115,13 @@ class ContentCacheTier:
         }
         log.debug("Trying ContentCache range read", **fields)
         begin = time.perf_counter()
-        data = await self._read_chunks(layer, extent.chunks())
-        if data is None:
-            log.debug("ContentCache miss - will decompress from OCI", **fields)
-            return None
+        data = bytearray()
+        for page, chunks in by_page(extent.chunks()):
+            part = await self._read_in_page(layer, page, chunks)
+            if part is None:
+                log.debug("ContentCache miss - will decompress from OCI", **fields)
+                return None
+            data = data + part if data else part
         log.debug(
             "CONTENT CACHE HIT - range read from remote",
             **fields,
@@ -122,46 +135,78 @@ class ContentCacheTier:
         return data[start : start + extent.length]
 
     async def has(self, layer: IndexedLayer, extent: Extent) -> bool:
-        """Whether a second look finds the bytes, and right; what was wrong has been told."""
-        chunks = extent.chunks()
-        data = await self._received(layer, chunks)
-        return data is not None and first_wrong_chunk(layer.index, chunks, data) is None
+        """Whether a second look finds the bytes, and right."""
+        for page, chunks in by_page(extent.chunks()):
+            if await self._read_in_page(layer, page, chunks) is None:
+                return False
+        return True
 
-    async def _read_chunks(self, layer: IndexedLayer, chunks: range) -> bytearray | None:
-        """The verified payload of whole chunks."""
-        data = await self._received(layer, chunks)
-        wrong = first_wrong_chunk(layer.index, chunks, data) if data is not None else None
-        if wrong is not None:
-            self._on_unverified()
+    async def _read_in_page(
+        self, layer: IndexedLayer, page: int, chunks: range
+    ) -> bytearray | None:
+        """The verified payload of whole chunks of one page, from the first copy that is right."""
+        key, part = page_key(layer.cache_key, page), within_page(layer.index, page, chunks)
+        wrong: list[Found] = []
+        while found := await self._get(key, part, besides=wrong, dear=self._waits):
+            self._on_received(len(found.data))
+            at = first_wrong_chunk(layer.index, chunks, found.data)
+            if at is None:
+                if (wrong or found.is_alone) and self._mender is not None:
+                    self._mender.soon(key, partial(self._put_page, layer, page))
+                return found.data
             log.warning(
                 "content cache sent wrong bytes, they are not used",
                 cache_key=layer.cache_key,
-                chunk=wrong,
+                chunk=at,
+                copy=found.copy,
             )
-            return None
-        return data
+            self._on_unverified()
+            wrong.append(found)
+            await self._remove(key, found.etag)
+        return None
 
-    async def _received(self, layer: IndexedLayer, chunks: range) -> bytearray | None:
-        """What the content cache has as the payload of whole chunks, page by page."""
-        data = bytearray()
-        end = min(chunks.stop * CHUNK_BYTES, layer.index.payload_bytes)
-        at = chunks.start * CHUNK_BYTES
-        while at < end:
-            page, start = divmod(at, PAGE_BYTES)
-            count = min(end - at, PAGE_BYTES - start)
-            wanted = range(start, start + count)
-            part = await self._get(page_key(layer.cache_key, page), wanted, dear=self._waits)
-            if part is None:
-                return None
-            self._on_received(len(part))
-            data = data + part if data else part
-            at += count
-        return data
+    async def _remove(self, key: str, etag: str) -> None:
+        """Take a wrong page away, if it still is the one that was read."""
+        if not etag or not self._cache.may_store:
+            return
+        with trio.move_on_after(REMOVE_WITHIN_S):
+            try:
+                await self._cache.delete(key, etag=etag)
+            except ContentCacheDown as error:
+                log.warning("a wrong page was not removed", key=key, error=str(error))
 
-    async def _get(self, key: str, part: range | None, *, dear: bool = False) -> bytearray | None:
+    async def _put_page(self, layer: IndexedLayer, page: int) -> None:
+        """Store a page where a copy of it is missing, from one that is right."""
+        key = page_key(layer.cache_key, page)
+        if lack := await self._cache.lacking(key):
+            chunks = chunks_of_page(layer.index, page)
+            if (data := await self._read_in_page(layer, page, chunks)) is not None:
+                await self._cache.put(key, memoryview(data), copies=lack)
+                log.info("a missing page was put back", key=key, bytes=len(data))
+
+    async def _put_index(self, layer: Layer, index: LayerIndex, stale: Sequence[str]) -> None:
+        """Store an index in the place of those that stale names, or where there is none."""
+        key = layer_index_name(layer.cache_key)
+        seal = partial(seal_index, index, layer, self._keys, packed=True)
+        sealed = await trio.to_thread.run_sync(seal)
+        for etag in stale:
+            await self._cache.put(key, sealed, replaces=etag)
+        if not stale and (lack := await self._cache.lacking(key)):
+            await self._cache.put(key, sealed, copies=lack)
+        log.info("layer index was stored again", key=key, replaced=len(stale))
+
+    async def _get(
+        self,
+        key: str,
+        part: range | None,
+        *,
+        besides: Collection[Found],
+        dear: bool = False,
+    ) -> Found | None:
+        passed_over = {one.copy for one in besides}
         try:
-            found = await self._cache.get(key, part=part, dear=dear)
-            return None if found is None else found.data
+            found = await self._cache.get(key, part=part, dear=dear, besides=passed_over)
         except ContentCacheDown as down:
             log.debug("content cache gave no answer", key=key, error=str(down))
             return None
+        return None if found is None or found.copy in passed_over else found

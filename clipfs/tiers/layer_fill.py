@@ -145,17 +145,19 @@ class LayerFill:
 
     async def _fetched(self, layer: IndexedLayer, chain: TierChain) -> bool:
         """Whether the content cache had all that was missing; what it had is on the disk."""
-        pieces = self._pieces(layer)
+        windows = self._windows(layer)
         failures: list[errors.ClipError] = []
 
         async def fetch() -> None:
-            for piece in pieces:
-                try:
-                    await self._fetch(layer, piece, chain)
-                except errors.ClipError as error:
-                    failures.append(error)
-                if failures:
-                    return
+            for window in windows:
+                await self._foreground.quiet()  # what it brings is not missing then
+                for piece in self._disk.missing(layer, window):
+                    try:
+                        await self._fetch(layer, piece, chain)
+                    except errors.ClipError as error:
+                        failures.append(error)
+                    if failures:
+                        return
 
         async with trio.open_nursery() as nursery:
             for _ in range(REQUESTS_AT_ONCE):
@@ -175,12 +177,10 @@ class LayerFill:
         self._on_brought(count)
         await trio.sleep(min(MOST_REST_S, trio.current_time() - begin))
 
-    def _pieces(self, layer: IndexedLayer) -> Iterator[range]:
-        """What is missing, looked at when it is taken."""
+    def _windows(self, layer: IndexedLayer) -> Iterator[range]:
         count = layer.index.chunk_count
         for start in range(0, count, PIECE_CHUNKS):
-            piece = range(start, min(start + PIECE_CHUNKS, count))
-            yield from self._disk.missing(layer, piece)
+            yield range(start, min(start + PIECE_CHUNKS, count))
 
 
 def _bytes_of(layer: IndexedLayer, runs: Sequence[range]) -> int:

@@ -25,15 +25,20 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.system.processes import boot_id
 from clipfs.tiers.chain import TierChain
+from clipfs.tiers.content.mender import Mender
 from clipfs.tiers.content.objectstore import open_object_store
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import ContentStore
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.disk import DiskTier
+from clipfs.tiers.read_ahead import ReadAhead
 from clipfs.tiers.registry import RegistryHooks, RegistryTier
 from clipfs.tiers.sharing import Sharing
 from clipfs.tiers.storer import Storer
 from clipfs.tiers.tier import IndexedLayer, Tier, TierName, Trouble
+
+MEND_GRACE_S = 0.15
+"""For an index that is to be signed anew: what a mount may lose to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +100,7 @@ class Tiers:
     are None where tier 2 is off."""
 
     chain: TierChain
+    ahead: ReadAhead
     disk: DiskTier
     content_cache: ContentCacheTier | None
     registry: RegistryTier
@@ -142,9 +148,12 @@ async def open_tiers(
         sharing: Sharing | None = None
         storer: Storer | None = None
         if cache is not None:
+            mender = Mender(cache, nursery)
+            stack.push_async_callback(_mended, mender)
             content_cache = ContentCacheTier(
                 cache,
                 settings.keys,
+                mender=mender,
                 waits=mounted,
                 on_received=lambda n: hooks.on_read("content_cache", n),
                 on_unverified=lambda: hooks.on_trouble("verify_failures"),
@@ -180,8 +189,10 @@ async def open_tiers(
         if storer is not None:
             for layer in to_store:
                 storer.store_soon(layer)
+        chain = TierChain(disk, far)
         yield Tiers(
-            chain=TierChain(disk, far),
+            chain=chain,
+            ahead=ReadAhead(chain, nursery),
             disk=disk,
             content_cache=content_cache,
             registry=registry_tier,
@@ -222,6 +233,11 @@ def _filled(hooks: TierHooks, storer: Storer | None) -> Callable[[IndexedLayer],
         hooks.on_filled(layer)
 
     return on_filled
+
+
+async def _mended(mender: Mender) -> None:
+    with trio.move_on_after(MEND_GRACE_S):
+        await mender.drain()
 
 
 async def _open_content_cache(

@@ -3,7 +3,8 @@
 From the verified file in `cache/` only, so that a hostile image cannot poison a key that
 another image reads, and each page verified once more, since a disk may fail. A layer's index
 is published at once, for those who wait for it; its pages follow, one layer after the other.
-Until they are there the layer is claimed, so that whoever misses one waits for it.
+Until they are there the layer is claimed, so that whoever misses one waits for it. What is there
+already is not stored again, so that storing a layer once more repairs it and costs little.
 
 Not here: the marks that outlive a process (`clipfs.tiers.storing`).
 """
@@ -18,14 +19,14 @@ from pathlib import Path
 import structlog
 import trio
 
-from clipfs.layer.index import CHUNK_BYTES, LayerIndex
+from clipfs.layer.index import LayerIndex
 from clipfs.layer.layout import Layout, layer_index_name
 from clipfs.layer.seal import KeyRing
-from clipfs.layer.sealed_index import seal_index
+from clipfs.layer.sealed_index import open_index, seal_index
 from clipfs.system.cached import open_regular
-from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, ContentStore
-from clipfs.tiers.content_cache import PAGE_BYTES, page_count, page_key
+from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, ContentStore, Found
 from clipfs.tiers.held_claims import HeldClaims
+from clipfs.tiers.pages import PAGE_BYTES, chunks_of_page, page_bytes, page_count, page_key
 from clipfs.tiers.storing import mark_failed, mark_storing, unmark
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tiers.verify import first_wrong_chunk
@@ -85,7 +86,7 @@ class Storer:
         self._nursery.start_soon(self._publish, layer)
 
     async def store_missing(self, layers: Iterable[IndexedLayer]) -> None:
-        """Store those of layers that are whole on this node and not in the content cache."""
+        """Store what the content cache lacks of layers that are whole on this node."""
         for layer in layers:
             if not self._layout.payload(layer.cache_key).exists():
                 continue
@@ -99,12 +100,14 @@ class Storer:
 
     async def _is_stored(self, layer: IndexedLayer) -> bool:
         """Whether all of it is there: its index may be without its pages."""
-        pages = range(page_count(layer.index))
-        keys = [layer_index_name(layer.cache_key), *(page_key(layer.cache_key, n) for n in pages)]
         try:
-            for key in keys:
-                if await self._cache.get(key, part=range(1)) is None:
+            found = await self._cache.get(layer_index_name(layer.cache_key))
+            if found is None or not _is_right(found, layer, self._keys):
+                return False
+            for page in range(page_count(layer.index)):
+                if await self._cache.lacking(page_key(layer.cache_key, page)):
                     return False
+            return not found.is_alone
         except ContentCacheDown:
             return False  # the store will say so
         return True
@@ -113,10 +116,8 @@ class Storer:
         """Whether the index is there now; if not, the store says why."""
         if not self._cache.may_store:
             return False
-        seal = partial(seal_index, layer.index, layer.layer, self._keys, packed=True)
-        sealed = await trio.to_thread.run_sync(seal)
         try:
-            await self._cache.put(layer_index_name(layer.cache_key), sealed)
+            await _store_index(self._cache, self._keys, layer)
         except ContentCacheDown:
             return False
         return True
@@ -174,9 +175,7 @@ async def store_layer(
         finally:
             os.close(fd)
         if not is_published:
-            seal = partial(seal_index, layer.index, layer.layer, keys, packed=True)
-            sealed = await trio.to_thread.run_sync(seal)
-            await cache.put(layer_index_name(layer.cache_key), sealed)
+            await _store_index(cache, keys, layer)
     except (ContentCacheDown, OSError) as error:
         log.warning("layer was not stored in ContentCache", **fields, error=str(error))
         return Outcome.REFUSED if isinstance(error, ContentRefused) else Outcome.FAILED
@@ -199,9 +198,11 @@ async def _store_pages(
     async def store() -> None:
         for page in pages:
             try:
-                data = await trio.to_thread.run_sync(_verified_page, layer.index, fd, page)
-                await cache.put(page_key(layer.cache_key, page), data)
-                on_stored(len(data))
+                key = page_key(layer.cache_key, page)
+                if lack := await cache.lacking(key):
+                    data = await trio.to_thread.run_sync(_verified_page, layer.index, fd, page)
+                    await cache.put(key, data, copies=lack)
+                on_stored(page_bytes(layer.index, page))
             except (ContentCacheDown, OSError) as error:
                 failures.append(error)
             if failures:
@@ -214,12 +215,29 @@ async def _store_pages(
         raise failures[0]
 
 
+async def _store_index(cache: ContentStore, keys: KeyRing, layer: IndexedLayer) -> None:
+    """Store the sealed index, in the place of one that is not what this node would store."""
+    key = layer_index_name(layer.cache_key)
+    seal = partial(seal_index, layer.index, layer.layer, keys, packed=True)
+    sealed = await trio.to_thread.run_sync(seal)
+    found = await cache.get(key, dear=True)
+    if found is None or found.is_alone:
+        await cache.put(key, sealed, copies=await cache.lacking(key))
+    if found is not None and not _is_right(found, layer, keys):
+        log.warning("another layer index is replaced", cache_key=layer.cache_key)
+        await cache.put(key, sealed, replaces=found.etag)
+
+
+def _is_right(found: Found, layer: IndexedLayer, keys: KeyRing) -> bool:
+    """Whether a stored index is the layer's own, and signed with the key that is in use."""
+    opened = open_index(bytes(found.data), layer.layer, keys)
+    return opened is not None and opened[0] == layer.index and not opened[1]
+
+
 def _verified_page(index: LayerIndex, fd: int, page: int) -> bytes:
     """One page of the payload; OSError if the disk has changed what was verified."""
     data = os.pread(fd, PAGE_BYTES, page * PAGE_BYTES)
-    first = page * PAGE_BYTES // CHUNK_BYTES
-    chunks = range(first, min(first + PAGE_BYTES // CHUNK_BYTES, index.chunk_count))
-    wrong = first_wrong_chunk(index, chunks, data)
+    wrong = first_wrong_chunk(index, chunks_of_page(index, page), data)
     if wrong is not None:
         raise OSError(f"the payload on disk is damaged, in chunk {wrong}")
     return data

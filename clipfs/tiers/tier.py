@@ -57,8 +57,11 @@ class AskAgain(Exception):
 class Reader(Protocol):
     """What a front reads through: all tiers, by whatever way."""
 
-    async def read(self, layer: IndexedLayer, extent: Extent) -> Payload:
-        """Exactly extent.length verified bytes; ClipError if no tier can deliver them."""
+    async def read(self, layer: IndexedLayer, extent: Extent, *, follows: int = 0) -> Payload:
+        """Exactly extent.length verified bytes; ClipError if no tier can deliver them.
+
+        follows  so many bytes of the same file come behind extent, in this layer
+        """
 
 
 class Tier(Protocol):

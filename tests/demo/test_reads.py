@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from demo.reads import PAGE, READ_BYTES, Reads, make_cold, offsets, timed_read
 from demo.stage import NotAsPromised
 
-READ_AHEAD_BYTES = 1 << 20
+READ_AHEAD_BYTES = 256 << 10
 
 
 @settings(deadline=None)

@@ -23,7 +23,7 @@ class Files:
     def __init__(self, paths: list[str]) -> None:
         self._fds = [os.open(path, os.O_RDONLY) for path in paths]
 
-    async def read(self, device: int, offset: int, length: int) -> bytes:
+    async def read(self, device: int, offset: int, length: int, *, follows: int) -> bytes:
         data = os.pread(self._fds[device], length, offset)
         assert len(data) == length
         return data

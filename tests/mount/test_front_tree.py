@@ -177,7 +177,7 @@ def test_mountinfo_shows_a_read_only_mount_of_ours(served: Served) -> None:
 
 def test_the_kernel_reads_further_ahead_than_its_default(served: Served) -> None:
     bdi = Path(f"/sys/class/bdi/{served.device}")
-    assert (bdi / "read_ahead_kb").read_text().strip() == "1024"
+    assert (bdi / "read_ahead_kb").read_text().strip() == "256"
 
 
 @pytest.mark.parametrize(("name", "status"), [("sizes/1", 0), ("mode-0", 1), ("empty folder/x", 1)])

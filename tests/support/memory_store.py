@@ -3,6 +3,7 @@
 Claims lapse by trio's clock. It can be down, keep no claims, and let its user only read.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -19,6 +20,9 @@ from clipfs.tiers.content.store import (
 
 LAPSES_S = 15
 
+COPY = "memory"
+"""The one copy that there is."""
+
 
 @dataclass(slots=True)
 class MemoryStore:
@@ -31,14 +35,33 @@ class MemoryStore:
     keeps_claims: bool = True
     asked: list[str] = field(default_factory=list)
 
-    async def get(self, key: str, *, part: range | None = None, dear: bool = False) -> Found | None:
+    async def get(
+        self,
+        key: str,
+        *,
+        part: range | None = None,
+        dear: bool = False,
+        besides: Collection[str] = (),
+    ) -> Found | None:
         await self._answer(f"get {key}")
         data = self.objects.get(key)
-        if data is None:
+        if data is None or COPY in besides:
             return None
-        return Found(bytearray(data if part is None else data[part.start : part.stop]), _etag(data))
+        asked = data if part is None else data[part.start : part.stop]
+        return Found(bytearray(asked), _etag(data), copy=COPY)
 
-    async def put(self, key: str, data: bytes | memoryview, *, replaces: str | None = None) -> None:
+    async def lacking(self, key: str) -> list[str]:
+        await self._answer(f"lacking {key}")
+        return [] if key in self.objects else [COPY]
+
+    async def put(
+        self,
+        key: str,
+        data: bytes | memoryview,
+        *,
+        replaces: str | None = None,
+        copies: Collection[str] | None = None,
+    ) -> None:
         await self._answer(f"put {key}")
         stands = self.objects.get(key)
         if stands not in (None, bytes(data)) and (stands is None or replaces != _etag(stands)):

@@ -20,10 +20,11 @@ from clipfs.system.locks import alone
 from clipfs.tiers.background import WATCH_S, BackgroundFill, FillSettings
 from clipfs.tiers.chain import TierChain
 from clipfs.tiers.content.store import ContentCacheDown
-from clipfs.tiers.content_cache import PAGE_BYTES
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.foreground import QUIET_S, Foreground
 from clipfs.tiers.layer_fill import PIECE_CHUNKS, REQUESTS_AT_ONCE
+from clipfs.tiers.pages import PAGE_BYTES
+from clipfs.tiers.read_ahead import ReadAhead
 from clipfs.tiers.tier import Extent, FillState, IndexedLayer, Payload, Tier
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import KEYS, made_layout
@@ -160,10 +161,11 @@ class Setup:
         layers = [one.indexed for one in self.samples]
         chain = TierChain(self.disk, [self.near])
         with Foreground.open(self.disk.layout) as foreground:
-            fill = BackgroundFill(
-                chain, self.disk, self.source, layers, settings, foreground, self.heard
-            )
             async with trio.open_nursery() as nursery:
+                ahead = ReadAhead(chain, nursery)
+                fill = BackgroundFill(
+                    ahead, chain, self.disk, self.source, layers, settings, foreground, self.heard
+                )
                 nursery.start_soon(fill.run)
                 yield fill
                 nursery.cancel_scope.cancel()

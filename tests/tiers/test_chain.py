@@ -145,6 +145,40 @@ async def test_readers_whose_chunks_overlap_fetch_none_of_them_twice(
     assert sorted(fetched) == list(range(9))
 
 
+async def test_what_neighbours_want_at_the_same_moment_is_one_request(
+    disk: DiskTier, small: Sample
+) -> None:
+    far = MemoryTier(samples=[small])
+    chain, found = TierChain(disk, [far]), list[bool]()
+
+    async def read(extent: Extent) -> None:
+        found.append(await chain.read(small.indexed, extent) == small.bytes_of(extent))
+
+    async with trio.open_nursery() as nursery:
+        for number in (5, 3, 2, 4, 0):  # one apart
+            nursery.start_soon(read, chunk(number))
+    assert found == [True] * 5
+    assert sorted(far.asked, key=lambda one: one.offset) == [chunk(0), chunk(2, 4)]
+
+
+async def test_a_neighbour_that_is_on_its_way_or_on_disk_is_not_asked_for_again(
+    disk: DiskTier, small: Sample
+) -> None:
+    gate = trio.Event()
+    far = MemoryTier(samples=[small])
+    chain = TierChain(disk, [far])
+    await chain.read(small.indexed, chunk(4))
+    far.gate = gate
+
+    async def meanwhile() -> None:
+        gate.set()
+
+    wanted = [chunk(2), chunk(3), chunk(2, 4)]
+    found = await read_all(chain, small, wanted, meanwhile)
+    assert found == [small.bytes_of(extent) for extent in wanted]
+    assert far.asked == [chunk(4), chunk(2), chunk(3), chunk(5)]
+
+
 async def test_a_reader_that_fails_wakes_the_others_and_one_takes_over(
     disk: DiskTier, small: Sample
 ) -> None:

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.seal import KeyRing
-from clipfs.tiers.content_cache import PAGE_BYTES
+from clipfs.tiers.pages import PAGE_BYTES
 from clipfs.tiers.stack import TierHooks
 from clipfs.tiers.tier import Extent
 from tests.support.content import ContentServer, key_of

@@ -22,7 +22,8 @@ from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import KIND, seal_index
 from clipfs.tiers.content.rendezvous import in_order
 from clipfs.tiers.content.replicas import Replicas
-from clipfs.tiers.content_cache import PAGE_BYTES, ContentCacheTier, page_key
+from clipfs.tiers.content_cache import ContentCacheTier
+from clipfs.tiers.pages import PAGE_BYTES, page_key
 from clipfs.tiers.stack import TierHooks
 from clipfs.tiers.tier import Extent
 from tests.support.content import TOKEN, ContentServer

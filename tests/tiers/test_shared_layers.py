@@ -12,7 +12,7 @@ from clipfs import errors
 from clipfs.layer.sealed_index import seal_index
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import Progress
-from clipfs.tiers.content_cache import PAGE_BYTES, page_key
+from clipfs.tiers.pages import PAGE_BYTES, page_key
 from clipfs.tiers.stack import TierHooks, node_name
 from clipfs.tiers.tier import Extent
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer

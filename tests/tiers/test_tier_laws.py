@@ -19,8 +19,9 @@ from clipfs.layer.sealed_index import seal_index
 from clipfs.system.durable import write_atomically
 from clipfs.tiers.content.objectstore import open_object_store
 from clipfs.tiers.content.replicas import Replicas
-from clipfs.tiers.content_cache import PAGE_BYTES, ContentCacheTier
+from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.disk import DiskTier
+from clipfs.tiers.pages import PAGE_BYTES
 from clipfs.tiers.storer import Outcome, store_layer
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 from tests.support.content import TOKEN, ContentServer

@@ -41,8 +41,13 @@ R = TypeVar("R")
 class Payloads(Protocol):
     """The bytes of an image: its devices, as the image index numbers them from 0."""
 
-    async def read(self, device: int, offset: int, length: int) -> bytes | bytearray:
-        """Exactly length bytes of one file, which are on device from offset on, verified."""
+    async def read(
+        self, device: int, offset: int, length: int, *, follows: int
+    ) -> bytes | bytearray:
+        """Exactly length bytes of one file, which are on device from offset on, verified.
+
+        follows  so many bytes of the file come behind them on device, as far as that is known
+        """
 
 
 def _guarded(handler: Callable[P, Coroutine[Any, Any, R]]) -> Callable[P, Coroutine[Any, Any, R]]:
@@ -117,7 +122,9 @@ class FuseFront(pyfuse3.Operations):
         length = min(size, inode.size - off)
         if length <= 0:
             return b""
-        return await self._content(self._index.pieces(inode, off, length))
+        pieces = self._index.pieces(inode, off, length)
+        follows = inode.size - off - length if inode.device is not None else 0
+        return await self._content(pieces, follows)
 
     @_guarded
     async def opendir(
@@ -170,15 +177,15 @@ class FuseFront(pyfuse3.Operations):
     async def forget(self, inode_list: object) -> None:
         pass
 
-    async def _content(self, pieces: Sequence[Piece]) -> bytes | bytearray:
+    async def _content(self, pieces: Sequence[Piece], follows: int) -> bytes | bytearray:
         """Their bytes together, holes as zeros."""
-        parts = [await self._piece(piece) for piece in pieces]
+        parts = [await self._piece(piece, follows) for piece in pieces]
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    async def _piece(self, piece: Piece) -> bytes | bytearray:
+    async def _piece(self, piece: Piece, follows: int) -> bytes | bytearray:
         if piece.device is None:
             return bytes(piece.length)
-        return await self._payloads.read(piece.device, piece.offset, piece.length)
+        return await self._payloads.read(piece.device, piece.offset, piece.length, follows=follows)
 
     def _attributes(self, number: int) -> pyfuse3.EntryAttributes:
         return _entry(self._index.inode(Nid(number)))

@@ -35,6 +35,10 @@ class Absent(Exception):
     """Nothing stands under the key."""
 
 
+class Beyond(Exception):
+    """The object ends before the part that was asked for begins."""
+
+
 class Conflict(Exception):
     """What stands under the key is not what the write was made for."""
 
@@ -74,7 +78,7 @@ class Bucket(Protocol):
         """Return if the store answers and has the bucket; NoBucket if it says that it has not."""
 
     def get(self, key: str, *, part: range | None = None) -> Standing | None:
-        """The object, or just the bytes of part; None if there is none. Odd if too few came."""
+        """The object, or of the bytes of part those that it has; None if there is none."""
 
     def version(self, key: str) -> str | None:
         """What stands under key, by name; None if nothing does."""

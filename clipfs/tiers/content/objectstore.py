@@ -12,7 +12,7 @@ Not here: requests and their errors (`clipfs.tiers.content.bucket`); writes that
 stands there (`clipfs.tiers.content.conditional`); claims (`clipfs.tiers.content.claims`).
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
@@ -50,6 +50,7 @@ LOOK_AFTER_S = 0.2
 """SeaweedFS keeps one of those who race for a key waiting for a second: that is not lost so."""
 
 MAX_CALLS = 16
+_ONLY = "the only copy"
 T = TypeVar("T")
 
 
@@ -127,7 +128,16 @@ class ObjectStore:
                     f"{url}: {down}; create it, or correct --content-cache"
                 ) from down
 
-    async def get(self, key: str, *, part: range | None = None, dear: bool = False) -> Found | None:
+    async def get(
+        self,
+        key: str,
+        *,
+        part: range | None = None,
+        dear: bool = False,
+        besides: Collection[str] = (),
+    ) -> Found | None:
+        if _ONLY in besides:
+            return None
         if dear:
             return await self._get_patiently(key, part)
         with self._patience.waits() as waiting:
@@ -135,7 +145,25 @@ class ObjectStore:
             waiting.received = len(found.data) if found else 0
         return found
 
-    async def put(self, key: str, data: bytes | memoryview, *, replaces: str | None = None) -> None:
+    async def lacking(self, key: str) -> list[str]:
+        try:
+            standing = await self._ask(
+                lambda: self._bucket.version(key), within_s=TRANSFER_TIMEOUT_S
+            )
+        except NotAllowed as refused:
+            raise self._broken(f"{refused}: these credentials may not read it") from None
+        return [_ONLY] if standing is None else []
+
+    async def put(
+        self,
+        key: str,
+        data: bytes | memoryview,
+        *,
+        replaces: str | None = None,
+        copies: Collection[str] | None = None,
+    ) -> None:
+        if copies is not None and _ONLY not in copies:
+            return
         await self._write(lambda: self._conditions.put(key, data, replaces))
 
     async def delete(self, key: str, *, etag: str) -> None:
@@ -214,7 +242,7 @@ class ObjectStore:
             )
         except NotAllowed as refused:
             raise self._broken(f"{refused}: these credentials may not read it") from None
-        return None if found is None else Found(found.data, found.version)
+        return None if found is None else Found(found.data, found.version, copy=_ONLY)
 
     async def _write(self, call: Callable[[], T], *, within_s: float = TRANSFER_TIMEOUT_S) -> T:
         if not self._may_store:

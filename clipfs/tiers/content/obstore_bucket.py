@@ -25,6 +25,7 @@ from clipfs.tiers.content import aws_profile
 from clipfs.tiers.content.bucket import (
     TRANSFER_TIMEOUT_S,
     Absent,
+    Beyond,
     Conflict,
     Listed,
     NoAnswer,
@@ -132,16 +133,27 @@ class ObstoreBucket:
                 return self._get(key, part)
         except Absent:
             return None
+        except Beyond:
+            return self._without_bytes(key)
+
+    def _without_bytes(self, key: str) -> Standing | None:
+        try:
+            with self._renamed(f"HEAD {key}"):
+                meta = obstore.head(self._store, key)
+        except Absent:
+            return None
+        return Standing(bytearray(), _version(meta), meta["last_modified"])
 
     def _get(self, key: str, part: range | None) -> Standing:
         options: obstore.GetOptions = {}
         if part is not None:
             options["range"] = (part.start, part.stop)
         answer = obstore.get(self._store, key, options=options)
-        start, stop = answer.range
-        size = len(part) if part is not None else answer.meta["size"]
-        if stop - start != size or size > MAX_OBJECT_BYTES:
-            raise Odd(f"GET {key}: {stop - start} bytes where {size} should be")
+        whole = range(answer.meta["size"])
+        wanted = whole if part is None else range(part.start, min(part.stop, whole.stop))
+        size = len(wanted)
+        if answer.range != (wanted.start, wanted.stop) or size > MAX_OBJECT_BYTES:
+            raise Odd(f"GET {key}: bytes {answer.range} where {size} should be")
         data = bytearray()
         for piece in answer.stream(_PIECE_BYTES):
             data += piece

@@ -13,6 +13,7 @@ from obstore import exceptions
 
 from clipfs.tiers.content.bucket import (
     Absent,
+    Beyond,
     Conflict,
     NoAnswer,
     NoBucket,
@@ -54,6 +55,8 @@ def named(what: str, error: Exception, *, bucket: str, credentials: str) -> Exce
         return NoAnswer(f"{words}: the credentials are wrong; they are {credentials}")
     if status == "403":
         return NotAllowed(words)
+    if status == "416":
+        return Beyond(words)
     if status.startswith("4") and status not in ("408", "429"):
         return Odd(words)
     if status:

@@ -105,9 +105,12 @@ class Replica:
         head = self._head("GET", _OBJECTS + key, lines)
         answer = await self._exchange.ask(Request(method="GET", head=head, most_bytes=most), hurry)
         whole = part is None or len(answer.body) == len(part)
-        if answer.status == (200 if part is None else 206) and whole:
+        if answer.status == (200 if part is None else 206) and (whole or answer.etag):
             self.breaker.succeeded()
             return Found(answer.body, answer.etag)
+        if answer.status == 416 and part is not None and answer.etag:  # it ends before the range
+            self.breaker.succeeded()
+            return Found(bytearray(), answer.etag)
         if answer.status == 404:
             self.breaker.succeeded()
             return None

@@ -1,19 +1,19 @@
 """The content cache as its clients see it: all replicas as one `ContentStore`.
 
-An object has two copies where there are two replicas or more: the two that its key belongs to
-first. It is stored in both, and read from the first, or on a miss or a failure from the second.
-A claim is kept by the first two in its key's order that answer (`clipfs.tiers.content.claiming`).
+An object is stored in both of its copies, and read from the first, or from the second if the first
+one misses, fails or was found to be wrong. A claim is kept by the first two in its key's order that
+answer (`clipfs.tiers.content.claiming`).
 
-Not here: who the replicas are (`clipfs.tiers.content.addresses`); time-outs of one exchange
-(`clipfs.tiers.content.replica`).
+Not here: which replicas have a key's copies (`clipfs.tiers.content.copies`); time-outs of one
+exchange (`clipfs.tiers.content.replica`).
 """
 
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Self
 
-import structlog
 import trio
 
 from clipfs.image.tls import client_context
@@ -21,6 +21,7 @@ from clipfs.tiers.content.addresses import Addresses
 from clipfs.tiers.content.breaker import SOON_S
 from clipfs.tiers.content.claiming import claim_at, release_at
 from clipfs.tiers.content.connection import SMALL_BODY_BYTES, Endpoint
+from clipfs.tiers.content.copies import COPIES, Copies
 from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, AT_LEISURE, Hurry
 from clipfs.tiers.content.patience import Patience
 from clipfs.tiers.content.rendezvous import in_order
@@ -35,10 +36,6 @@ from clipfs.tiers.content.store import (
     worst,
 )
 
-log = structlog.get_logger()
-
-COPIES = 2
-
 FIRST_ANSWER_S = 2
 """So long a reader waits for one replica where another has the same object."""
 
@@ -51,9 +48,8 @@ class Replicas:
 
     def __init__(self, addresses: Addresses) -> None:
         self._addresses = addresses
+        self._copies = Copies(addresses)
         self._patience = Patience()
-        self._may_store = True
-        self._one_copy: set[Endpoint] = set()  # of whose lost copies a warning has told
         self._claimed: set[str] = set()  # keys of claims that are renewed, or waited for
 
     @classmethod
@@ -88,17 +84,46 @@ class Replicas:
 
     @property
     def may_store(self) -> bool:
-        return self._may_store
+        return self._copies.may_store
 
-    async def get(self, key: str, *, part: range | None = None, dear: bool = False) -> Found | None:
+    async def get(
+        self,
+        key: str,
+        *,
+        part: range | None = None,
+        dear: bool = False,
+        besides: Collection[str] = (),
+    ) -> Found | None:
         if dear:
-            return await self._get_patiently(key, part)
+            return await self._get_patiently(key, part, besides)
         with self._patience.waits() as waiting:
-            found = await self._get(key, part, self._share)
+            found = await self._get(key, part, besides, self._share)
             waiting.received = len(found.data) if found else 0
         return found
 
-    async def put(self, key: str, data: bytes | memoryview, *, replaces: str | None = None) -> None:
+    async def lacking(self, key: str) -> list[str]:
+        """Those that do not answer count as lacking it where another one does."""
+        copies = await self._copies.of(key)
+        lack: list[str] = []
+        failures: dict[str, ContentCacheDown] = {}
+        for replica in copies:
+            try:
+                if await replica.get(key, part=range(1)) is None:
+                    lack.append(str(replica.endpoint))
+            except ContentCacheDown as error:
+                failures[str(replica.endpoint)] = error
+        if len(failures) == len(copies):
+            raise worst(list(failures.values()))
+        return [*lack, *failures] if lack else []
+
+    async def put(
+        self,
+        key: str,
+        data: bytes | memoryview,
+        *,
+        replaces: str | None = None,
+        copies: Collection[str] | None = None,
+    ) -> None:
         self._check_may_store()
         if len(data) > SMALL_BODY_BYTES:
             digest = await trio.to_thread.run_sync(content_digest, data)
@@ -115,11 +140,11 @@ class Replicas:
                     raise
                 await replica.put(key, data, digest=digest)  # where nothing stands
 
-        await self._for_copies(key, put)
+        await self._copies.change(key, put, only=copies)
 
     async def delete(self, key: str, *, etag: str) -> None:
         self._check_may_store()
-        await self._for_copies(key, lambda replica: replica.delete(key, etag=etag))
+        await self._copies.change(key, lambda replica: replica.delete(key, etag=etag))
 
     async def claim(self, key: str, holder: str, progress: Progress) -> Claim:
         self._check_may_store()
@@ -133,22 +158,24 @@ class Replicas:
 
     async def release(self, key: str, holder: str) -> None:
         self._claimed.discard(key)
-        await release_at(await self._order(key), COPIES, key, holder)
+        await release_at(await self._copies.order(key), COPIES, key, holder)
 
     async def _claim(
         self, key: str, holder: str, progress: Progress, hurry: Callable[[int], Hurry]
     ) -> Claim:
-        order = await self._order(key)
+        order = await self._copies.order(key)
         try:
             return await claim_at(order, COPIES, key, holder, progress, hurry=hurry)
         except ContentRefused:
-            self._may_store = self._may_store and all(replica.may_store for replica in order)
+            self._copies.told_by(order)
             raise
         finally:
             if any(replica.breaker.down_since is not None for replica in order):
                 self._addresses.ask()
 
-    async def _get_patiently(self, key: str, part: range | None) -> Found | None:
+    async def _get_patiently(
+        self, key: str, part: range | None, besides: Collection[str]
+    ) -> Found | None:
         """Wait for replicas that have been down for less than RESTART_S."""
         came_back = False
         while True:
@@ -161,7 +188,7 @@ class Replicas:
                 return Hurry(answer_s=answer_s, by=until, soon=True)
 
             try:
-                return await self._get(key, part, hurry)
+                return await self._get(key, part, besides, hurry)
             except ContentCacheDown:
                 until = await self._back_until(key)
                 if until is None:  # another reader has found one that is up
@@ -182,11 +209,16 @@ class Replicas:
         return max(down) + RESTART_S if len(down) == len(since) else None
 
     async def _get(
-        self, key: str, part: range | None, hurry: Callable[[int], Hurry]
+        self,
+        key: str,
+        part: range | None,
+        besides: Collection[str],
+        hurry: Callable[[int], Hurry],
     ) -> Found | None:
         """hurry  for a replica, by how many others are to be asked after it"""
-        copies = (await self._order(key))[:COPIES]
+        copies = await self._copies.of(key, besides=besides)
         failures: list[ContentCacheDown] = []
+        is_alone = False
         for others, replica in zip(reversed(range(len(copies))), copies, strict=True):
             try:
                 found = await replica.get(key, part=part, hurry=hurry(others))
@@ -195,8 +227,9 @@ class Replicas:
                 self._addresses.ask()
                 continue
             if found is not None:
-                return found
-        if len(failures) == len(copies):
+                return replace(found, copy=str(replica.endpoint), is_alone=is_alone)
+            is_alone = True
+        if failures and len(failures) == len(copies):
             raise worst(failures)
         return None
 
@@ -207,43 +240,6 @@ class Replicas:
             raise ContentCacheDown("skipped: look-ups have waited for it long enough")
         return Hurry(by=trio.current_time() + left_s / (1 + others))
 
-    async def _order(self, key: str) -> list[Replica]:
-        """All replicas that are known, from the one that key belongs to first.
-
-        Raises  ContentCacheDown if there is none
-        """
-        known = await self._addresses.known()
-        if not known:
-            raise ContentCacheDown(self._addresses.failure)
-        return [known[one] for one in in_order(key, known)]
-
-    async def _for_copies(self, key: str, change: Callable[[Replica], Awaitable[None]]) -> None:
-        """Change both copies; one that fails is a warning, unless the other fails too."""
-        copies = (await self._order(key))[:COPIES]
-        failures: dict[Endpoint, ContentCacheDown] = {}
-
-        async def run(replica: Replica) -> None:
-            try:
-                await change(replica)
-                self._one_copy.discard(replica.endpoint)
-            except ContentCacheDown as error:
-                failures[replica.endpoint] = error
-
-        async with trio.open_nursery() as nursery:
-            for replica in copies:
-                nursery.start_soon(run, replica)
-        self._may_store = self._may_store and all(replica.may_store for replica in copies)
-        if len(failures) == len(copies):
-            self._addresses.ask()
-            raise worst(list(failures.values()))
-        for endpoint, error in failures.items():
-            self._addresses.ask()
-            if endpoint not in self._one_copy:
-                log.warning(
-                    "object has one copy less", key=key, replica=str(endpoint), error=str(error)
-                )
-            self._one_copy.add(endpoint)
-
     def _check_may_store(self) -> None:
-        if not self._may_store:
+        if not self._copies.may_store:
             raise MayNotStore("the token may only read")

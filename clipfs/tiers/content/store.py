@@ -6,7 +6,7 @@ by whoever has seen what stands there. Tier 2 is an optimisation: every failure 
 below, which never leave `clipfs.tiers`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,10 +36,17 @@ def worst(failures: Sequence[ContentCacheDown]) -> ContentCacheDown:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An object's bytes, or a part of them; etag names what stands under the key."""
+    """An object's bytes, or a part of them; etag names what stands under the key.
+
+    data      fewer bytes than were asked for, if the object ends before
+    copy      which one of the object's copies it is
+    is_alone  another copy, which should be there, is not
+    """
 
     data: bytearray
     etag: str
+    copy: str = ""
+    is_alone: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -74,18 +81,40 @@ class ContentStore(Protocol):
     def may_store(self) -> bool:
         """False once the store has said that our token may only read."""
 
-    async def get(self, key: str, *, part: range | None = None, dear: bool = False) -> Found | None:
+    async def get(
+        self,
+        key: str,
+        *,
+        part: range | None = None,
+        dear: bool = False,
+        besides: Collection[str] = (),
+    ) -> Found | None:
         """The object, or just the bytes of part; None if there is no such object.
 
-        dear    a miss costs more than a wait of some seconds for a store that restarts: a page,
-                or an index that another node brings; else no time is lost on one that is down
-        Raises  ContentCacheDown, also if fewer or more bytes came than part asked for
+        dear     a miss costs more than a wait of some seconds for a store that restarts: a page,
+                 or an index that another node brings; else no time is lost on one that is down
+        besides  copies that are passed over, since they were wrong
+        Raises   ContentCacheDown, also if more bytes came than part asked for
         """
 
-    async def put(self, key: str, data: bytes | memoryview, *, replaces: str | None = None) -> None:
+    async def lacking(self, key: str) -> list[str]:
+        """Which copies of the object should be stored, and are not; costs a byte of each.
+
+        Raises  ContentCacheDown
+        """
+
+    async def put(
+        self,
+        key: str,
+        data: bytes | memoryview,
+        *,
+        replaces: str | None = None,
+        copies: Collection[str] | None = None,
+    ) -> None:
         """Store an object; the same bytes again change nothing.
 
         replaces  the ETag of what may be replaced; None: nothing may
+        copies    just these, as `lacking` names them; None: all
         Raises    MayNotStore; ContentRefused; ContentCacheDown
         """
 
