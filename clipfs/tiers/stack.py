@@ -158,13 +158,23 @@ async def open_tiers(
         yield Tiers(chain=TierChain(disk, far), disk=disk, registry=registry_tier, storer=storer)
 
 
+def load_content_cache(urls: Sequence[str]) -> None:
+    """Load what `open_tiers` of a process that does not fork any more will need."""
+    if _is_object_store(urls):
+        import clipfs.tiers.content.obstore_bucket  # noqa: F401 # starts no thread before its use
+
+
+def _is_object_store(urls: Sequence[str]) -> bool:
+    return bool(urls) and urls[0].startswith(("s3:", "gs:", "az:"))
+
+
 async def _open_content_cache(
     settings: TierSettings, stack: AsyncExitStack, *, will_fork: bool, check: bool
 ) -> ContentStore | None:
     urls = settings.content_cache_urls
     if not urls:
         return None
-    if urls[0].startswith(("s3:", "gs:", "az:")):
+    if _is_object_store(urls):
         return await stack.enter_async_context(
             open_object_store(urls[0], will_fork=will_fork, check=check, ca_pem=settings.ca_pem)
         )
