@@ -12,7 +12,7 @@ import structlog
 
 from clipfs import errors
 from clipfs.cache.collect import collect
-from clipfs.cache.plan import Limits
+from clipfs.cache.limits import Limits
 from clipfs.layer.layout import Layout
 
 log = structlog.get_logger()

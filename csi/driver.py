@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from clipfs import errors
-from clipfs.cache.plan import Limits
+from clipfs.cache.limits import Limits
 from clipfs.image.model import Image
 from clipfs.layer.layout import Layout
 from clipfs.tiers.stack import TierSettings

@@ -16,7 +16,7 @@ import click
 
 from clipfs import errors
 from clipfs.cli import logs, options
-from clipfs.cli.limits import limit_options, limits_of
+from clipfs.cli.limits import limit_options, limits_of, words_of
 from clipfs.cli.main import ended
 from clipfs.mount.syscalls import check_context
 from csi.init import supervise
@@ -58,6 +58,7 @@ def clip_csi() -> None:
 @options.root_option
 @options.image_options
 @options.front_option
+@options.background_fill_option
 @limit_options
 @options.log_options
 @click.pass_context
@@ -114,6 +115,8 @@ def _mount_options(context: click.Context, given: dict[str, Any]) -> list[str]:
             words += ["--" + name.replace("_", "-"), str(given[name].absolute())]
     if given["mount_context"] is not None:
         words += ["--mount-context", given["mount_context"]]
+    words += ["--background-fill", given["background_fill"]]
+    words += words_of(given["max_bytes"], given["min_free"])
     for host in given["plain_http"]:
         words += ["--plain-http", host]
     chosen = context.meta.get("clipfs.logs", {})

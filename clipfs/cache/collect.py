@@ -18,8 +18,9 @@ import structlog
 
 from clipfs import errors
 from clipfs.cache.inventory import Item, files_of, inventory, last_use_ns, users_of
+from clipfs.cache.limits import Limits
 from clipfs.cache.litter import sweep
-from clipfs.cache.plan import Limits, Space, excess_bytes, to_remove
+from clipfs.cache.plan import Space, excess_bytes, to_remove
 from clipfs.layer.layout import Layout
 from clipfs.layer.partial import fill_lock
 from clipfs.system.cached import discard

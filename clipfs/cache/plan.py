@@ -10,23 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipfs.cache.inventory import Item, plain_key
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What must hold after a collection; None: no such limit.
-
-    max_bytes         that all items may take together
-    min_free_bytes    that must be free on the root's file system
-    min_free_percent  the same, as a part of that file system's size
-    """
-
-    max_bytes: int | None = None
-    min_free_bytes: int | None = None
-    min_free_percent: float | None = None
-
-    def __bool__(self) -> bool:
-        return self != Limits()
+from clipfs.cache.limits import Limits
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,18 +21,23 @@ class Space:
     free_bytes: int
 
 
-def excess_bytes(items: Sequence[Item], limits: Limits, space: Space) -> int:
-    """How many bytes must go for all limits to hold; 0 if they do."""
-    total = sum(item.bytes for item in items)
-    excess = [0]
+def room_bytes(items: Sequence[Item], limits: Limits, space: Space) -> int | None:
+    """How many bytes more all limits allow, below 0 if they are exceeded; None: no limit."""
+    room: list[int] = []
     if limits.max_bytes is not None:
-        excess.append(total - limits.max_bytes)
+        room.append(limits.max_bytes - sum(item.bytes for item in items))
     if limits.min_free_bytes is not None:
-        excess.append(limits.min_free_bytes - space.free_bytes)
+        room.append(space.free_bytes - limits.min_free_bytes)
     if limits.min_free_percent is not None:
         wanted = math.ceil(space.size_bytes * limits.min_free_percent / 100)
-        excess.append(wanted - space.free_bytes)
-    return max(excess)
+        room.append(space.free_bytes - wanted)
+    return min(room, default=None)
+
+
+def excess_bytes(items: Sequence[Item], limits: Limits, space: Space) -> int:
+    """How many bytes must go for all limits to hold; 0 if they do."""
+    room = room_bytes(items, limits, space)
+    return max(0, -room) if room is not None else 0
 
 
 def to_remove(items: Sequence[Item], limits: Limits, space: Space) -> list[Item]:

@@ -10,7 +10,7 @@ import click
 from clipfs import errors
 from clipfs.cache.collect import collect as collected
 from clipfs.cache.inventory import Item, inventory
-from clipfs.cache.plan import Limits
+from clipfs.cache.limits import Limits
 from clipfs.cache.verify import Verdict
 from clipfs.cache.verify import verify as verified
 from clipfs.cli import options
@@ -133,7 +133,13 @@ def collect(
 def _existing(root: Path) -> Layout:
     if not root.is_dir():
         raise errors.InvalidInput(f"--root {root}: there is no such folder")
-    return Layout(root.absolute())
+    layout = Layout(root.absolute())
+    if not layout.cache.is_dir():
+        raise errors.InvalidInput(
+            f"--root {root} has no cache/ in it, so nothing was ever mounted from it; name the "
+            "folder that mounts have as --root"
+        )
+    return layout
 
 
 def _own_keys(layout: Layout) -> KeyRing:

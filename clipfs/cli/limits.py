@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from clipfs.cache.plan import Limits
+from clipfs.cache.limits import Limits
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,3 +56,13 @@ def limit_options(command: F) -> F:
 def limits_of(max_bytes: int | None, min_free: Limits | None) -> Limits:
     """Both options as one value."""
     return replace(min_free or Limits(), max_bytes=max_bytes)
+
+
+def words_of(max_bytes: int | None, min_free: Limits | None) -> list[str]:
+    """The options that become these values."""
+    words = ["--max-bytes", str(max_bytes)] if max_bytes is not None else []
+    if min_free is not None and min_free.min_free_percent is not None:
+        words += ["--min-free", f"{min_free.min_free_percent:.6f}%"]
+    elif min_free is not None:
+        words += ["--min-free", str(min_free.min_free_bytes)]
+    return words

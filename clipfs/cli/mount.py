@@ -7,12 +7,14 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 import trio
 
+from clipfs.cache.limits import Limits
 from clipfs.cli import options, progress
+from clipfs.cli.limits import limit_options, limits_of
 from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.cli.report import described, totals
 from clipfs.image.platform import Platform
@@ -35,6 +37,8 @@ from clipfs.tiers.tier import IndexedLayer
 @options.root_option
 @options.image_options
 @options.front_option
+@options.background_fill_option
+@limit_options
 @click.option(
     "--foreground",
     is_flag=True,
@@ -54,6 +58,9 @@ def mount(
     platform: str | None,
     front: Wanted,
     mount_context: str | None,
+    background_fill: Literal["off", "touched", "all"],
+    max_bytes: int | None,
+    min_free: Limits | None,
     foreground: bool,
     log_to: str,
     as_json: bool,
@@ -69,7 +76,7 @@ def mount(
     where = real_mountpoint(mountpoint)
     check_mountpoint(where)
     on_platform = options.chosen_platform(platform)
-    with workers_at_hand(), progress.shown() as on_progress:
+    with workers_at_hand(given["root"], reference), progress.shown() as on_progress:
         settings = options.tier_settings(**given, launched=log_to == "stderr")
         if front == "erofs":
             check_kernel(settings.layout)
@@ -88,6 +95,15 @@ def mount(
     def serve_here(on_ready: Callable[[], None]) -> None:
         from clipfs.mount.server import serve  # FUSE, without which the kernel's own mount does
 
+        fill = None
+        if background_fill != "off":
+            from clipfs.cache.room import room_to_fill
+            from clipfs.tiers.background import FillSettings
+
+            limits = limits_of(max_bytes, min_free)
+            fill = FillSettings(
+                which=background_fill, room_bytes=lambda: room_to_fill(settings.layout, limits)
+            )
         _mark(settings, to_store)
 
         async def main() -> None:
@@ -98,6 +114,7 @@ def mount(
                 to_store=to_store,
                 on_ready=on_ready,
                 context=mount_context,
+                fill=fill,
             )
 
         trio.run(main)

@@ -114,6 +114,18 @@ def front_option(command: F) -> F:
     )(command)
 
 
+def background_fill_option(command: F) -> F:
+    return click.option(
+        "--background-fill",
+        type=click.Choice(["off", "touched", "all"]),
+        default="off",
+        show_default=True,
+        help="What a server brings to this disk behind the reads: the rest of each layer that a "
+        "read has touched, or all layers; as far as --max-bytes and --min-free leave room "
+        "(10% of the disk stay free without --min-free).",
+    )(command)
+
+
 def index_key_option(command: F) -> F:
     return click.option(
         "--index-key-file",

@@ -30,11 +30,28 @@ def stats(root: Path, as_json: bool) -> None:
     for tier in ("disk", "content_cache", "registry"):
         row = value[tier]
         click.echo(f"{tier:<14} {row['reads']:>9} reads  {human_bytes(row['bytes']):>11}")
+    troubles = value["content_cache"]
+    if troubles["errors"] or troubles["verify_failures"]:
+        click.echo(
+            f"content cache: {troubles['errors']} requests without a usable answer, "
+            f"{troubles['verify_failures']} answers that did not verify"
+        )
     for key in value["storing"]:
         click.echo(f"storing        {key}")
     for row in value["mounts"]:
         by = f"process {row['pid']}" if row["pid"] else "the kernel alone"
-        click.echo(f"{printable(row['mountpoint'])}  {row['image']}  {row['front']}  {by}")
+        click.echo(
+            f"{printable(row['mountpoint'])}  {row['image']}  {row['front']}  {by}"
+            f"{_fill_in_words(row['background_fill'])}"
+        )
+
+
+def _fill_in_words(fill: dict[str, Any]) -> str:
+    if fill["state"] == "off":
+        return ""
+    state = fill["state"].replace("_", " ")
+    brought = f"{fill['layers']} layers whole, {human_bytes(fill['bytes'])} brought"
+    return f"  background fill: {state}, {brought}"
 
 
 def collected(layout: Layout) -> dict[str, Any]:
@@ -56,5 +73,6 @@ def _mount(layout: Layout, record: MountRecord) -> dict[str, Any]:
         "front": record.front,
         "pid": None if alone else record.pid,
         **counters.of(layout, record.pid),
+        "background_fill": counters.fill_of(layout, record.pid),
         **({"disk": None} if alone else {}),
     }

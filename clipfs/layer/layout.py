@@ -12,6 +12,7 @@ run/                                state; may go when nothing is mounted:
     mounts/  log/  counters/        of the servers of images
     images/  volumes/  driver.lock  of the CSI driver
     storing/  <layer>.fill          layers on their way to the content cache, or to this disk
+    background.fill  reading        of the servers' background fill: who fills, whether a read waits
     <layer>.use  <manifest>.use     locks of those who prepare a mount
     boot                            the boot that all of it speaks of
 """

@@ -8,8 +8,7 @@ a read moves the chunks of the payload that hold its bytes, and holes move none.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from clipfs.tiers.chain import TierChain
-from clipfs.tiers.tier import Extent, IndexedLayer, Payload
+from clipfs.tiers.tier import Extent, IndexedLayer, Payload, Reader
 from clipfs.tree.sparse import SparseLayout
 
 
@@ -17,20 +16,20 @@ from clipfs.tree.sparse import SparseLayout
 class ChainPayloads:
     """The devices of one image: its layers, then `sparse`, in their order."""
 
-    chain: TierChain
+    reader: Reader
     layers: Sequence[IndexedLayer]
     sparse: Sequence[tuple[IndexedLayer, SparseLayout]]
 
     async def read(self, device: int, offset: int, length: int) -> Payload:
         """Exactly length bytes, verified, within one file; ClipError if no tier has them."""
         if device < len(self.layers):
-            return await self.chain.read(self.layers[device], Extent(offset, length))
+            return await self.reader.read(self.layers[device], Extent(offset, length))
         layer, layout = self.sparse[device - len(self.layers)]
         data = bytearray(length)
         if runs := layout.within(offset, length):
             start = runs[0].payload_offset  # those of one file lie one directly after another
             packed = sum(run.length for run in runs)
-            found = memoryview(await self.chain.read(layer, Extent(start, packed)))
+            found = memoryview(await self.reader.read(layer, Extent(start, packed)))
             for run in runs:
                 at, source = run.offset - offset, run.payload_offset - start
                 data[at : at + run.length] = found[source : source + run.length]

@@ -6,9 +6,10 @@ Used by mount, index and ls alike. Layers are indexed side by side; a layer that
 already costs one small read. Nothing is mounted here.
 """
 
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +25,7 @@ from clipfs.image.reference import Reference
 from clipfs.layer.index import LayerIndex
 from clipfs.layer.job import WORKER as PASS_WORKER
 from clipfs.layer.job import PassProgress
+from clipfs.layer.layout import Layout
 from clipfs.layer.use import InUse, touch
 from clipfs.mount import counters
 from clipfs.system.fork_server import fork_server
@@ -56,8 +58,14 @@ class Prepared:
     index_s: float
 
 
-def workers_at_hand() -> AbstractContextManager[None]:
-    """Have the workers that `prepared` needs start fast; before threads, credentials and locks."""
+def workers_at_hand(root: Path, reference: Reference) -> AbstractContextManager[None]:
+    """Have the workers start fast that `prepared` needs for an image that may not be indexed.
+
+    To be entered before there are threads, credentials and locks.
+    """
+    digest = reference.digest
+    if digest and os.path.exists(Layout(root).image_index(cache_key(digest))):
+        return nullcontext()
     return fork_server((PASS_WORKER, MERGE_WORKER))
 
 
@@ -88,6 +96,7 @@ async def prepared(
         hooks = TierHooks(
             on_read=own.count_read,
             on_download=own.count_download,
+            on_trouble=own.count_trouble,
             on_progress=on_progress,
             on_filled=on_filled,
         )

@@ -24,6 +24,7 @@ from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.payloads import ChainPayloads
 from clipfs.mount.prepare import Prepared
 from clipfs.system.groups import lone_error_unwrapped
+from clipfs.tiers.background import FillSettings, filling
 from clipfs.tiers.stack import TierHooks, TierSettings, open_tiers
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.reader import ImageIndex
@@ -42,15 +43,21 @@ async def serve(
     to_store: Sequence[IndexedLayer],
     on_ready: Callable[[], None],
     context: str | None = None,
+    fill: FillSettings | None = None,
 ) -> None:
     """Mount prepared at mountpoint and serve it until it is unmounted.
 
     on_ready  called once, when the tree is readable
     context   SELinux's, of all files
+    fill      what is brought to the disk behind the reads; None: nothing
     """
     log.info("serving", image=str(prepared.image.reference), mountpoint=str(mountpoint))
     with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
-        hooks = TierHooks(on_read=own.count_read, on_download=own.count_download)
+        hooks = TierHooks(
+            on_read=own.count_read,
+            on_download=own.count_download,
+            on_trouble=own.count_trouble,
+        )
         async with (
             settings.open_registry() as registry,
             open_tiers(
@@ -62,8 +69,11 @@ async def serve(
                 mounted=True,
             ) as tiers,
         ):
-            payloads = ChainPayloads(tiers.chain, prepared.layers, prepared.sparse)
-            await _serve_mount(prepared, settings.layout, mountpoint, payloads, on_ready, context)
+            async with filling(tiers, prepared.layers, fill, own) as reader:
+                payloads = ChainPayloads(reader, prepared.layers, prepared.sparse)
+                await _serve_mount(
+                    prepared, settings.layout, mountpoint, payloads, on_ready, context
+                )
             touch(
                 settings.layout,
                 layers=[one.cache_key for one in prepared.layers],
@@ -83,14 +93,14 @@ async def store(
     on_ready: Callable[[], None],
 ) -> None:
     """Serve nothing: store layers of a mount that the kernel serves alone, and end."""
-    with lone_error_unwrapped():
+    with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
         async with (
             settings.open_registry() as registry,
             open_tiers(
                 settings,
                 registry,
                 prepared.image.reference,
-                hooks=TierHooks(),
+                hooks=TierHooks(on_trouble=own.count_trouble),
                 to_store=to_store,
             ) as tiers,
         ):

@@ -8,6 +8,7 @@ the next; the last one raises.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import structlog
 import trio
@@ -16,7 +17,7 @@ from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.tiers.disk import DiskTier
-from clipfs.tiers.tier import Extent, IndexedLayer, Payload, Tier
+from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer, Payload, Tier
 
 log = structlog.get_logger()
 
@@ -44,6 +45,12 @@ class TierChain:
         self._coming: dict[tuple[str, int], _Coming] = {}  # by cache key and chunk
         self._disk_refuses = False
         self._refusal = errors.ClipError()  # the last one
+
+    def asking(self, *far: Tier) -> Self:
+        """A chain that asks only these; what it fetches is waited for here, and the reverse."""
+        other = type(self)(self._disk, far)
+        other._coming = self._coming
+        return other
 
     async def load_index(self, layer: Layer) -> LayerIndex:
         """The layer's index from the nearest tier that has it, kept on disk from now on."""
@@ -78,11 +85,18 @@ class TierChain:
             return
         for start in range(0, layer.index.chunk_count, _COMPLETE_CHUNKS):
             stop = min(start + _COMPLETE_CHUNKS, layer.index.chunk_count)
-            unstored: Unstored = {}
-            await self._bring(layer, range(start, stop), unstored)
-            if unstored:
-                raise type(self._refusal)(str(self._refusal))
+            await self.bring(layer, range(start, stop))
         await self._disk.promote(layer)
+
+    async def bring(self, layer: IndexedLayer, chunks: range) -> None:
+        """Return when chunks are on disk.
+
+        Raises  DiskFull, NodeFault if that refuses them; ClipError if no tier has them
+        """
+        unstored: Unstored = {}
+        await self._bring(layer, chunks, unstored)
+        if unstored:
+            raise type(self._refusal)(str(self._refusal))
 
     async def _bring(self, layer: IndexedLayer, chunks: range, unstored: Unstored) -> None:
         """Return when chunks are on disk or in unstored: fetch those that nobody fetches."""
@@ -113,10 +127,13 @@ class TierChain:
         return coming
 
     async def _fetch(self, layer: IndexedLayer, chunks: range) -> Unstored:
-        """Bring chunks to the disk; those that it refuses."""
+        """Bring chunks to the disk, or none if they are to be asked for again; those it refuses."""
         extent = extent_of(chunks, payload_bytes=layer.index.payload_bytes)
         for tier in self._far:
-            data = await tier.read(layer, extent)
+            try:
+                data = await tier.read(layer, extent)
+            except AskAgain:
+                return {}
             if data is None:
                 continue
             if not tier.fills_disk and not self._stored(layer, chunks, data):

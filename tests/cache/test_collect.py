@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from clipfs.cache.collect import collect
 from clipfs.cache.inventory import Item, inventory
-from clipfs.cache.plan import Limits
+from clipfs.cache.limits import Limits
 from clipfs.layer.layout import Layout
 from clipfs.layer.partial import Partial, fill_lock
 from clipfs.layer.use import InUse, touch

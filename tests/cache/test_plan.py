@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipfs.cache.inventory import Item, plain_key
-from clipfs.cache.plan import Limits, Space, excess_bytes, to_remove
+from clipfs.cache.limits import Limits
+from clipfs.cache.plan import Space, excess_bytes, room_bytes, to_remove
 
 EMPTY = Space(size_bytes=1000, free_bytes=1000)
 LAYERS = [f"layer-{number}" for number in range(6)]
@@ -135,3 +136,30 @@ def test_a_raw_layer_keeps_the_image_that_names_its_blob() -> None:
     image = replace(layer, kind="image", key="i", needs=frozenset({"a"}), last_use_ns=9)
     assert to_remove([layer, image], Limits(), EMPTY) == []
     assert to_remove([layer, image], Limits(max_bytes=1), EMPTY) == [image, layer]
+
+
+@pytest.mark.parametrize(
+    ("limits", "room"),
+    [
+        (Limits(), None),
+        (Limits(max_bytes=100), 40),
+        (Limits(max_bytes=50), -10),
+        (Limits(min_free_bytes=100), 200),
+        (Limits(min_free_bytes=500), -200),
+        (Limits(min_free_percent=7.55), 224),
+        (Limits(max_bytes=100, min_free_bytes=299), 1),
+        (Limits(max_bytes=100, min_free_percent=29), 10),
+    ],
+    ids=str,
+)
+def test_room_is_what_the_strictest_limit_leaves(limits: Limits, room: int | None) -> None:
+    item = Item(kind="layer", key="x", state="complete", bytes=60, last_use_ns=0)
+    assert room_bytes([item], limits, Space(size_bytes=1000, free_bytes=300)) == room
+
+
+@given(roots(), limits_and_space)
+def test_there_is_room_exactly_where_there_is_no_excess(
+    items: list[Item], given_: tuple[Limits, Space]
+) -> None:
+    room = room_bytes(items, *given_)
+    assert excess_bytes(items, *given_) == max(0, -(room or 0))

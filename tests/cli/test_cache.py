@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 import pytest
 
-from clipfs.cache.plan import Limits
-from clipfs.cli.limits import byte_count, limits_of, min_free
+from clipfs.cache.limits import Limits
+from clipfs.cli.limits import byte_count, limits_of, min_free, words_of
 from tests.cli.conftest import Small
 from tests.support.machine import needs_fuse
 from tests.support.node import Node, kill
@@ -109,6 +109,11 @@ def test_a_mount_whose_server_was_killed_keeps_its_layers_until_it_is_unmounted(
 def test_a_limit_is_bytes_or_a_percentage(text: str, limits: Limits) -> None:
     assert min_free(text) == limits
     assert limits_of(5, limits) == replace(limits, max_bytes=5)
+    assert words_of(None, None) == []
+    first, most, second, least = words_of(5, limits)
+    assert (first, byte_count(most), second, min_free(least)) == (
+        "--max-bytes", 5, "--min-free", limits
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -127,3 +132,11 @@ def test_a_root_that_does_not_exist_is_said_and_not_made(command: str, node: Nod
     done = node.run("cache", command, "--root", str(node.root), check=False)
     assert (done.returncode, "there is no such folder" in done.stderr) == (1, True)
     assert not node.root.exists()
+
+
+@pytest.mark.parametrize("command", ["list", "verify", "collect"])
+def test_a_folder_that_is_no_root_is_said_and_left_alone(command: str, node: Node) -> None:
+    (node.root / "of-somebody").mkdir(parents=True)
+    done = node.run("cache", command, "--root", str(node.root), check=False)
+    assert (done.returncode, "has no cache/" in done.stderr) == (1, True)
+    assert [path.name for path in node.root.iterdir()] == ["of-somebody"]

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from clipfs.cache.collect import Collected
-from clipfs.cache.plan import Limits
+from clipfs.cache.limits import Limits
 from clipfs.layer.layout import Layout
 from csi.collector import Collector
 from tests.support.tier_stack import made_layout

@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.csi.test_sockets import info, node_id, registration
 from tests.support import images
 from tests.support.driver import M, cleaned_up, failure, mounts_below, run_driver
 from tests.support.machine import CLIP_CSI, needs_fuse
-from tests.support.node import content_cache
+from tests.support.node import Node, content_cache
 from tests.support.registry import RegistryServer, make_certificate, run_registry
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.wait import wait_for
@@ -118,6 +119,36 @@ def test_the_content_cache_of_the_driver_is_that_of_its_mounts(
 
 
 @needs_fuse
+def test_the_driver_s_servers_fill_what_a_pod_has_touched(
+    stack: ExitStack, image: str, registry: RegistryServer, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("the cluster's key\n")
+    url, token, _ = stack.enter_context(content_cache(tmp_path / "content"))
+    options = [
+        "--plain-http", registry.address, "--content-cache", url,
+        "--content-cache-token-file", str(token), "--index-key-file", str(tmp_path / "key"),
+    ]  # fmt: skip
+    Node(tmp_path / "A", options).json("index", image)
+    root = tmp_path / "root"
+    for limits, whole in ((["--max-bytes", "1Mi"], 0), (["--max-bytes", "1Gi"], 1)):
+        words = [*options, "--background-fill", "touched", *limits]
+        with run_driver(tmp_path / "home", words, root=root) as driver:
+            target = driver.publish("pod", image)
+            assert (target / "hello").read_text() == "world\n"
+            state = "idle" if whole else "no_room"
+            wait_for(lambda state=state: fill_of(root)["state"] == state)  # type: ignore[misc]
+            assert len(os.listdir(root / "cache")) == fill_of(root)["layers"] == whole
+            driver.unpublish("pod")
+
+
+def fill_of(root: Path) -> dict[str, Any]:
+    """The background fill of the one mount on root."""
+    (mount,) = Node(root).json("stats")["mounts"]
+    found: dict[str, Any] = mount["background_fill"]
+    return found
+
+
+@needs_fuse
 def test_a_registry_by_a_ca_of_the_driver_s_serves_manifests_and_layers(
     stack: ExitStack, layout: Path, tmp_path: Path
 ) -> None:
@@ -201,6 +232,9 @@ def test_what_driver_and_mount_both_take_reaches_the_mount(tmp_path: Path) -> No
         "ca_file": str(tmp_path / "ca.pem"),
         "mirrors": str(tmp_path),
         "mount_context": "system_u:object_r:container_file_t:s0:c1,c2",
+        "background_fill": "touched",
+        "max_bytes": "20Gi",
+        "min_free": "7.5%",
     }
     logs = {"log_format": "json", "log_level": "debug"}
     assert shared - of_each_volume == {*values, *logs}

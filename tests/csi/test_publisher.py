@@ -6,7 +6,7 @@ import pytest
 
 from clipfs import errors
 from clipfs.cache.collect import collect
-from clipfs.cache.plan import Limits
+from clipfs.cache.limits import Limits
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest, cache_key
 from clipfs.image.model import Image, Layer

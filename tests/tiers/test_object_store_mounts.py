@@ -71,6 +71,26 @@ def test_a_mount_whose_layers_are_all_here_leaves_a_process_that_stores_them(
     assert layer_reads(registry, sample) == before
 
 
+def test_a_touched_layer_is_filled_from_the_store(
+    nodes: list[Node], image: str, sample: Sample, registry: RegistryServer, tmp_path: Path
+) -> None:
+    first, second, _ = nodes
+    first.json("index", image)
+    stored(first)
+    before = layer_reads(registry, sample)
+    words = ("--front", "fuse", "--background-fill", "touched")
+    second.mount(image, tmp_path / "m", *words)
+    found = next(path for path in (tmp_path / "m").rglob("*") if path.is_file())
+    with found.open("rb", buffering=0) as file:
+        assert file.read(1000) in sample.payload
+    payload = second.root / "cache" / sample.key
+    wait_for(payload.exists, within_s=60)
+    assert payload.read_bytes() == sample.payload
+    wait_for(lambda: second.json("stats")["mounts"][0]["background_fill"]["layers"] == 1)
+    assert second.json("stats")["content_cache"]["bytes"] == len(sample.payload)
+    assert layer_reads(registry, sample) == before
+
+
 def test_a_mount_goes_well_without_the_store(
     nodes: list[Node],
     image: str,

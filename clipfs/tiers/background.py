@@ -1,0 +1,211 @@
+"""Background fill: the rest of a layer comes to `cache/` behind the readers' backs.
+
+    async with filling(tiers, layers, settings, told) as reader:
+        await reader.read(layer, extent)      # the front's reads: noted, and always first
+
+Of all layers, or of those that a read has touched. One process on a node fills at a time. It
+takes no more room than the node's limits leave, and nothing is evicted for it. What goes wrong
+costs nobody anything: one warning, and a wait that grows. Nothing outlives the process but what
+it has brought.
+
+Not here: how a layer is filled (`clipfs.tiers.layer_fill`); what room there is
+(`clipfs.cache.room`).
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import structlog
+import trio
+
+from clipfs import errors
+from clipfs.layer.partial import fill_lock
+from clipfs.system.locks import alone
+from clipfs.tiers.chain import TierChain
+from clipfs.tiers.content.store import ContentCacheDown
+from clipfs.tiers.disk import DiskTier
+from clipfs.tiers.foreground import Foreground
+from clipfs.tiers.layer_fill import FarTiers, LayerFill, Room, Source
+from clipfs.tiers.stack import Tiers
+from clipfs.tiers.tier import Extent, FillState, IndexedLayer, Payload, Reader
+
+log = structlog.get_logger()
+
+WATCH_S = 0.2
+"""How often it is looked whether another process still fills."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FillSettings:
+    """What an administrator decides.
+
+    which          layers: those that a read has touched since the mount, or all
+    room_bytes     how much more may be taken of the node's disk; called in a thread
+    first_retry_s  the wait after a failure, doubled each time until it is most_retry_s
+    """
+
+    which: Literal["touched", "all"]
+    room_bytes: Callable[[], int]
+    first_retry_s: float = 5
+    most_retry_s: float = 600
+
+
+class Told(Protocol):
+    """Who wants to know, for `clipfs stats`."""
+
+    def fill_is(self, state: FillState) -> None: ...
+
+    def fill_brought(self, count: int) -> None:
+        """So many bytes of payload more."""
+
+    def fill_completed(self) -> None:
+        """One layer more is whole."""
+
+
+@asynccontextmanager
+async def filling(
+    tiers: Tiers, layers: Sequence[IndexedLayer], settings: FillSettings | None, told: Told
+) -> AsyncIterator[Reader]:
+    """What to read through; behind it layers are filled, until the block ends. None: none are."""
+    if settings is None:
+        yield tiers.chain
+        return
+    with Foreground.open(tiers.disk.layout) as foreground:
+        fill = BackgroundFill(
+            tiers.chain, tiers.disk, FarTiers(tiers), layers, settings, foreground, told
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fill.run)
+            yield fill
+            nursery.cancel_scope.cancel()
+
+
+class BackgroundFill:
+    """Reads that go first, and `run`, which fills behind them."""
+
+    def __init__(
+        self,
+        chain: TierChain,
+        disk: DiskTier,
+        source: Source,
+        layers: Sequence[IndexedLayer],
+        settings: FillSettings,
+        foreground: Foreground,
+        told: Told,
+    ) -> None:
+        self._chain = chain
+        self._disk = disk
+        self._settings = settings
+        self._told = told
+        self._foreground = foreground
+        self._room = Room(settings.room_bytes)
+        self._layer_fill = LayerFill(
+            chain,
+            disk,
+            source,
+            foreground=foreground,
+            room=self._room,
+            on_brought=told.fill_brought,
+        )
+        self._touched: set[str] = set()
+        self._wanted: dict[str, IndexedLayer] = {}
+        if settings.which == "all":
+            self._wanted = {layer.cache_key: layer for layer in layers}
+        self._more = trio.Event()
+        self._retry_s = 0.0
+
+    async def read(self, layer: IndexedLayer, extent: Extent) -> Payload:
+        """As the chain's."""
+        if layer.cache_key not in self._touched:
+            self._touch(layer)
+        if not self._disk.missing(layer, extent.chunks()):
+            return await self._chain.read(layer, extent)
+        with self._foreground.waiting():
+            return await self._chain.read(layer, extent)
+
+    def _touch(self, layer: IndexedLayer) -> None:
+        self._touched.add(layer.cache_key)
+        if self._settings.which == "touched":
+            self._wanted[layer.cache_key] = layer
+            self._more.set()
+
+    async def run(self) -> None:
+        """Fill what is wanted, for ever."""
+        while True:
+            self._told.fill_is("idle")
+            while not self._wanted:
+                self._more = trio.Event()
+                await self._more.wait()
+            layer = self._next()
+            try:
+                await self._complete(layer)
+            except (errors.ClipError, ContentCacheDown) as error:
+                await self._failed(layer, error)
+            except OSError as error:
+                await self._failed(layer, errors.node_fault(error))
+            except Exception:  # no read fails for it
+                log.exception("background fill failed, this is a bug", cache_key=layer.cache_key)
+                del self._wanted[layer.cache_key]
+            else:
+                self._succeeded(layer)
+
+    def _next(self) -> IndexedLayer:
+        """A touched one before the others."""
+        keys = list(self._wanted)
+        return self._wanted[next((key for key in keys if key in self._touched), keys[0])]
+
+    async def _complete(self, layer: IndexedLayer) -> None:
+        """Return when the layer is whole, by whomever."""
+        while not self._disk.has_payload(layer):
+            with alone(self._disk.layout.fill_lock("background")) as ours:
+                if ours and not self._is_passed_over(layer) and not self._disk.has_payload(layer):
+                    await self._fill(layer)
+                    return
+            self._told.fill_is("waiting")
+            await trio.sleep(WATCH_S)
+
+    async def _fill(self, layer: IndexedLayer) -> None:
+        self._told.fill_is("filling")
+        self._room.look_again()
+        await self._layer_fill.complete(layer)
+        self._told.fill_completed()
+        log.info(
+            "Layer filled in the background",
+            layer=layer.layer.digest,
+            cache_key=layer.cache_key,
+            decompressed_bytes=layer.index.payload_bytes,
+        )
+
+    def _is_passed_over(self, layer: IndexedLayer) -> bool:
+        """Whether a pass brings the layer just now, in this process or another."""
+        with fill_lock(self._disk.layout, layer.cache_key) as free:
+            return not free
+
+    async def _failed(self, layer: IndexedLayer, error: Exception) -> None:
+        """Wait, longer each time; a layer that will never come is wanted no more."""
+        fields = {"cache_key": layer.cache_key, "error": str(error)}
+        if not _may_pass(error):
+            log.warning("background fill leaves a layer out", **fields)
+            del self._wanted[layer.cache_key]
+            return
+        settings = self._settings
+        if not self._retry_s:
+            log.warning("background fill waits", **fields)
+        self._retry_s = min(settings.most_retry_s, self._retry_s * 2 or settings.first_retry_s)
+        self._wanted[layer.cache_key] = self._wanted.pop(layer.cache_key)  # the others' turn
+        self._told.fill_is("no_room" if isinstance(error, errors.DiskFull) else "waiting")
+        await trio.sleep(self._retry_s)
+
+    def _succeeded(self, layer: IndexedLayer) -> None:
+        if self._retry_s:
+            log.info("background fill goes on")
+        self._retry_s = 0
+        del self._wanted[layer.cache_key]
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, errors.ClipError):
+        return error.transient or isinstance(error, errors.NodeFault)
+    return True
