@@ -23,7 +23,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench.measure import Bar, Figure, human, save, table, version
+from bench.measure import Bar, Figure, save, table, version
+from bench.plays import FIXED, HEAD, NODES, TABLES, Moved, Play, row
+from bench.stores import REPLICAS
 from bench.ten_megabytes import COMPRESSED_BYTES, NAME, TenMegabytes, ten_megabytes
 from tests.support import images
 from tests.support.content import ContentServer, run_content_server
@@ -34,80 +36,12 @@ from tests.support.registry import run_registry
 from tests.support.throttle import Throttle, throttle
 from tests.support.wait import wait_for
 
-NODES = 10
-STARTS = 100
-STARTS_APART = 10
-REPLICAS = 2
 RANGE_BYTES = 53_248
 PAGE_BYTES = 4096
 MOST_BYTES = 14.5e6
 """What clip (Go) says of its own: registry and content cache together, of a 10 MB layer."""
 
 _SENT, _RECEIVED = (f"clip_content_cache_{name}_bytes_total" for name in ("sent", "received"))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Play:
-    """How the cluster's pods come, how many to a node, and what they read."""
-
-    words: str
-    starts: int = STARTS
-    tier_2: bool = True
-    apart: bool = False
-    moving: bool = False
-
-    @property
-    def title(self) -> str:
-        offsets = "every start at another offset" if self.moving else "one offset a node"
-        return f"{self.words}, {self.starts} starts{' apart' * self.apart}, {offsets}"
-
-
-FIXED = (Play(words="with tier 2"), Play(words="without tier 2", tier_2=False))
-MOVING = (
-    Play(words="with tier 2", moving=True),
-    Play(words="without tier 2", tier_2=False, moving=True),
-)
-APART = (
-    Play(words="with tier 2", apart=True, starts=STARTS_APART),
-    Play(words="without tier 2", apart=True, starts=STARTS_APART, tier_2=False),
-)
-
-
-TABLES = {
-    f"{STARTS} starts each, always at the node's own offset": FIXED,
-    f"{STARTS} starts each, every one at another offset": MOVING,
-    f"{STARTS_APART} starts each, at the node's own offset; every start a mount": APART,
-}
-HEAD = ("bytes", "registry", "content cache", "of it indexes", "together", "uploaded", "seconds",
-        "first start", "start")  # fmt: skip # a row's columns
-
-
-@dataclass(slots=True, kw_only=True)
-class Moved:
-    """What a play has moved, by the servers, and what it took.
-
-    indexes   bytes of the layer's index, once for each node that got it from the content cache
-    uploaded  received by the content cache, requests included
-    """
-
-    registry: int
-    content_cache: int
-    indexes: int
-    uploaded: int
-    seconds: float
-    starts: Figure
-    first_starts: Figure
-
-    @property
-    def together(self) -> int:
-        return self.registry + self.content_cache
-
-    @property
-    def counted(self) -> dict[str, int]:
-        return {
-            "registry": self.registry, "content cache": self.content_cache,
-            "indexes": self.indexes, "together": self.together, "uploaded": self.uploaded,
-        }  # fmt: skip # one thought
 
 
 @dataclass(slots=True, kw_only=True)
@@ -274,16 +208,6 @@ def run() -> list[Bar]:
     counted = {play.title: moved[play].counted for play in moved}
     save("cluster", figures, bars, moved=counted)
     return bars
-
-
-def row(play: Play, moved: Moved) -> list[str]:
-    return [
-        play.words,
-        *(f"{count:,}" for count in moved.counted.values()),
-        f"{moved.seconds:.1f}",
-        human(moved.first_starts.median_s),
-        human(moved.starts.median_s),
-    ]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_moun
 from clipfs.mount.prepare import Prepared, prepared, side_by_side, workers_at_hand
 from clipfs.mount.syscalls import check_context
 from clipfs.mount.unmount import unmount
-from clipfs.tiers.stack import TierSettings
+from clipfs.tiers.stack import TierSettings, load_content_cache
 from clipfs.tiers.storing import left_behind, mark_storing
 from clipfs.tiers.tier import IndexedLayer
 
@@ -180,7 +181,7 @@ async def _prepared(
         platform,
         on_progress=on_progress,
         on_filled=filled.append,
-        meanwhile=_load_server,
+        meanwhile=partial(_load_server, settings),
         in_use=in_use,
     ) as (image, tiers):
         if complete:
@@ -191,10 +192,11 @@ async def _prepared(
     return image, filled + left_behind(settings.layout, image.layers)
 
 
-def _load_server() -> None:
+def _load_server(settings: TierSettings) -> None:
     """What a process left behind needs is loaded while another merges, not once it is done."""
     with suppress(ImportError):  # whoever needs it says so
         import_module("clipfs.mount.server")
+        load_content_cache(settings.content_cache_urls)
 
 
 def _say(

@@ -240,6 +240,16 @@ async def _mended(mender: Mender) -> None:
         await mender.drain()
 
 
+def load_content_cache(urls: Sequence[str]) -> None:
+    """Load what `open_tiers` of a process that does not fork any more will need."""
+    if _is_object_store(urls):
+        import clipfs.tiers.content.obstore_bucket  # noqa: F401 # starts no thread before its use
+
+
+def _is_object_store(urls: Sequence[str]) -> bool:
+    return bool(urls) and urls[0].startswith(("s3:", "gs:", "az:"))
+
+
 async def _open_content_cache(
     settings: TierSettings,
     stack: AsyncExitStack,
@@ -251,7 +261,7 @@ async def _open_content_cache(
     urls = settings.content_cache_urls
     if not urls:
         return None
-    if urls[0].startswith(("s3:", "gs:", "az:")):
+    if _is_object_store(urls):
         return await stack.enter_async_context(
             open_object_store(
                 urls[0],
