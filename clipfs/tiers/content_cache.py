@@ -59,9 +59,12 @@ class ContentCacheTier:
         self._on_received = on_received
         self._on_read = on_read
 
-    async def look_for_index(self, layer: Layer) -> LayerIndex | None:
-        """The index that another node is about to store, if it is there by now."""
-        sealed = await self._get(layer_index_name(layer.cache_key), None, dear=True)
+    async def look_for_index(self, layer: Layer, dear: bool) -> LayerIndex | None:
+        """The index that another node is about to store, if it is there by now.
+
+        dear  as of `ContentStore.get`
+        """
+        sealed = await self._get(layer_index_name(layer.cache_key), None, dear=dear)
         found = open_index(bytes(sealed), layer, self._keys) if sealed is not None else None
         if sealed is None or found is None:
             return None

@@ -48,6 +48,15 @@ class Cluster:
     def layer_bytes_sent(self) -> int:
         return sum(self.registry.sent[one.layer.digest] for one in self.layers)
 
+    @property
+    def indexes_bytes(self) -> int:
+        tocs = (path for node in self.nodes for path in (node.root / "index").glob("*.toc"))
+        return sum(path.stat().st_size for path in tocs)
+
+    @property
+    def pages_bytes(self) -> int:
+        return sum(node.json("stats")["content_cache"]["bytes"] for node in self.nodes)
+
     def start(self, node: Node, *words: str) -> subprocess.Popen[str]:
         """The command in the background; it logs to the root's neighbour."""
         command = [CLIPFS, *words, "--root", str(node.root), *node.options]
@@ -124,7 +133,9 @@ def test_of_ten_nodes_that_mount_a_cold_image_one_downloads_each_layer(
             assert (place / f"{mib}").read_bytes() in layer.payload
     for node in cluster.nodes:
         wait_until_stored(node)
-    print(f"{cluster.layer_bytes_sent} bytes of layers for an image of {cluster.image_bytes}")
+    print(f"{cluster.layer_bytes_sent} bytes of layers for an image of {cluster.image_bytes}, "
+          f"{cluster.indexes_bytes} of indexes on all nodes, "
+          f"{cluster.pages_bytes} of pages from tier 2")  # fmt: skip
     assert cluster.image_bytes <= cluster.layer_bytes_sent <= 1.05 * cluster.image_bytes
 
 
