@@ -3,14 +3,20 @@
 import json
 import os
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
+from clipfs.tiers.content.objectstore import open_object_store
+from clipfs.tiers.content.replicas import Replicas
+from clipfs.tiers.content.store import ContentStore, Progress
 from tests.support import images
+from tests.support.content import TOKEN
 from tests.support.counting_registry import CountingRegistry, counting_registry
 from tests.support.images import Packed
 from tests.support.machine import CLIPFS, needs_fuse
@@ -31,6 +37,9 @@ VERY_SLOW = 1 << 19
 """So that a download is still under way when those who wait for it have told how far it is."""
 
 
+OpenStore = Callable[[], AbstractAsyncContextManager[ContentStore]]
+
+
 @dataclass(frozen=True)
 class Cluster:
     """Nodes with roots of their own, one content cache, and one registry that counts."""
@@ -39,6 +48,7 @@ class Cluster:
     registry: CountingRegistry
     image: str
     layers: list[Sample]
+    open_store: OpenStore
 
     @property
     def image_bytes(self) -> int:
@@ -97,12 +107,14 @@ def cluster(
             server.use(monkeypatch)
             server.make_bucket("shared")
             options += ["--content-cache", "s3://shared/cluster"]
+            open_store: OpenStore = partial(open_object_store, "s3://shared/cluster")
         else:
             url, token_file, _ = stack.enter_context(content_cache(tmp_path / "cc"))
             options += ["--content-cache", url, "--content-cache-token-file", str(token_file)]
+            open_store = partial(Replicas.open, [url], token=TOKEN)
         nodes = [Node(tmp_path / f"node-{number}", options) for number in range(NODES)]
         try:
-            yield Cluster(nodes, counting, f"{counting.address}/{name}", layers)
+            yield Cluster(nodes, counting, f"{counting.address}/{name}", layers, open_store)
         finally:
             for node in nodes:
                 node.close()
@@ -110,6 +122,16 @@ def cluster(
 
 def wait_until_stored(node: Node) -> None:
     wait_for(lambda: not node.json("stats")["storing"], within_s=60)
+
+
+async def are_claims_free(cluster: Cluster) -> bool:
+    """Whether nobody holds a claim on any layer any more."""
+    async with cluster.open_store() as store:
+        for layer in cluster.layers:
+            if (await store.claim(layer.key, "late.1", Progress())).holder != "late.1":
+                return False
+            await store.release(layer.key, "late.1")
+    return True
 
 
 def succeeded(process: subprocess.Popen[str], node: Node) -> None:
@@ -137,6 +159,7 @@ def test_of_ten_nodes_that_mount_a_cold_image_one_downloads_each_layer(
           f"{cluster.indexes_bytes} of indexes on all nodes, "
           f"{cluster.pages_bytes} of pages from tier 2")  # fmt: skip
     assert cluster.image_bytes <= cluster.layer_bytes_sent <= 1.05 * cluster.image_bytes
+    wait_for(lambda: trio.run(are_claims_free, cluster))
 
 
 def test_a_holder_that_is_killed_is_replaced_by_one_node_of_those_who_saw_its_progress(
