@@ -1,8 +1,11 @@
 """Nodes that start the same cold image at the same moment: one of them downloads each layer."""
 
+import itertools
 import json
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass
@@ -22,6 +25,7 @@ from tests.support.images import Packed
 from tests.support.machine import CLIPFS, needs_fuse
 from tests.support.node import Node, content_cache
 from tests.support.registry import RegistryServer
+from tests.support.relay import OnPiece, relay
 from tests.support.s3_server import run_s3_server
 from tests.support.samples import Sample, make_sample
 from tests.support.wait import wait_for
@@ -33,7 +37,7 @@ MIB = (12, 5, 3)
 SLOW = 6 << 20
 """Bytes a second of a download: so that all nodes meet it."""
 
-VERY_SLOW = 1 << 19
+VERY_SLOW = 3 << 17
 """So that a download is still under way when those who wait for it have told how far it is."""
 
 
@@ -120,6 +124,11 @@ def cluster(
                 node.close()
 
 
+def place(node: Node) -> Path:
+    """Where the node mounts the image."""
+    return node.root.with_suffix(".mounted")
+
+
 def wait_until_stored(node: Node) -> None:
     wait_for(lambda: not node.json("stats")["storing"], within_s=60)
 
@@ -140,19 +149,18 @@ def succeeded(process: subprocess.Popen[str], node: Node) -> None:
 
 
 def test_of_ten_nodes_that_mount_a_cold_image_one_downloads_each_layer(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster,
 ) -> None:
     """And each reads all of it as soon as it is mounted."""
-    places = [tmp_path / f"on {node.root.name}" for node in cluster.nodes]
     mounts = [
-        cluster.start(node, "mount", cluster.image, str(place), "--front", "auto")
-        for node, place in zip(cluster.nodes, places, strict=True)
+        cluster.start(node, "mount", cluster.image, str(place(node)), "--front", "auto")
+        for node in cluster.nodes
     ]
-    for node, place, mount in zip(cluster.nodes, places, mounts, strict=True):
-        node.mounted.append(place)
+    for node, mount in zip(cluster.nodes, mounts, strict=True):
+        node.mounted.append(place(node))
         succeeded(mount, node)
         for layer, mib in zip(cluster.layers, MIB, strict=True):
-            assert (place / f"{mib}").read_bytes() in layer.payload
+            assert (place(node) / str(mib)).read_bytes() in layer.payload
     for node in cluster.nodes:
         wait_until_stored(node)
     print(f"{cluster.layer_bytes_sent} bytes of layers for an image of {cluster.image_bytes}, "
@@ -181,11 +189,49 @@ def test_a_holder_that_is_killed_is_replaced_by_one_node_of_those_who_saw_its_pr
     assert cluster.image_bytes < cluster.layer_bytes_sent <= 2.05 * cluster.image_bytes
 
 
+@pytest.mark.parametrize("cluster", ["http"], indirect=True)
+def test_a_node_that_is_killed_before_its_pages_are_stored_is_replaced_by_one_that_reads_them(
+    cluster: Cluster,
+) -> None:
+    cluster.registry.bytes_per_s = None
+    first, *others = cluster.nodes[:4]
+    at = first.options.index("--content-cache") + 1
+    with relay(first.options[at].removeprefix("http://"), slow_uploads) as address:
+        first.options = [*first.options[:at], f"http://{address}", *first.options[at + 1 :]]
+        storing = first.mount(cluster.image, place(first), "--front", "fuse")["pid"]
+        for node in others:
+            node.mount(cluster.image, place(node), "--front", "fuse")
+        assert cluster.layer_bytes_sent == cluster.image_bytes
+        paths = [place(node) / str(mib) for node in others for mib in MIB]
+        reads = [subprocess.Popen(["cat", path], stdout=subprocess.DEVNULL) for path in paths]
+        assert first.json("stats")["storing"]
+        os.kill(storing, signal.SIGKILL)
+        assert [read.wait(100) for read in reads] == [0] * len(reads)
+    for node, (layer, mib) in itertools.product(others, zip(cluster.layers, MIB, strict=True)):
+        assert (place(node) / str(mib)).read_bytes() in layer.payload
+    print(f"{cluster.layer_bytes_sent} bytes of layers for an image of {cluster.image_bytes}")
+    assert cluster.image_bytes < cluster.layer_bytes_sent <= 2.05 * cluster.image_bytes
+
+
+def slow_uploads() -> OnPiece:
+    """Of large objects: what is small, an index or a claim, is not held up."""
+    passed = 0
+
+    def on_piece(piece: bytes, is_answer: bool) -> None:
+        nonlocal passed
+        passed = 0 if is_answer else passed + len(piece)
+        if passed > 1 << 20:
+            time.sleep(0.05)
+
+    return on_piece
+
+
 def has_seen_progress(node: Node) -> bool:
     """Whether the node has told how far another one is."""
     if not log_of(node).exists():
         return False
-    lines = [json.loads(line) for line in log_of(node).read_text().splitlines()]
+    written = log_of(node).read_text().splitlines(keepends=True)
+    lines = [json.loads(line) for line in written if line.endswith("\n")]
     events = [line["event"] for line in lines]
     told = [line for line in lines if line["event"] == "layer is being downloaded"]
     assert "OCI CACHE MISS - downloading and decompressing layer from registry" not in events
