@@ -63,10 +63,13 @@ class ContentCacheTier:
         self._on_unverified = on_unverified
         self._on_read = on_read
 
-    async def look_for_index(self, layer: Layer) -> LayerIndex | None:
-        """The index that another node is about to store, if it is there by now."""
+    async def look_for_index(self, layer: Layer, dear: bool) -> LayerIndex | None:
+        """The index that another node is about to store, if it is there by now.
+
+        dear  as of `ContentStore.get`
+        """
         key = layer_index_name(layer.cache_key)
-        sealed = await self._get(key, None, besides=(), dear=True)
+        sealed = await self._get(key, None, besides=(), dear=dear)
         opened = open_index(bytes(sealed.data), layer, self._keys) if sealed else None
         if sealed is None or opened is None:
             return None

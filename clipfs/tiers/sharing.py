@@ -87,12 +87,12 @@ class Sharing:
         holder: str,
         nursery: trio.Nursery,
         *,
-        look: Callable[[Layer], Awaitable[LayerIndex | None]],
+        look: Callable[[Layer, bool], Awaitable[LayerIndex | None]],
         has: Callable[[IndexedLayer, Extent], Awaitable[bool]],
         on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None,
     ) -> None:
         """holder   as of `HeldClaims`
-        look, has    ask the content cache for an index, patiently, and for bytes
+        look, has    ask the content cache for an index, patiently or not, and for bytes
         on_progress  is told how far another node is
         """
         self.held = HeldClaims(cache, holder, nursery)
@@ -114,7 +114,7 @@ class Sharing:
         while True:
             async with passes:
                 turn = await self.turn(layer)
-                found = await self._look(layer) if turn is Turn.OURS else None
+                found = await self._look(layer, False) if turn is Turn.OURS else None
                 if found is not None:
                     await self.held.release([layer.cache_key])
                     return found, True
@@ -184,7 +184,7 @@ class Sharing:
         until = trio.current_time() + ask_s * random.uniform(0.75, 1.25)
         while trio.current_time() < until:
             await self.pause(layer)
-            index = await self._look(layer)
+            index = await self._look(layer, True)
             if index is not None:
                 self._waiting.pop(layer.cache_key, None)
                 return index

@@ -32,11 +32,16 @@ INDEX = make_index(
 
 @dataclass
 class Node:
-    """One node's share in it. told: of the progress of others."""
+    """One node's share in it.
+
+    told   of the progress of others
+    looks  whether it would wait for a store that restarts, each time that it looked for the index
+    """
 
     sharing: Sharing
     nursery: trio.Nursery
     told: list[int] = field(default_factory=list)
+    looks: list[bool] = field(default_factory=list)
 
     def die(self) -> None:
         """Renew nothing any more, as a killed process."""
@@ -52,13 +57,15 @@ def store() -> MemoryStore:
 async def node(store: MemoryStore, name: str) -> AsyncIterator[Node]:
     """name  of the node, a dot, and its process"""
 
-    async def look(layer: Layer) -> LayerIndex | None:
+    async def look(layer: Layer, dear: bool) -> LayerIndex | None:
+        looks.append(dear)
         with suppress(ContentCacheDown):
             return INDEX if await store.get(layer.cache_key) is not None else None
         return None
 
     async with trio.open_nursery() as nursery:
         told: list[int] = []
+        looks: list[bool] = []
         sharing = Sharing(
             store,
             name,
@@ -67,7 +74,7 @@ async def node(store: MemoryStore, name: str) -> AsyncIterator[Node]:
             has=no_bytes,
             on_progress=lambda _, progress: told.append(progress.downloaded_bytes),
         )
-        yield Node(sharing, nursery, told)
+        yield Node(sharing, nursery, told, looks)
         nursery.cancel_scope.cancel()
 
 
@@ -148,6 +155,23 @@ async def test_who_waits_for_a_short_pass_waits_little_longer(
             nursery.start_soon(stored)
             await had(other, bring)
         assert trio.current_time() - begin <= 0.5 + 0.15
+
+
+async def test_only_who_waits_for_another_node_waits_for_a_store_that_restarts(
+    store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    async with node(store, "holder.1") as holder, node(store, "other.1") as other:
+
+        async def bring() -> None:
+            await trio.sleep(3)
+            await store.put(KEY, b"index")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(had, holder, bring)
+            await trio.sleep(0.01)
+            nursery.start_soon(had, other, bring)
+    assert holder.looks == [False]
+    assert {*other.looks} == {True}
 
 
 async def test_the_holders_progress_is_seen_by_those_who_wait(

@@ -1,21 +1,31 @@
 """Nodes that start the same cold image at the same moment: one of them downloads each layer."""
 
+import itertools
 import json
 import os
+import signal
 import subprocess
-from collections.abc import Iterator
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
+import trio
 
+from clipfs.tiers.content.objectstore import open_object_store
+from clipfs.tiers.content.replicas import Replicas
+from clipfs.tiers.content.store import ContentStore, Progress
 from tests.support import images
+from tests.support.content import TOKEN
 from tests.support.counting_registry import CountingRegistry, counting_registry
 from tests.support.images import Packed
 from tests.support.machine import CLIPFS, needs_fuse
 from tests.support.node import Node, content_cache
 from tests.support.registry import RegistryServer
+from tests.support.relay import OnPiece, relay
 from tests.support.s3_server import run_s3_server
 from tests.support.samples import Sample, make_sample
 from tests.support.wait import wait_for
@@ -27,8 +37,11 @@ MIB = (12, 5, 3)
 SLOW = 6 << 20
 """Bytes a second of a download: so that all nodes meet it."""
 
-VERY_SLOW = 1 << 19
+VERY_SLOW = 3 << 17
 """So that a download is still under way when those who wait for it have told how far it is."""
+
+
+OpenStore = Callable[[], AbstractAsyncContextManager[ContentStore]]
 
 
 @dataclass(frozen=True)
@@ -39,6 +52,7 @@ class Cluster:
     registry: CountingRegistry
     image: str
     layers: list[Sample]
+    open_store: OpenStore
 
     @property
     def image_bytes(self) -> int:
@@ -47,6 +61,15 @@ class Cluster:
     @property
     def layer_bytes_sent(self) -> int:
         return sum(self.registry.sent[one.layer.digest] for one in self.layers)
+
+    @property
+    def indexes_bytes(self) -> int:
+        tocs = (path for node in self.nodes for path in (node.root / "index").glob("*.toc"))
+        return sum(path.stat().st_size for path in tocs)
+
+    @property
+    def pages_bytes(self) -> int:
+        return sum(node.json("stats")["content_cache"]["bytes"] for node in self.nodes)
 
     def start(self, node: Node, *words: str) -> subprocess.Popen[str]:
         """The command in the background; it logs to the root's neighbour."""
@@ -88,19 +111,36 @@ def cluster(
             server.use(monkeypatch)
             server.make_bucket("shared")
             options += ["--content-cache", "s3://shared/cluster"]
+            open_store: OpenStore = partial(open_object_store, "s3://shared/cluster")
         else:
             url, token_file, _ = stack.enter_context(content_cache(tmp_path / "cc"))
             options += ["--content-cache", url, "--content-cache-token-file", str(token_file)]
+            open_store = partial(Replicas.open, [url], token=TOKEN)
         nodes = [Node(tmp_path / f"node-{number}", options) for number in range(NODES)]
         try:
-            yield Cluster(nodes, counting, f"{counting.address}/{name}", layers)
+            yield Cluster(nodes, counting, f"{counting.address}/{name}", layers, open_store)
         finally:
             for node in nodes:
                 node.close()
 
 
+def place(node: Node) -> Path:
+    """Where the node mounts the image."""
+    return node.root.with_suffix(".mounted")
+
+
 def wait_until_stored(node: Node) -> None:
     wait_for(lambda: not node.json("stats")["storing"], within_s=60)
+
+
+async def are_claims_free(cluster: Cluster) -> bool:
+    """Whether nobody holds a claim on any layer any more."""
+    async with cluster.open_store() as store:
+        for layer in cluster.layers:
+            if (await store.claim(layer.key, "late.1", Progress())).holder != "late.1":
+                return False
+            await store.release(layer.key, "late.1")
+    return True
 
 
 def succeeded(process: subprocess.Popen[str], node: Node) -> None:
@@ -109,23 +149,25 @@ def succeeded(process: subprocess.Popen[str], node: Node) -> None:
 
 
 def test_of_ten_nodes_that_mount_a_cold_image_one_downloads_each_layer(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster,
 ) -> None:
     """And each reads all of it as soon as it is mounted."""
-    places = [tmp_path / f"on {node.root.name}" for node in cluster.nodes]
     mounts = [
-        cluster.start(node, "mount", cluster.image, str(place), "--front", "auto")
-        for node, place in zip(cluster.nodes, places, strict=True)
+        cluster.start(node, "mount", cluster.image, str(place(node)), "--front", "auto")
+        for node in cluster.nodes
     ]
-    for node, place, mount in zip(cluster.nodes, places, mounts, strict=True):
-        node.mounted.append(place)
+    for node, mount in zip(cluster.nodes, mounts, strict=True):
+        node.mounted.append(place(node))
         succeeded(mount, node)
         for layer, mib in zip(cluster.layers, MIB, strict=True):
-            assert (place / f"{mib}").read_bytes() in layer.payload
+            assert (place(node) / str(mib)).read_bytes() in layer.payload
     for node in cluster.nodes:
         wait_until_stored(node)
-    print(f"{cluster.layer_bytes_sent} bytes of layers for an image of {cluster.image_bytes}")
+    print(f"{cluster.layer_bytes_sent} bytes of layers for an image of {cluster.image_bytes}, "
+          f"{cluster.indexes_bytes} of indexes on all nodes, "
+          f"{cluster.pages_bytes} of pages from tier 2")  # fmt: skip
     assert cluster.image_bytes <= cluster.layer_bytes_sent <= 1.05 * cluster.image_bytes
+    wait_for(lambda: trio.run(are_claims_free, cluster))
 
 
 def test_a_holder_that_is_killed_is_replaced_by_one_node_of_those_who_saw_its_progress(
@@ -147,11 +189,49 @@ def test_a_holder_that_is_killed_is_replaced_by_one_node_of_those_who_saw_its_pr
     assert cluster.image_bytes < cluster.layer_bytes_sent <= 2.05 * cluster.image_bytes
 
 
+@pytest.mark.parametrize("cluster", ["http"], indirect=True)
+def test_a_node_that_is_killed_before_its_pages_are_stored_is_replaced_by_one_that_reads_them(
+    cluster: Cluster,
+) -> None:
+    cluster.registry.bytes_per_s = None
+    first, *others = cluster.nodes[:4]
+    at = first.options.index("--content-cache") + 1
+    with relay(first.options[at].removeprefix("http://"), slow_uploads) as address:
+        first.options = [*first.options[:at], f"http://{address}", *first.options[at + 1 :]]
+        storing = first.mount(cluster.image, place(first), "--front", "fuse")["pid"]
+        for node in others:
+            node.mount(cluster.image, place(node), "--front", "fuse")
+        assert cluster.layer_bytes_sent == cluster.image_bytes
+        paths = [place(node) / str(mib) for node in others for mib in MIB]
+        reads = [subprocess.Popen(["cat", path], stdout=subprocess.DEVNULL) for path in paths]
+        assert first.json("stats")["storing"]
+        os.kill(storing, signal.SIGKILL)
+        assert [read.wait(100) for read in reads] == [0] * len(reads)
+    for node, (layer, mib) in itertools.product(others, zip(cluster.layers, MIB, strict=True)):
+        assert (place(node) / str(mib)).read_bytes() in layer.payload
+    print(f"{cluster.layer_bytes_sent} bytes of layers for an image of {cluster.image_bytes}")
+    assert cluster.image_bytes < cluster.layer_bytes_sent <= 2.05 * cluster.image_bytes
+
+
+def slow_uploads() -> OnPiece:
+    """Of large objects: what is small, an index or a claim, is not held up."""
+    passed = 0
+
+    def on_piece(piece: bytes, is_answer: bool) -> None:
+        nonlocal passed
+        passed = 0 if is_answer else passed + len(piece)
+        if passed > 1 << 20:
+            time.sleep(0.05)
+
+    return on_piece
+
+
 def has_seen_progress(node: Node) -> bool:
     """Whether the node has told how far another one is."""
     if not log_of(node).exists():
         return False
-    lines = [json.loads(line) for line in log_of(node).read_text().splitlines()]
+    written = log_of(node).read_text().splitlines(keepends=True)
+    lines = [json.loads(line) for line in written if line.endswith("\n")]
     events = [line["event"] for line in lines]
     told = [line for line in lines if line["event"] == "layer is being downloaded"]
     assert "OCI CACHE MISS - downloading and decompressing layer from registry" not in events
