@@ -14,10 +14,10 @@ from clipfs.layer.layout import Layout
 from clipfs.mount import counters, records
 from tests.support import images
 from tests.support.content import ContentServer, run_content_server
-from tests.support.driver import descendants
 from tests.support.held_proxy import HeldProxy, held_proxy
 from tests.support.machine import needs_fuse
 from tests.support.node import Node, alive, kill
+from tests.support.processes import descendants
 from tests.support.registry import RegistryServer
 from tests.support.small_disk import needs_loop, small_disk
 from tests.support.throttle import throttle
