@@ -53,6 +53,7 @@ class HeldTier:
     asked: list[tuple[str, Extent]] = field(default_factory=list)
     answered: list[tuple[str, Extent]] = field(default_factory=list)
     has_nothing: bool = False
+    lost: set[str] = field(default_factory=set)
     fills_disk: bool = False
 
     def hold(self, sample: Sample) -> Callable[[], None]:
@@ -79,7 +80,9 @@ class HeldTier:
             await self.held[layer.cache_key].wait()
         self.answered.append((layer.cache_key, extent))
         found = [one for one in self.samples if one.key == layer.cache_key]
-        return None if self.has_nothing else found[0].bytes_of(extent)
+        if self.has_nothing or layer.cache_key in self.lost:
+            return None
+        return found[0].bytes_of(extent)
 
 
 @dataclass(slots=True)
@@ -172,10 +175,10 @@ class Setup:
         path = self.disk.layout.payload(sample.key)
         return path.exists() and path.read_bytes() == sample.payload
 
-    async def until(self, probe: Callable[[], bool]) -> None:
+    async def until(self, probe: Callable[[], bool], *, step_s: float = 0.01) -> None:
         """The clock goes on by itself meanwhile."""
         while not probe():
-            self.clock.jump(0.01)
+            self.clock.jump(step_s)
             await trio.lowlevel.checkpoint()
 
 
@@ -363,11 +366,13 @@ async def test_without_a_content_cache_layers_come_from_the_registry(
 
 
 async def test_a_content_cache_that_is_away_is_waited_for_with_one_warning(
-    mock_clock: MockClock, setup: Setup, big: Sample, small: Sample
+    mock_clock: MockClock, setup: Setup, big: Sample
 ) -> None:
     setup.near.has_nothing = setup.source.away = True
     with capture_logs() as lines:
-        async with setup.filling("all"):
+        async with setup.filling() as fill:
+            setup.disk.write(big.indexed, range(1), big.bytes_of(FIRST))
+            await fill.read(big.indexed, FIRST)
             for probes, wait_s in enumerate([5, 10, 15, 15, 15], start=1):
                 await setup.until(lambda probes=probes: setup.source.probes == probes)  # type: ignore[misc]
                 await wait_all_tasks_blocked()
@@ -377,8 +382,30 @@ async def test_a_content_cache_that_is_away_is_waited_for_with_one_warning(
                 assert (setup.source.probes, len(setup.near.asked)) == (probes, asked)
                 assert setup.heard.state == "waiting"
             setup.near.has_nothing = setup.source.away = False
-            await setup.until(lambda: setup.heard.layers == 2)
+            await setup.until(lambda: setup.heard.layers == 1)
     assert setup.source.downloads == []
+    assert setup.is_whole(big)
+    events = [line["event"] for line in lines if line["event"].startswith("background fill")]
+    assert events == ["background fill waits", "background fill goes on"]
+
+
+async def test_a_layer_touched_while_another_waits_is_filled_at_once(
+    mock_clock: MockClock, setup: Setup, big: Sample, small: Sample
+) -> None:
+    setup.near.lost = {big.key}
+    setup.source.fails = [errors.RegistryUnavailable("busy")]
+    with capture_logs() as lines:
+        async with setup.filling() as fill:
+            setup.disk.write(big.indexed, range(1), big.bytes_of(FIRST))
+            await fill.read(big.indexed, FIRST)
+            await setup.until(lambda: setup.heard.state == "waiting")
+            await fill.read(small.indexed, FIRST)
+            setup.clock.jump(QUIET_S)
+            await setup.until(lambda: setup.heard.layers == 1, step_s=0)
+            assert setup.is_whole(small)
+            await setup.until(lambda: setup.heard.state == "waiting", step_s=0)
+            assert len(setup.source.downloads) == 1
+            await setup.until(lambda: setup.heard.layers == 2 and setup.heard.state == "idle")
     assert setup.is_whole(big)
     events = [line["event"] for line in lines if line["event"].startswith("background fill")]
     assert events == ["background fill waits", "background fill goes on"]
