@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 # builds our container image.
 PACKAGES := python3-venv python3-dev gcc pkg-config libfuse3-dev fuse3 ca-certificates
 DEMO     := docker-registry
-PEERS    := skopeo umoci buildah mmdebstrap containerd attr openssl apache2-utils libarchive-tools
+PEERS    := skopeo umoci buildah mmdebstrap containerd attr openssl apache2-utils libarchive-tools iproute2
 BENCH    := nginx wrk
 IMAGE    := buildah mmdebstrap
 

@@ -2,18 +2,22 @@
 
 Both keep four requests in flight, on whatever cores they find. The client does what a node does
 with the bytes: each chunk is checked by BLAKE3, and all are written to a file; obstore's are
-dropped. One process each, the order alternates, medians are compared.
+dropped. One process each, the order alternates, medians are compared. Beside them, without a
+bar, the client by TLS.
 
-Run one side alone: `python -m bench.content_client client|obstore URL`
+Run one side alone: `python -m bench.content_client client|obstore URL [CA_FILE]`
 """
 
 import asyncio
 import os
+import shutil
+import ssl
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from urllib.request import Request, urlopen
 
@@ -22,8 +26,10 @@ from blake3 import blake3
 from obstore.store import HTTPStore
 
 from bench.measure import Bar, Figure, ratio, save, table
+from clipfs.image.tls import load_ca_file
 from clipfs.tiers.content.replicas import Replicas
 from tests.support.content import TOKEN, key_of, run_content_server
+from tests.support.registry import make_certificate
 
 ROUNDS = 7
 IN_FLIGHT = 4
@@ -38,13 +44,24 @@ Range = tuple[str, int]
 
 
 def run() -> list[Bar]:
-    figures = {name: Figure(name) for name in SIDES}
-    with tempfile.TemporaryDirectory() as home, run_content_server(Path(home)) as server:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        home = Path(folder)
+        server = stack.enter_context(run_content_server(home / "plain"))
         for page in range(PAGES):
             server.ask("PUT", key_of(1, page), os.urandom(PAGE_BYTES))
+        cert = make_certificate(home)
+        words = ["--tls-cert", str(cert.cert), "--tls-key", str(cert.key)]
+        shutil.copytree(server.objects, home / "tls/objects/objects")
+        secure = stack.enter_context(run_content_server(home / "tls", *words))
+        sides = {
+            "client": ["client", server.url],
+            "obstore": ["obstore", server.url],
+            "client, TLS": ["client", secure.url.replace("http:", "https:"), str(cert.cert)],
+        }
+        figures = {name: Figure(name) for name in sides}
         for number in range(ROUNDS):
-            for name in list(SIDES)[:: 1 if number % 2 else -1]:
-                command = [sys.executable, "-m", "bench.content_client", name, server.url]
+            for name in list(sides)[:: 1 if number % 2 else -1]:
+                command = [sys.executable, "-m", "bench.content_client", *sides[name]]
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 figures[name].seconds.append(float(done.stdout))
     speed = {name: MEGABYTES / figure.median_s for name, figure in figures.items()}
@@ -64,12 +81,13 @@ def _ranges() -> Iterator[Range]:
                 yield key_of(1, page), first
 
 
-async def _by_client(url: str) -> float:
+async def _by_client(url: str, ca_file: str | None) -> float:
     """Seconds that the client takes."""
     todo = enumerate(_ranges())
-    expected = await trio.to_thread.run_sync(_digests, url)
+    expected = await trio.to_thread.run_sync(_digests, url, ca_file)
+    ca_pem = load_ca_file(Path(ca_file)) if ca_file else ""
     with tempfile.TemporaryFile() as file:
-        async with Replicas.open([url], token=TOKEN) as store:
+        async with Replicas.open([url], token=TOKEN, ca_pem=ca_pem) as store:
 
             async def work() -> None:
                 for number, (key, first) in todo:
@@ -107,23 +125,24 @@ async def _by_obstore(url: str) -> float:
     return time.perf_counter() - begin
 
 
-def _digests(url: str) -> dict[Range, bytes]:
+def _digests(url: str, ca_file: str | None) -> dict[Range, bytes]:
     """Of every chunk, as an index has them: from the pages, before time is taken."""
     found = {}
+    context = ssl.create_default_context(cafile=ca_file)
     for key in dict.fromkeys(key for key, _ in _ranges()):
         request = Request(f"{url}/v1/objects/{key}", headers={"Authorization": f"Bearer {TOKEN}"})
-        with urlopen(request) as answer:
+        with urlopen(request, context=context) as answer:
             page = answer.read()
         for at in range(0, PAGE_BYTES, CHUNK_BYTES):
             found[key, at] = blake3(page[at : at + CHUNK_BYTES]).digest()
     return found
 
 
-SIDES = {
-    "client": lambda url: trio.run(_by_client, url),
+SIDES: dict[str, Callable[..., float]] = {
+    "client": lambda url, ca_file=None: trio.run(_by_client, url, ca_file),
     "obstore": lambda url: asyncio.run(_by_obstore(url)),
 }
 
 if __name__ == "__main__":
-    print(SIDES[sys.argv[1]](sys.argv[2]), flush=True)
+    print(SIDES[sys.argv[1]](*sys.argv[2:]), flush=True)
     os._exit(0)  # obstore's threads may still run, and abort an interpreter that ends

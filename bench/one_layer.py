@@ -47,7 +47,7 @@ def _write(path: Path, tree: Path) -> None:
     with path.open("wb") as out:
         out.write(info.tobuf(tarfile.USTAR_FORMAT))
         left = FILE_BYTES
-        for file in _files(tree):
+        for file in files_of(tree):
             piece = file.read_bytes()[:left]
             out.write(piece)
             left -= len(piece)
@@ -57,7 +57,7 @@ def _write(path: Path, tree: Path) -> None:
     assert path.stat().st_size == PAYLOAD_BYTES
 
 
-def _files(tree: Path) -> Iterator[Path]:
+def files_of(tree: Path) -> Iterator[Path]:
     """Regular files, by name, each inode once."""
     seen: set[int] = set()
     for folder, folders, names in os.walk(tree):

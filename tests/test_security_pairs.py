@@ -202,6 +202,13 @@ PAIRS = [
         "test_one_layer_is_downloaded_by_one_process_of_a_node_at_a_time",
     ),
     Pair(
+        check="single-flight, layer and cluster",
+        module="clipfs.tiers.sharing",
+        old="if not self._is_mine(claim):",
+        new="if False:",
+        test=TIERS + "test_sharing.py::test_of_ten_nodes_one_brings_the_layer",
+    ),
+    Pair(
         check="payload bound",
         module="clipfs.layer.codec",
         old="if self.payload_bytes > self._limit:",

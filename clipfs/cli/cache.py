@@ -133,7 +133,13 @@ def collect(
 def _existing(root: Path) -> Layout:
     if not root.is_dir():
         raise errors.InvalidInput(f"--root {root}: there is no such folder")
-    return Layout(root.absolute())
+    layout = Layout(root.absolute())
+    if not layout.cache.is_dir():
+        raise errors.InvalidInput(
+            f"--root {root} has no cache/ in it, so nothing was ever mounted from it; name the "
+            "folder that mounts have as --root"
+        )
+    return layout
 
 
 def _own_keys(layout: Layout) -> KeyRing:

@@ -29,7 +29,7 @@ def index(image: str, platform: str | None, as_json: bool, root: Path, **given: 
     """
     begin = time.perf_counter()
     reference = parse_reference(image)
-    with workers_at_hand(), progress.shown() as on_progress:
+    with workers_at_hand(root, reference), progress.shown() as on_progress:
         settings = options.tier_settings(root=root, **given)
         found = trio.run(
             indexed, settings, reference, options.chosen_platform(platform), on_progress

@@ -13,7 +13,6 @@ from clipfs.cli import options, progress
 from clipfs.cli.index import indexed
 from clipfs.cli.output import print_json, printable
 from clipfs.image.reference import parse_reference
-from clipfs.mount.prepare import workers_at_hand
 from clipfs.tree.paths import resolve
 from clipfs.tree.reader import ImageIndex, Inode
 
@@ -30,8 +29,8 @@ def ls(
 ) -> None:
     """List PATH of IMAGE: a folder's entries, or one file."""
     reference = parse_reference(image)
-    with workers_at_hand(), progress.shown() as on_progress:
-        settings = options.tier_settings(root=root, **given)
+    settings = options.tier_settings(root=root, **given)
+    with progress.shown() as on_progress:
         prepared = trio.run(
             indexed, settings, reference, options.chosen_platform(platform), on_progress
         )

@@ -3,7 +3,8 @@
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,7 +75,7 @@ def mount(
     where = real_mountpoint(mountpoint)
     check_mountpoint(where)
     on_platform = options.chosen_platform(platform)
-    with workers_at_hand(), progress.shown() as on_progress:
+    with workers_at_hand(given["root"], reference), progress.shown() as on_progress:
         settings = options.tier_settings(**given, launched=log_to == "stderr")
         if front == "erofs":
             check_kernel(settings.layout)
@@ -179,6 +180,7 @@ async def _prepared(
         platform,
         on_progress=on_progress,
         on_filled=filled.append,
+        meanwhile=_load_server,
         in_use=in_use,
     ) as (image, tiers):
         if complete:
@@ -187,6 +189,12 @@ async def _prepared(
     if not settings.content_cache_urls:
         return image, []
     return image, filled + left_behind(settings.layout, image.layers)
+
+
+def _load_server() -> None:
+    """What a process left behind needs is loaded while another merges, not once it is done."""
+    with suppress(ImportError):  # whoever needs it says so
+        import_module("clipfs.mount.server")
 
 
 def _say(

@@ -30,6 +30,12 @@ def stats(root: Path, as_json: bool) -> None:
     for tier in ("disk", "content_cache", "registry"):
         row = value[tier]
         click.echo(f"{tier:<14} {row['reads']:>9} reads  {human_bytes(row['bytes']):>11}")
+    troubles = value["content_cache"]
+    if troubles["errors"] or troubles["verify_failures"]:
+        click.echo(
+            f"content cache: {troubles['errors']} requests without a usable answer, "
+            f"{troubles['verify_failures']} answers that did not verify"
+        )
     for key in value["storing"]:
         click.echo(f"storing        {key}")
     for row in value["mounts"]:

@@ -1,7 +1,8 @@
 """What the content cache answers about claims; who asks may write.
 
     PUT    /v1/claims/<key>   {"holder": id, "progress": {"downloaded_bytes", "payload_bytes",
-                              "total_bytes"}}: 201 granted, renewed too; 409 another one's
+                              "total_bytes", "stored_bytes"}}: 201 granted, renewed too; 409
+                              another one's
     DELETE /v1/claims/<key>   {"holder": id}: 204 nobody holds it now; 409 another one does
 
 201 and 409 come with {"holder", "progress", "seconds_left"}. Counts not given are 0.

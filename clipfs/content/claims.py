@@ -18,18 +18,19 @@ from typing import Annotated
 import msgspec
 
 LAPSE_S = 15
-"""Holders renew every 5 s: two renewals may be lost."""
+"""Holders renew every 3 s: four renewals may be lost."""
 
 Holder = Annotated[str, msgspec.Meta(pattern=r"\A[!-~]{1,128}\Z")]
 Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far the holder is: bytes of the blob, of the payload, of the whole blob."""
+    """How far the holder is: bytes of the blob, of the payload, of the whole blob, of pages."""
 
     downloaded_bytes: Count = 0
     payload_bytes: Count = 0
     total_bytes: Count = 0
+    stored_bytes: Count = 0
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -66,6 +67,11 @@ class Claims:
             new.write_bytes(msgspec.json.encode(kept))
             os.replace(new, self._folder / key)
             return Claim(holder=holder, progress=progress, seconds_left=LAPSE_S)
+
+    def holder(self, key: str) -> str | None:
+        """Who holds the claim on key now."""
+        held = self._read(key)
+        return None if held is None else held.holder
 
     def release(self, key: str, holder: str) -> Claim | None:
         """End the claim if it is holder's; what stays if it is another one's."""

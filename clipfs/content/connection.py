@@ -177,11 +177,13 @@ class Connection:
         self._http = http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         http.receive_data(self._received)
         self._received = b""
-        self._method = ""
+        self._method, self._without_body = "", False  # not those of the request before
         try:
             event = await self._next(http)
             if not isinstance(event, h11.Request):
                 return None
+            self._method = event.method.decode("ascii", "replace")
+            self._without_body = event.method == b"HEAD"
             _check_size(event)
         except h11.RemoteProtocolError as error:
             if http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
@@ -193,8 +195,6 @@ class Connection:
             await self._next(http)  # its end, which is here already
         length = headers.get(b"content-length", b"0")
         self._patience.for_body(int(length))
-        self._method = event.method.decode("ascii", "replace")
-        self._without_body = event.method == b"HEAD"
         return Request(self._method, event.target.decode("ascii", "replace"), headers)
 
     async def _next(self, http: h11.Connection) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:

@@ -21,7 +21,7 @@ import trio
 from clipfs.content.claiming import JSON, answer_claim
 from clipfs.content.connection import Connection, Request
 from clipfs.content.incoming import ConditionFailed, Conflict, DigestMismatch, Stored, wanted_digest
-from clipfs.content.keys import is_replaceable, limit_of, may_be_claimed
+from clipfs.content.keys import is_replaceable, layer_of, limit_of, may_be_claimed
 from clipfs.content.misses import Misses
 from clipfs.content.ranges import Unsatisfiable, parse_range
 from clipfs.content.store import Found, NeverFits, NoRoom, Store
@@ -80,13 +80,19 @@ class Objects:
     async def _get(self, http: Connection, key: str, request: Request) -> None:
         found = self._store.find(key)
         if found is None:
-            say = log.warning if self._misses.add(key) else log.debug
+            is_many = self._misses.add(key) and not self._is_awaited(key)
+            say = log.warning if is_many else log.debug
             say("content not found", key=key)
             return await http.answer(404, "content not found\n")
         try:
             await _send(http, found, request)
         finally:
             os.close(found.fd)
+
+    def _is_awaited(self, key: str) -> bool:
+        """Whether somebody brings the layer: others ask for it until it is there."""
+        layer = layer_of(key)
+        return layer is not None and self._store.claims.holder(layer) is not None
 
     async def _put(self, http: Connection, key: str, limit: int, request: Request) -> None:
         length = request.headers.get(b"content-length")

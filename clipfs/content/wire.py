@@ -8,6 +8,7 @@ Not here: HTTP (`clipfs.content.connection`); how long anything may take (`deadl
 import os
 import socket
 import ssl
+from contextlib import suppress
 from typing import Protocol
 
 import trio
@@ -16,6 +17,9 @@ PIECE_BYTES = 256 << 10
 
 _TURN_BYTES = 1 << 20
 """A connection whose client takes bytes as fast as they are sent gives way after so many."""
+
+_TLS_PIECE_BYTES = 64 << 10
+"""Encrypted at a time; OpenSSL keeps that much for each connection, in either direction."""
 
 _GOODBYE_S = 1
 
@@ -76,9 +80,10 @@ class PlainWire:
             given += sent
 
     async def _send(self, data: bytes, flags: int) -> None:
-        while data:
+        view = memoryview(data)
+        while view:
             try:
-                data = data[self._socket.send(data, flags) :]
+                view = view[self._socket.send(view, flags) :]
             except BlockingIOError:
                 await trio.lowlevel.wait_writable(self._socket)
 
@@ -87,29 +92,83 @@ class PlainWire:
 
 
 class TlsWire:
-    """TLS over a socket; the handshake is part of the first receive."""
+    """TLS over a socket, in large pieces; the handshake is part of the first receive.
+
+    One record is 16 KiB at most, and a system call for each is what TLS would cost most.
+    """
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        self._stream = trio.SSLStream(stream, context, server_side=True, https_compatible=True)
+        self._plain = PlainWire(sock)
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
 
     async def receive(self, most: int) -> bytes:
-        return bytes(await self._stream.receive_some(most))
+        while True:
+            try:
+                data = self._decrypted(most)
+            finally:
+                await self._flush()  # the handshake's words, and why it failed
+            if data is not None:
+                return data
+            if received := await self._plain.receive(_TLS_PIECE_BYTES):
+                self._incoming.write(received)
+            else:
+                self._incoming.write_eof()
 
     async def send(self, data: bytes) -> None:
-        await self._stream.send_all(data)
+        self._encrypt(data)
+        await self._flush()
 
     async def send_with_file(self, head: bytes, fd: int, part: range) -> None:
-        await self._stream.send_all(head)
-        for at in range(part.start, part.stop, PIECE_BYTES):
-            data = os.pread(fd, min(PIECE_BYTES, part.stop - at), at)
+        self._encrypt(head)
+        given = 0
+        for at in range(part.start, part.stop, _TLS_PIECE_BYTES):
+            data = os.pread(fd, min(_TLS_PIECE_BYTES, part.stop - at), at)
             if not data:
                 raise _shorter()
-            await self._stream.send_all(data)
+            self._encrypt(data)
+            await self._flush()
+            given += len(data)
+            if given >= _TURN_BYTES:
+                await trio.lowlevel.checkpoint()
+                given = 0
 
     async def close(self) -> None:
-        with trio.move_on_after(_GOODBYE_S):
-            await self._stream.aclose()
+        with trio.move_on_after(_GOODBYE_S), suppress(ssl.SSLError):
+            try:
+                self._tls.unwrap()
+            finally:  # it waits for the client's goodbye, and we do not
+                await self._flush()
+
+    def _decrypted(self, most: int) -> bytes | None:
+        """What has come, of several records; None: no whole one; b"": the client has ended."""
+        found: list[bytes] = []
+        size = 0
+        try:
+            while size < most and (data := self._tls.read(most - size)):
+                found.append(data)
+                size += len(data)
+        except ssl.SSLWantReadError:
+            if not found:
+                return None
+        except ssl.SSLEOFError:
+            pass  # without a goodbye: HTTP knows its own end
+        except ssl.SSLError as error:
+            if not found:
+                raise ConnectionError(f"TLS: {error.reason}") from error
+        return b"".join(found)
+
+    def _encrypt(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._tls.write(view) :]
+            except ssl.SSLError as error:
+                raise ConnectionError(f"TLS: {error.reason}") from error
+
+    async def _flush(self) -> None:
+        if self._outgoing.pending:
+            await self._plain.send(self._outgoing.read())
 
 
 def _shorter() -> ConnectionError:

@@ -1,7 +1,7 @@
 """Reads and bytes by tier, and what the background fill has done: one small file a process, so
 that a killed server's count too.
 
-`run/counters/<pid>.<start time>` is nine native 64-bit numbers that its process maps; what
+`run/counters/<pid>.<start time>` is native 64-bit numbers that its process maps; what
 ended processes leave is added to `run/counters/ended` under a lock, by whoever looks next.
 """
 
@@ -19,14 +19,16 @@ import structlog
 
 from clipfs.layer.layout import Layout
 from clipfs.system.processes import is_running, name_of
-from clipfs.tiers.tier import FillState, TierName
+from clipfs.tiers.tier import FillState, TierName, Trouble
 
 log = structlog.get_logger()
 
 TIERS: tuple[TierName, ...] = ("disk", "content_cache", "registry")
+TROUBLES: tuple[Trouble, ...] = ("errors", "verify_failures")  # of the content cache
 _STATES: tuple[FillState, ...] = get_args(FillState)
-_NUMBERS = struct.Struct("=9Q")  # reads and bytes of each tier; layers, bytes and state of the fill
-_FILL = 6
+_NUMBERS = struct.Struct("=11Q")
+"""Reads and bytes of each tier; troubles; layers, bytes and state of the background fill."""
+_FILL = 2 * len(TIERS) + len(TROUBLES)
 
 Figures = dict[str, dict[str, int]]
 
@@ -44,6 +46,10 @@ class Counters:
     def count_download(self, count: int) -> None:
         """Bytes of a blob: they are what the registry has moved, whoever they were for."""
         self._add("registry", 0, count)
+
+    def count_trouble(self, trouble: Trouble) -> None:
+        """The content cache gave no usable answer, or a wrong one; somebody else has answered."""
+        self._numbers[2 * len(TIERS) + TROUBLES.index(trouble)] += 1
 
     def fill_is(self, state: FillState) -> None:
         """What the background fill does from now on."""
@@ -190,7 +196,9 @@ def _read(path: Path) -> Sequence[int]:
 
 
 def _figures(numbers: Sequence[int]) -> Figures:
-    return {
+    figures: Figures = {
         tier: {"reads": numbers[2 * place], "bytes": numbers[2 * place + 1]}
         for place, tier in enumerate(TIERS)
     }
+    figures["content_cache"] |= zip(TROUBLES, numbers[2 * len(TIERS) : _FILL], strict=True)
+    return figures

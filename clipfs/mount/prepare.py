@@ -6,9 +6,10 @@ Used by mount, index and ls alike. Layers are indexed side by side; a layer that
 already costs one small read. Nothing is mounted here.
 """
 
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +25,7 @@ from clipfs.image.reference import Reference
 from clipfs.layer.index import LayerIndex
 from clipfs.layer.job import WORKER as PASS_WORKER
 from clipfs.layer.job import PassProgress
+from clipfs.layer.layout import Layout
 from clipfs.layer.use import InUse, touch
 from clipfs.mount import counters
 from clipfs.system.fork_server import fork_server
@@ -56,8 +58,14 @@ class Prepared:
     index_s: float
 
 
-def workers_at_hand() -> AbstractContextManager[None]:
-    """Have the workers that `prepared` needs start fast; before threads, credentials and locks."""
+def workers_at_hand(root: Path, reference: Reference) -> AbstractContextManager[None]:
+    """Have the workers start fast that `prepared` needs for an image that may not be indexed.
+
+    To be entered before there are threads, credentials and locks.
+    """
+    digest = reference.digest
+    if digest and os.path.exists(Layout(root).image_index(cache_key(digest))):
+        return nullcontext()
     return fork_server((PASS_WORKER, MERGE_WORKER))
 
 
@@ -69,11 +77,13 @@ async def prepared(
     *,
     on_progress: Callable[[Layer, PassProgress], None],
     on_filled: Callable[[IndexedLayer], None] | None = None,
+    meanwhile: Callable[[], None] = lambda: None,
     in_use: InUse | None = None,
 ) -> AsyncIterator[tuple[Prepared, Tiers]]:
     """The image that reference names now, indexed; its tiers stay open for the block.
 
     on_filled  gets the layers that the content cache lacks; None: they are stored at once
+    meanwhile  called in a thread, where there is a merge, in another process, to be waited for
     in_use     what holds the image's layers against eviction; None: this block does
     Raises     any ClipError that says why there is no such image here
     """
@@ -86,6 +96,7 @@ async def prepared(
         hooks = TierHooks(
             on_read=own.count_read,
             on_download=own.count_download,
+            on_trouble=own.count_trouble,
             on_progress=on_progress,
             on_filled=on_filled,
         )
@@ -98,7 +109,7 @@ async def prepared(
             await trio.to_thread.run_sync(held.hold, [*keys, image_key])
             async with open_tiers(settings, registry, image.reference, hooks=hooks) as tiers:
                 index_path = settings.layout.image_index(image_key)
-                layers = await _merged(image, tiers, index_path)
+                layers = await _merged(image, tiers, index_path, meanwhile)
                 touch(settings.layout, layers=keys, image=image_key)
                 ready = Prepared(
                     image=image,
@@ -111,7 +122,9 @@ async def prepared(
                 yield ready, tiers
 
 
-async def _merged(image: Image, tiers: Tiers, path: Path) -> tuple[IndexedLayer, ...]:
+async def _merged(
+    image: Image, tiers: Tiers, path: Path, meanwhile: Callable[[], None]
+) -> tuple[IndexedLayer, ...]:
     """The image's layers with their indexes; their image index is at path then."""
     layers = await _indexed(image, tiers) if _is_there(path) else ()
     if layers and _is_usable(path, layers):
@@ -123,7 +136,9 @@ async def _merged(image: Image, tiers: Tiers, path: Path) -> tuple[IndexedLayer,
             layers = await _indexed(image, tiers, merger.give)
             if _is_usable(path, layers):
                 return layers  # another process was quicker
-        await _built(merger, image, path)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, meanwhile)
+            await _built(merger, image, path)
     return layers
 
 

@@ -53,14 +53,17 @@ T = TypeVar("T", bound=msgspec.Struct)
 class RecordStore(Generic[T]):
     """Records of one type in one folder, `<id>.json`."""
 
-    def __init__(self, folder: Path, kind: type[T]) -> None:
+    def __init__(self, folder: Path, kind: type[T], *, durable: bool = True) -> None:
+        """durable  records count after a power cut, too"""
         self._folder = folder
         self._kind = kind
+        self._durable = durable
 
     def write(self, record_id: str, record: T) -> None:
-        """Durable on return, whole or not at all."""
+        """Whole or not at all, whenever a process is killed."""
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomically(self._path(record_id), msgspec.json.encode(record))
+        data = msgspec.json.encode(record)
+        write_atomically(self._path(record_id), data, durable=self._durable)
 
     def read(self, record_id: str) -> T | None:
         """None if there is no such record, or a power cut left nonsense."""
@@ -84,7 +87,8 @@ class RecordStore(Generic[T]):
 
 
 def mounts(layout: Layout) -> RecordStore[MountRecord]:
-    return RecordStore(layout.run / "mounts", MountRecord)
+    """After a power cut nothing is mounted: no mount waits for the disk to have its record."""
+    return RecordStore(layout.run / "mounts", MountRecord, durable=False)
 
 
 def new_mount(

@@ -53,7 +53,11 @@ async def serve(
     """
     log.info("serving", image=str(prepared.image.reference), mountpoint=str(mountpoint))
     with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
-        hooks = TierHooks(on_read=own.count_read, on_download=own.count_download)
+        hooks = TierHooks(
+            on_read=own.count_read,
+            on_download=own.count_download,
+            on_trouble=own.count_trouble,
+        )
         async with (
             settings.open_registry() as registry,
             open_tiers(
@@ -89,14 +93,14 @@ async def store(
     on_ready: Callable[[], None],
 ) -> None:
     """Serve nothing: store layers of a mount that the kernel serves alone, and end."""
-    with lone_error_unwrapped():
+    with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
         async with (
             settings.open_registry() as registry,
             open_tiers(
                 settings,
                 registry,
                 prepared.image.reference,
-                hooks=TierHooks(),
+                hooks=TierHooks(on_trouble=own.count_trouble),
                 to_store=to_store,
             ) as tiers,
         ):

@@ -3,6 +3,7 @@
 Apart from the parent's side, so that a worker does not load trio: it starts in half the time.
 """
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -36,11 +37,10 @@ _SWITCH_S = 0.0005
 write without the GIL and want it for a moment only: at the usual 5 ms they would stand still
 behind the tar parser."""
 
-_answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-
-
 Work = Callable[[bytes], Iterable[bytes | bytearray | memoryview]]
 """What a worker module's `work` is: of a job it makes the parts of a result."""
+
+_answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
 
 def worker_main(work: Work) -> None:
@@ -81,7 +81,8 @@ def run_job(work: Work, module: str, memory_bytes: int) -> None:
 
 def name_process(name: str) -> None:
     """What ps and top show of this process; 15 bytes of it."""
-    Path("/proc/self/comm").write_text(name)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(name)
 
 
 def _tune_malloc() -> None:

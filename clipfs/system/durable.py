@@ -45,20 +45,25 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def write_atomically(path: Path, data: bytes | bytearray) -> None:
-    """Replace path by data, whole or not at all, durable on return."""
-    make_atomically(path, lambda fd: write_all(fd, data, 0))
+def write_atomically(path: Path, data: bytes | bytearray, *, durable: bool = True) -> None:
+    """Replace path by data, whole or not at all, durable on return.
+
+    durable  False: nobody waits for the disk, and a power cut may leave anything under that name;
+             for what says itself whether it is whole, and can be had again
+    """
+    make_atomically(path, lambda fd: write_all(fd, data, 0), durable=durable)
 
 
-def make_atomically(path: Path, write: Callable[[int], object]) -> None:
+def make_atomically(path: Path, write: Callable[[int], object], *, durable: bool = True) -> None:
     """As `write_atomically`, of what write puts into the descriptor that it is given."""
-    fresh = _fresh(path, write)
+    fresh = _fresh(path, write, durable=durable)
     try:
         replace(fresh, path)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if durable:
+        sync_folder(path.parent)
 
 
 def create_atomically(path: Path, data: bytes) -> None:
@@ -72,14 +77,15 @@ def create_atomically(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
-def _fresh(path: Path, write: Callable[[int], object]) -> Path:
-    """A file beside path that holds what write puts into it, durably; nobody else has its name."""
+def _fresh(path: Path, write: Callable[[int], object], *, durable: bool = True) -> Path:
+    """A file beside path that holds what write puts into it; nobody else has its name."""
     fresh = path.with_name(f"{path.name}.{name_of(os.getpid())}.{os.urandom(4).hex()}.tmp")
     fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         write(fd)
-        with naming(fd):
-            os.fsync(fd)
+        if durable:
+            with naming(fd):
+                os.fsync(fd)
     except BaseException:
         fresh.unlink(missing_ok=True)
         raise

@@ -10,6 +10,8 @@ Not here: what a worker does (`clipfs.system.child`), and how its parent talks t
 """
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import gc
 import importlib
@@ -18,6 +20,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 import trio
@@ -26,6 +29,9 @@ from clipfs.system.child import ENVIRONMENT, name_process, run_job
 
 _MOST_FDS = 16
 _MOST_BYTES = 1 << 12
+
+_PATIENCE_S = 10
+"""For an answer; the first one waits until the modules are loaded."""
 
 _open: list["ForkServer"] = []
 
@@ -96,15 +102,24 @@ class ForkServer:
 
     async def _ask(self, request: _Fork | _Reap, fds: Sequence[int]) -> tuple[int, list[int]]:
         async with self._turn:
-            with trio.CancelScope(shield=True):  # an answer that nobody hears is the next one's
+            # an answer that nobody hears would be taken for the next one's: no other is waited for
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _PATIENCE_S) as scope:
                 try:
                     socket.send_fds(self._control, [msgspec.json.encode(request)], fds)
                     await trio.lowlevel.wait_readable(self._control)
-                    said, received, _, _ = socket.recv_fds(self._control, _MOST_BYTES, _MOST_FDS)
+                    said, received, flags, _ = socket.recv_fds(
+                        self._control, _MOST_BYTES, _MOST_FDS
+                    )
                 except ConnectionError as error:
                     raise ForkServerGone from error
+            if scope.cancelled_caught:
+                with contextlib.suppress(OSError):  # it may have died just now
+                    self._control.shutdown(socket.SHUT_RDWR)
+                raise ForkServerGone
         if not said:
             raise ForkServerGone
+        if flags & socket.MSG_CTRUNC:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         return msgspec.json.decode(said, type=int), received
 
 
@@ -112,8 +127,6 @@ class ForkServer:
 def fork_server(modules: Sequence[str]) -> Iterator[None]:
     """Have workers of modules forked until the block ends; to be entered with one thread only."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    sys.stdout.flush()
-    sys.stderr.flush()
     pid = os.fork()
     if pid == 0:
         try:
@@ -122,7 +135,8 @@ def fork_server(modules: Sequence[str]) -> Iterator[None]:
             sys.excepthook(*sys.exc_info())
         finally:  # the caller's stack is not this process's to unwind
             os._exit(1)
-    os.setpgid(pid, pid)  # Ctrl-C is for this process, which ends it
+    with contextlib.suppress(ProcessLookupError):  # dead, where SIGCHLD is ignored
+        os.setpgid(pid, pid)  # Ctrl-C is for this process, which ends it
     theirs.close()
     server = ForkServer(ours)
     _open.append(server)
@@ -130,9 +144,10 @@ def fork_server(modules: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         _open.remove(server)
+        with contextlib.suppress(ProcessLookupError, ChildProcessError):  # SIGCHLD is ignored
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
         ours.close()
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
 
 
 def open_fork_server() -> ForkServer | None:
@@ -142,6 +157,7 @@ def open_fork_server() -> ForkServer | None:
 
 def _serve(control: socket.socket, modules: Sequence[str]) -> None:
     """The body of the process: it ends with its parent, and never returns."""
+    os.setpgid(0, 0)
     name_process("fork server")
     _forget_parent(control)
     works = {name: importlib.import_module(name).work for name in modules}
@@ -176,8 +192,18 @@ def _forget_parent(control: socket.socket) -> None:
     os.closerange(3, control.fileno())
     os.closerange(control.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 # to its end
-    for name in set(os.environ) - set(ENVIRONMENT):
-        del os.environ[name]
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, workers would leave no status
+    _forget_environment()
+
+
+def _forget_environment() -> None:
+    """Drop what is not in ENVIRONMENT, from /proc/PID/environ too: a proxy may have a password."""
+    kept = {name: os.environ[name] for name in ENVIRONMENT if name in os.environ}
+    os.environ.clear()
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    begin, end = int(fields[47]), int(fields[48])  # env_start, env_end of proc_pid_stat(5)
+    ctypes.memset(begin, 0, end - begin)
+    os.environ.update(kept)
 
 
 def _place(fds: Sequence[int], numbers: Sequence[int]) -> None:

@@ -6,7 +6,7 @@ Not here: what is said to it (`clipfs.system.workers`).
 import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -40,10 +40,25 @@ async def launched(module: str, *, memory_bytes: int, pass_fds: Sequence[int]) -
 
     pass_fds  it has these descriptors, under the same numbers
     """
+    if (server := open_fork_server()) is not None:
+        # what it forked before it died has pipes of its own, and ends with those
+        with contextlib.suppress(ForkServerGone):
+            return await _piped(server.fork, module, memory_bytes, pass_fds)
+    return await _piped(_executed, module, memory_bytes, pass_fds)
+
+
+async def _piped(
+    process_of: Callable[..., Awaitable[trio.Process | ForkedProcess]],
+    module: str,
+    memory_bytes: int,
+    pass_fds: Sequence[int],
+) -> WorkerProcess:
     stdin, to_child = os.pipe()
     from_child, stdout = os.pipe()
     try:
-        process = await _process(module, memory_bytes, stdin, stdout, pass_fds)
+        process = await process_of(
+            module, memory_bytes=memory_bytes, stdin=stdin, stdout=stdout, pass_fds=pass_fds
+        )
     except BaseException:
         os.close(to_child)
         os.close(from_child)
@@ -55,14 +70,9 @@ async def launched(module: str, *, memory_bytes: int, pass_fds: Sequence[int]) -
     return WorkerProcess(*streams, process)
 
 
-async def _process(
-    module: str, memory_bytes: int, stdin: int, stdout: int, pass_fds: Sequence[int]
-) -> trio.Process | ForkedProcess:
-    if (server := open_fork_server()) is not None:
-        with contextlib.suppress(ForkServerGone):
-            return await server.fork(
-                module, memory_bytes=memory_bytes, stdin=stdin, stdout=stdout, pass_fds=pass_fds
-            )
+async def _executed(
+    module: str, *, memory_bytes: int, stdin: int, stdout: int, pass_fds: Sequence[int]
+) -> trio.Process:
     # -P: a module that lies in the caller's working directory is not ours
     return await trio.lowlevel.open_process(
         [sys.executable, "-P", "-m", module, str(memory_bytes)],

@@ -17,7 +17,7 @@ from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.tiers.disk import DiskTier
-from clipfs.tiers.tier import Extent, IndexedLayer, Payload, Tier
+from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer, Payload, Tier
 
 log = structlog.get_logger()
 
@@ -60,7 +60,7 @@ class TierChain:
             index = await tier.load_index(layer)
             if index is not None:
                 if not tier.fills_disk:
-                    self._disk.save_index(layer, index)
+                    self._disk.save_index(layer, index, durable=False)
                 return index
         raise errors.RegistryUnavailable(f"layer {layer.digest}: no tier has its index")
 
@@ -127,10 +127,13 @@ class TierChain:
         return coming
 
     async def _fetch(self, layer: IndexedLayer, chunks: range) -> Unstored:
-        """Bring chunks to the disk; those that it refuses."""
+        """Bring chunks to the disk, or none if they are to be asked for again; those it refuses."""
         extent = extent_of(chunks, payload_bytes=layer.index.payload_bytes)
         for tier in self._far:
-            data = await tier.read(layer, extent)
+            try:
+                data = await tier.read(layer, extent)
+            except AskAgain:
+                return {}
             if data is None:
                 continue
             if not tier.fills_disk and not self._stored(layer, chunks, data):

@@ -1,8 +1,8 @@
 """The middle tier: ranges of pages from the content cache, every chunk checked.
 
 A layer is pages of 8 MiB under `sha256_<layer>/<number>` and its sealed index under
-`sha256_<layer>.v1.toc`, stored last. Whatever is wrong with an answer is a miss: the next
-tier is asked, and nobody's read fails.
+`sha256_<layer>.v1.toc`, which may be there before them. Whatever is wrong with an answer is a
+miss: the next tier is asked, and nobody's read fails.
 
 Not here: HTTP and replicas (`clipfs.tiers.content`); storing (`clipfs.tiers.storing`).
 """
@@ -31,6 +31,10 @@ def page_key(cache_key: str, page: int) -> str:
     return f"{cache_key}/{page:06d}"
 
 
+def page_count(index: LayerIndex) -> int:
+    return -(-index.payload_bytes // PAGE_BYTES)
+
+
 class ContentCacheTier:
     """Layers in the content cache; `keys` open the indexes that nodes sealed."""
 
@@ -43,14 +47,34 @@ class ContentCacheTier:
         *,
         waits: bool = False,
         on_received: Callable[[int], None] = lambda _: None,
+        on_unverified: Callable[[], None] = lambda: None,
+        on_read: Callable[[Layer], None] = lambda _: None,
     ) -> None:
         """waits        for pages, while a cache restarts, as they would be dear elsewhere
         on_received  is told the payload bytes of each answer, indexes apart
+        on_unverified  is called for each index and each read that is not what it should be
+        on_read      is told of each read that was answered
         """
         self._cache = cache
         self._keys = keys
         self._waits = waits
         self._on_received = on_received
+        self._on_unverified = on_unverified
+        self._on_read = on_read
+
+    async def look_for_index(self, layer: Layer) -> LayerIndex | None:
+        """The index that another node is about to store, if it is there by now."""
+        sealed = await self._get(layer_index_name(layer.cache_key), None, dear=True)
+        found = open_index(bytes(sealed), layer, self._keys) if sealed is not None else None
+        if sealed is None or found is None:
+            return None
+        log.debug(
+            "CONTENT CACHE HIT - range read from remote",
+            layer=layer.digest,
+            cache_key=layer.cache_key,
+            bytes_read=len(sealed),
+        )
+        return found[0]
 
     async def load_index(self, layer: Layer) -> LayerIndex | None:
         fields = {"layer": layer.digest, "cache_key": layer.cache_key}
@@ -60,6 +84,7 @@ class ContentCacheTier:
         found = open_index(bytes(sealed), layer, self._keys) if sealed is not None else None
         if sealed is None or found is None:
             if sealed is not None:
+                self._on_unverified()
                 log.warning("layer index from the content cache does not verify", **fields)
             log.debug("ContentCache miss - will decompress from OCI", **fields)
             return None
@@ -90,13 +115,34 @@ class ContentCacheTier:
             bytes_read=len(data),
             duration=time.perf_counter() - begin,
         )
+        self._on_read(layer.layer)
         start = extent.offset - extent.chunks().start * CHUNK_BYTES
         if start == 0 and len(data) == extent.length:
             return data
         return data[start : start + extent.length]
 
+    async def has(self, layer: IndexedLayer, extent: Extent) -> bool:
+        """Whether a second look finds the bytes, and right; what was wrong has been told."""
+        chunks = extent.chunks()
+        data = await self._received(layer, chunks)
+        return data is not None and first_wrong_chunk(layer.index, chunks, data) is None
+
     async def _read_chunks(self, layer: IndexedLayer, chunks: range) -> bytearray | None:
-        """The verified payload of whole chunks, page by page."""
+        """The verified payload of whole chunks."""
+        data = await self._received(layer, chunks)
+        wrong = first_wrong_chunk(layer.index, chunks, data) if data is not None else None
+        if wrong is not None:
+            self._on_unverified()
+            log.warning(
+                "content cache sent wrong bytes, they are not used",
+                cache_key=layer.cache_key,
+                chunk=wrong,
+            )
+            return None
+        return data
+
+    async def _received(self, layer: IndexedLayer, chunks: range) -> bytearray | None:
+        """What the content cache has as the payload of whole chunks, page by page."""
         data = bytearray()
         end = min(chunks.stop * CHUNK_BYTES, layer.index.payload_bytes)
         at = chunks.start * CHUNK_BYTES
@@ -110,14 +156,6 @@ class ContentCacheTier:
             self._on_received(len(part))
             data = data + part if data else part
             at += count
-        wrong = first_wrong_chunk(layer.index, chunks, data)
-        if wrong is not None:
-            log.warning(
-                "content cache sent wrong bytes, they are not used",
-                cache_key=layer.cache_key,
-                chunk=wrong,
-            )
-            return None
         return data
 
     async def _get(self, key: str, part: range | None, *, dear: bool = False) -> bytearray | None:

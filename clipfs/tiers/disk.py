@@ -88,12 +88,14 @@ class DiskTier:
             self.save_index(layer, index)
         return index
 
-    def save_index(self, layer: Layer, index: LayerIndex) -> bytes:
-        """Seal and store a layer index; the sealed bytes, for the content cache."""
+    def save_index(self, layer: Layer, index: LayerIndex, *, durable: bool = True) -> None:
+        """Seal and store a layer index.
+
+        durable  False: it can be had again where it came from; its seal tells a torn one
+        """
         sealed = seal_index(index, layer, self._keys)
         with _refusals_named():
-            write_atomically(self.layout.layer_index(layer.cache_key), sealed)
-        return sealed
+            write_atomically(self.layout.layer_index(layer.cache_key), sealed, durable=durable)
 
     def has_payload(self, layer: IndexedLayer) -> bool:
         """Whether `cache/` holds the whole payload."""

@@ -2,7 +2,8 @@
 
 A registry cannot be asked for a range of a payload, so a read starts the layer's fill and is
 answered as soon as its own chunks are verified; the fill goes on behind it. One fill a layer
-at a time on a node, whichever process runs it: the others watch the chunk map.
+at a time on a node, whichever process runs it: the others watch the chunk map. One in the
+cluster, where the content cache keeps claims (`clipfs.tiers.sharing`).
 
 Not here: the pass itself (`clipfs.layer.passes`); storing in the content cache.
 """
@@ -27,7 +28,8 @@ from clipfs.layer.partial import fill_lock, publish_first_pass
 from clipfs.layer.passes import PassRequest, PassResult
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.pass_over_hosts import pass_over_hosts
-from clipfs.tiers.tier import Extent, IndexedLayer, Payload
+from clipfs.tiers.sharing import Sharing
+from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer, Payload
 
 log = structlog.get_logger()
 
@@ -77,9 +79,11 @@ class RegistryTier:
         workers: int,
         hooks: RegistryHooks,
         ranges: Ranges = RANGES,
+        sharing: Sharing | None = None,
     ) -> None:
         """workers  how many passes may run side by side, one process each
         ranges   of a pass that runs alone
+        sharing  with the cluster's other nodes; None: there are none
         """
         self._ranges = ranges
         self._registry = registry
@@ -88,23 +92,27 @@ class RegistryTier:
         self._nursery = nursery
         self._workers = trio.CapacityLimiter(workers)
         self._hooks = hooks
+        self._sharing = sharing
         self._fills: dict[str, _Fill] = {}
 
     async def load_index(self, layer: Layer) -> LayerIndex | None:
-        """Never a miss: a first pass, or another process's, leaves index and payload on disk."""
+        """Never a miss: a first pass leaves index and payload here; another node's, the index."""
         while True:
             with fill_lock(self._disk.layout, layer.cache_key) as mine:
                 index = await self._disk.load_index(layer)
                 if index is None and mine:
-                    index = await self._first_pass(layer)
+                    index = await self._brought(layer)
             if index is not None:
                 return index
             await trio.sleep(WATCH_INTERVAL_S)
 
     async def read(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
-        """The bytes once their chunks are there; raises what ended the fill without them."""
+        """The bytes once their chunks are there; raises what ended the fill without them.
+
+        Raises  AskAgain: another node brings the layer
+        """
         while self._disk.missing(layer, extent.chunks()):
-            fill = self._fill(layer)
+            fill = self._fill(layer, extent)
             pulse = fill.pulse
             if self._disk.missing(layer, extent.chunks()):  # none came before we held the pulse
                 await pulse.wait()
@@ -123,11 +131,23 @@ class RegistryTier:
     async def complete(self, layer: IndexedLayer) -> None:
         """Return when the whole payload is in `cache/`."""
         while not self._disk.has_payload(layer):
-            fill = self._fill(layer)
+            fill = self._fill(layer, None)
             while not fill.done:
                 await fill.pulse.wait()
-            if fill.error is not None:
+            if fill.error is not None and not isinstance(fill.error, AskAgain):
                 raise fill.error
+
+    async def _brought(self, layer: Layer) -> LayerIndex:
+        """The index that another node stores, if one brings the layer; else a first pass's."""
+        if self._sharing is None:
+            async with self._workers:
+                return await self._first_pass(layer)
+        index, is_anothers = await self._sharing.index_of(
+            layer, self._first_pass, passes=self._workers
+        )
+        if is_anothers:
+            self._disk.save_index(layer, index)
+        return index
 
     async def _first_pass(self, layer: Layer) -> LayerIndex:
         layout = self._disk.layout
@@ -140,28 +160,33 @@ class RegistryTier:
             await trio.to_thread.run_sync(publish_first_pass, layout, layer.cache_key)
         except BaseException:
             path.unlink(missing_ok=True)
+            await self._give_up(layer)
             raise
         finally:
             os.close(fd)
         self._hooks.on_filled(IndexedLayer(layer=layer, index=result.index))
         return result.index
 
-    def _fill(self, layer: IndexedLayer) -> _Fill:
+    def _fill(self, layer: IndexedLayer, wanted: Extent | None) -> _Fill:
         fill = self._fills.get(layer.cache_key)
         if fill is None or fill.done:
             fill = self._fills[layer.cache_key] = _Fill()
-            self._nursery.start_soon(self._run_fill, layer, fill)
+            self._nursery.start_soon(self._run_fill, layer, fill, wanted)
         return fill
 
-    async def _run_fill(self, layer: IndexedLayer, fill: _Fill) -> None:
+    async def _run_fill(self, layer: IndexedLayer, fill: _Fill, wanted: Extent | None) -> None:
         try:
             while not self._disk.has_payload(layer):
                 with fill_lock(self._disk.layout, layer.cache_key) as mine:
                     if mine:
-                        await self._fill_here(layer, fill)
+                        await self._fill_here(layer, fill, wanted)
                 if not mine:
                     await trio.sleep(WATCH_INTERVAL_S)
                     fill.beat()
+        except AskAgain as error:
+            assert self._sharing is not None
+            await self._sharing.pause(layer.layer)
+            fill.error = error
         except errors.ClipError as error:
             log.warning("fill of a layer failed", cache_key=layer.cache_key, error=str(error))
             fill.error = error
@@ -175,18 +200,30 @@ class RegistryTier:
             fill.done = True
             fill.beat()
 
-    async def _fill_here(self, layer: IndexedLayer, fill: _Fill) -> None:
-        partial = self._disk.partial(layer)
-        if not partial.is_complete():
-            await self._run(
-                layer.layer,
-                payload_fd=partial.payload_fd,
-                map_fd=partial.map_fd,
-                index=layer.index,
-                on_beat=fill.beat,
-            )
-        await self._disk.promote(layer)
+    async def _fill_here(self, layer: IndexedLayer, fill: _Fill, wanted: Extent | None) -> None:
+        try:
+            partial = self._disk.partial(layer)
+            if not partial.is_complete():
+                async with self._workers:
+                    if self._sharing is not None:
+                        await self._sharing.check_turn(layer, wanted)
+                    await self._run(
+                        layer.layer,
+                        payload_fd=partial.payload_fd,
+                        map_fd=partial.map_fd,
+                        index=layer.index,
+                        on_beat=fill.beat,
+                    )
+            await self._disk.promote(layer)
+        except BaseException:
+            await self._give_up(layer.layer)
+            raise
         self._hooks.on_filled(layer)
+
+    async def _give_up(self, layer: Layer) -> None:
+        """Let another node have its turn."""
+        if self._sharing is not None:
+            await self._sharing.held.release([layer.cache_key])
 
     async def _run(
         self,
@@ -197,33 +234,35 @@ class RegistryTier:
         index: LayerIndex | None = None,
         on_beat: Callable[[], None] = lambda: None,
     ) -> PassResult:
+        """A pass, by one of the workers, whom the caller has taken."""
         begin = time.perf_counter()
 
         def on_progress(progress: PassProgress) -> None:
             self._hooks.on_progress(layer, progress)
+            if self._sharing is not None:
+                self._sharing.held.progressed(layer, progress)
 
         def on_download(count: int) -> None:
             self._hooks.on_download(count)
             on_beat()
 
-        async with self._workers:
-            log.info(
-                "OCI CACHE MISS - downloading and decompressing layer from registry",
-                layer=layer.digest,
-                cache_key=layer.cache_key,
-            )
-            sources = BlobSources(self._registry, self._reference, layer)
-            request = PassRequest(
-                layer=layer,
-                source=await sources.first(),
-                payload_fd=payload_fd,
-                map_fd=map_fd,
-                index=index,
-                ranges=_shared(self._ranges, passes=int(self._workers.borrowed_tokens)),
-            )
-            result = await pass_over_hosts(
-                sources, request, on_progress=on_progress, on_download=on_download
-            )
+        log.info(
+            "OCI CACHE MISS - downloading and decompressing layer from registry",
+            layer=layer.digest,
+            cache_key=layer.cache_key,
+        )
+        sources = BlobSources(self._registry, self._reference, layer)
+        request = PassRequest(
+            layer=layer,
+            source=await sources.first(),
+            payload_fd=payload_fd,
+            map_fd=map_fd,
+            index=index,
+            ranges=_shared(self._ranges, passes=int(self._workers.borrowed_tokens)),
+        )
+        result = await pass_over_hosts(
+            sources, request, on_progress=on_progress, on_download=on_download
+        )
         log.info(
             "Layer decompressed and cached to disk",
             layer=layer.digest,

@@ -5,8 +5,10 @@
 in the content cache behind the readers' backs.
 """
 
+import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -21,6 +23,7 @@ from clipfs.image.retry import RETRY, RetryPolicy
 from clipfs.layer.job import RANGES, PassProgress, Ranges
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
+from clipfs.system.processes import boot_id
 from clipfs.tiers.chain import TierChain
 from clipfs.tiers.content.objectstore import open_object_store
 from clipfs.tiers.content.replicas import Replicas
@@ -28,8 +31,9 @@ from clipfs.tiers.content.store import ContentStore
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.registry import RegistryHooks, RegistryTier
+from clipfs.tiers.sharing import Sharing
 from clipfs.tiers.storer import Storer
-from clipfs.tiers.tier import IndexedLayer, Tier, TierName
+from clipfs.tiers.tier import IndexedLayer, Tier, TierName, Trouble
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +43,7 @@ class TierSettings:
     ca_pem              CAs that servers are trusted by, beside the node's own
     content_cache_urls  of one content cache's replicas; none: tier 2 is off
     retry               how often, and how soon, a registry that fails is asked again
+    holder              names this process and its fork, one after the other, in its node's claims
     workers             passes side by side, one process each; one more than cores, as a pass
                         waits now and then, for the registry or the disk
     ranges              how a large blob is read by a pass that runs alone
@@ -52,6 +57,7 @@ class TierSettings:
     mirrors: Mirrors = NO_MIRRORS
     content_cache_urls: tuple[str, ...] = ()
     content_cache_token: str | None = field(default=None, repr=False)
+    holder: str = field(default_factory=lambda: secrets.token_hex(16))
     retry: RetryPolicy = RETRY
     ranges: Ranges = RANGES
     workers: int = field(default_factory=lambda: 1 + (os.cpu_count() or 1))
@@ -72,11 +78,13 @@ class TierHooks:
 
     on_read      a tier has answered a read, with so many bytes (the registry's: on_download)
     on_download  so many bytes of a blob have come
+    on_trouble   something is wrong with the content cache, which fails nobody
     on_filled    gets the layers that the content cache lacks, in the Storer's stead
     """
 
     on_read: Callable[[TierName, int], None] = lambda *_: None
     on_download: Callable[[int], None] = lambda _: None
+    on_trouble: Callable[[Trouble], None] = lambda _: None
     on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None
     on_filled: Callable[[IndexedLayer], None] | None = None
 
@@ -125,11 +133,34 @@ async def open_tiers(
             stack,
             will_fork=hooks.on_filled is not None,  # its layers are stored by who is left behind
             check=not (mounted or to_store),  # who is left behind has been preceded by a check
+            on_failure=lambda: hooks.on_trouble("errors"),
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
-        storer = Storer(cache, settings.layout, settings.keys, nursery) if cache else None
         stack.callback(nursery.cancel_scope.cancel)
-        on_filled = hooks.on_filled or (storer.store_soon if storer else None)
+        far: list[Tier] = []
+        content_cache: ContentCacheTier | None = None
+        sharing: Sharing | None = None
+        storer: Storer | None = None
+        if cache is not None:
+            content_cache = ContentCacheTier(
+                cache,
+                settings.keys,
+                waits=mounted,
+                on_received=lambda n: hooks.on_read("content_cache", n),
+                on_unverified=lambda: hooks.on_trouble("verify_failures"),
+                on_read=lambda layer: sharing.arrived(layer) if sharing else None,
+            )
+            far.append(content_cache)
+            sharing = Sharing(
+                cache,
+                f"{node_name(settings.layout)}.{settings.holder}",
+                nursery,
+                look=content_cache.look_for_index,
+                has=content_cache.has,
+                on_progress=hooks.on_progress,
+            )
+            stack.push_async_exit(_claims_given_back(sharing, hooks))
+            storer = Storer(cache, settings.layout, settings.keys, nursery, held=sharing.held)
         registry_tier = RegistryTier(
             registry,
             reference,
@@ -137,22 +168,15 @@ async def open_tiers(
             nursery,
             workers=settings.workers,
             ranges=settings.ranges,
+            sharing=sharing,
             hooks=RegistryHooks(
                 on_read=lambda: hooks.on_read("registry", 0),
                 on_download=hooks.on_download,
                 on_progress=hooks.on_progress,
-                on_filled=on_filled or (lambda _: None),
+                on_filled=_filled(hooks, storer),
             ),
         )
-        content_cache: ContentCacheTier | None = None
-        if cache is not None:
-            content_cache = ContentCacheTier(
-                cache,
-                settings.keys,
-                waits=mounted,
-                on_received=lambda n: hooks.on_read("content_cache", n),
-            )
-        far: list[Tier] = [content_cache, registry_tier] if content_cache else [registry_tier]
+        far.append(registry_tier)
         if storer is not None:
             for layer in to_store:
                 storer.store_soon(layer)
@@ -166,16 +190,66 @@ async def open_tiers(
         )
 
 
+def node_name(layout: Layout) -> str:
+    """In claims: the same for all processes of a root, until the node is booted again."""
+    root = layout.root.stat()
+    named = f"{boot_id()} {root.st_dev} {root.st_ino}"
+    return hashlib.sha256(named.encode()).hexdigest()[:16]
+
+
+def _claims_given_back(
+    sharing: Sharing, hooks: TierHooks
+) -> Callable[[type[BaseException] | None, BaseException | None, object], Awaitable[None]]:
+    """For the block's end: but for those of layers that who is left behind is to store."""
+
+    async def on_exit(kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None or hooks.on_filled is None:
+            await sharing.held.release_all()
+
+    return on_exit
+
+
+def _filled(hooks: TierHooks, storer: Storer | None) -> Callable[[IndexedLayer], None]:
+    """What becomes of a layer that the registry delivered."""
+
+    def on_filled(layer: IndexedLayer) -> None:
+        if hooks.on_filled is None:
+            if storer is not None:
+                storer.store_soon(layer)
+            return
+        if storer is not None:
+            storer.publish_soon(layer)
+        hooks.on_filled(layer)
+
+    return on_filled
+
+
 async def _open_content_cache(
-    settings: TierSettings, stack: AsyncExitStack, *, will_fork: bool, check: bool
+    settings: TierSettings,
+    stack: AsyncExitStack,
+    *,
+    will_fork: bool,
+    check: bool,
+    on_failure: Callable[[], None],
 ) -> ContentStore | None:
     urls = settings.content_cache_urls
     if not urls:
         return None
     if urls[0].startswith(("s3:", "gs:", "az:")):
         return await stack.enter_async_context(
-            open_object_store(urls[0], will_fork=will_fork, check=check, ca_pem=settings.ca_pem)
+            open_object_store(
+                urls[0],
+                will_fork=will_fork,
+                check=check,
+                ca_pem=settings.ca_pem,
+                on_failure=on_failure,
+            )
         )
     return await stack.enter_async_context(
-        Replicas.open(urls, token=settings.content_cache_token, ca_pem=settings.ca_pem)
+        Replicas.open(
+            urls,
+            token=settings.content_cache_token,
+            ca_pem=settings.ca_pem,
+            on_failure=on_failure,
+        )
     )

@@ -1,8 +1,9 @@
 """Stores finished layers in the content cache, behind the readers' backs.
 
 From the verified file in `cache/` only, so that a hostile image cannot poison a key that
-another image reads, and each page verified once more, since a disk may fail. A layer's pages
-come first and its sealed index last: whoever finds that may expect the pages.
+another image reads, and each page verified once more, since a disk may fail. A layer's index
+is published at once, for those who wait for it; its pages follow, one layer after the other.
+Until they are there the layer is claimed, so that whoever misses one waits for it.
 
 Not here: the marks that outlive a process (`clipfs.tiers.storing`).
 """
@@ -10,7 +11,8 @@ Not here: the marks that outlive a process (`clipfs.tiers.storing`).
 import enum
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -22,7 +24,8 @@ from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import seal_index
 from clipfs.system.cached import open_regular
 from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, ContentStore
-from clipfs.tiers.content_cache import PAGE_BYTES, page_key
+from clipfs.tiers.content_cache import PAGE_BYTES, page_count, page_key
+from clipfs.tiers.held_claims import HeldClaims
 from clipfs.tiers.storing import mark_failed, mark_storing, unmark
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tiers.verify import first_wrong_chunk
@@ -48,15 +51,24 @@ class Storer:
     """
 
     def __init__(
-        self, cache: ContentStore, layout: Layout, keys: KeyRing, nursery: trio.Nursery
+        self,
+        cache: ContentStore,
+        layout: Layout,
+        keys: KeyRing,
+        nursery: trio.Nursery,
+        *,
+        held: HeldClaims | None = None,
     ) -> None:
+        """held  claims that keep others from downloading what is on its way"""
         self._cache = cache
         self._layout = layout
         self._keys = keys
         self._nursery = nursery
+        self._held = held
         self._one = trio.CapacityLimiter(1)
         self._on_their_way: set[str] = set()
         self._idle = trio.Event()
+        self._has_tried = False
 
     def store_soon(self, layer: IndexedLayer) -> None:
         """Never blocks and never fails: a reader must not wait for a store."""
@@ -64,7 +76,13 @@ class Storer:
             return
         mark_storing(self._layout, layer.cache_key)
         self._on_their_way.add(layer.cache_key)
+        if self._held is not None:
+            self._held.hold(layer.layer)
         self._nursery.start_soon(self._store, layer)
+
+    def publish_soon(self, layer: IndexedLayer) -> None:
+        """Store the index before its pages: those who wait for another node's pass go on."""
+        self._nursery.start_soon(self._publish, layer)
 
     async def store_missing(self, layers: Iterable[IndexedLayer]) -> None:
         """Store those of layers that are whole on this node and not in the content cache."""
@@ -80,23 +98,51 @@ class Storer:
             await self._idle.wait()
 
     async def _is_stored(self, layer: IndexedLayer) -> bool:
+        """Whether all of it is there: its index may be without its pages."""
+        pages = range(page_count(layer.index))
+        keys = [layer_index_name(layer.cache_key), *(page_key(layer.cache_key, n) for n in pages)]
         try:
-            index = layer_index_name(layer.cache_key)
-            return await self._cache.get(index, part=range(1)) is not None
+            for key in keys:
+                if await self._cache.get(key, part=range(1)) is None:
+                    return False
         except ContentCacheDown:
             return False  # the store will say so
+        return True
+
+    async def _publish(self, layer: IndexedLayer) -> bool:
+        """Whether the index is there now; if not, the store says why."""
+        if not self._cache.may_store:
+            return False
+        seal = partial(seal_index, layer.index, layer.layer, self._keys, packed=True)
+        sealed = await trio.to_thread.run_sync(seal)
+        try:
+            await self._cache.put(layer_index_name(layer.cache_key), sealed)
+        except ContentCacheDown:
+            return False
+        return True
 
     async def _store(self, layer: IndexedLayer) -> None:
         outcome = Outcome.REFUSED
         try:
+            is_published = await self._publish(layer)
             async with self._one:
-                if self._cache.may_store:
+                if self._cache.may_store or not self._has_tried:
+                    self._has_tried = True
                     payload = self._layout.payload(layer.cache_key)
-                    outcome = await store_layer(self._cache, self._keys, layer, payload)
+                    outcome = await store_layer(
+                        self._cache,
+                        self._keys,
+                        layer,
+                        payload,
+                        is_published=is_published,
+                        on_stored=self._held.stored if self._held else lambda _: None,
+                    )
             if outcome is Outcome.FAILED:
                 mark_failed(self._layout, layer.cache_key)
             else:
                 unmark(self._layout, layer.cache_key)
+            if self._held is not None:
+                await self._held.release([layer.cache_key])
         finally:
             self._on_their_way.discard(layer.cache_key)
             if not self._on_their_way:
@@ -105,20 +151,32 @@ class Storer:
 
 
 async def store_layer(
-    cache: ContentStore, keys: KeyRing, layer: IndexedLayer, payload: Path
+    cache: ContentStore,
+    keys: KeyRing,
+    layer: IndexedLayer,
+    payload: Path,
+    *,
+    is_published: bool = False,
+    on_stored: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
-    """Store one layer; a failure is a warning, never an error."""
+    """Store one layer; a failure is a warning, never an error.
+
+    is_published  its index is there; else that comes last
+    on_stored     is told the bytes of each page that is there
+    """
     fields = {"layer": layer.layer.digest, "cache_key": layer.cache_key}
     log.info("Storing decompressed layer in ContentCache (async)", **fields)
     begin = time.perf_counter()
     try:
         fd = open_regular(payload)
         try:
-            await _store_pages(cache, layer, fd)
+            await _store_pages(cache, layer, fd, on_stored)
         finally:
             os.close(fd)
-        sealed = seal_index(layer.index, layer.layer, keys)
-        await cache.put(layer_index_name(layer.cache_key), sealed)
+        if not is_published:
+            seal = partial(seal_index, layer.index, layer.layer, keys, packed=True)
+            sealed = await trio.to_thread.run_sync(seal)
+            await cache.put(layer_index_name(layer.cache_key), sealed)
     except (ContentCacheDown, OSError) as error:
         log.warning("layer was not stored in ContentCache", **fields, error=str(error))
         return Outcome.REFUSED if isinstance(error, ContentRefused) else Outcome.FAILED
@@ -132,8 +190,10 @@ async def store_layer(
     return Outcome.STORED
 
 
-async def _store_pages(cache: ContentStore, layer: IndexedLayer, fd: int) -> None:
-    pages = iter(range(-(-layer.index.payload_bytes // PAGE_BYTES)))
+async def _store_pages(
+    cache: ContentStore, layer: IndexedLayer, fd: int, on_stored: Callable[[int], None]
+) -> None:
+    pages = iter(range(page_count(layer.index)))
     failures: list[Exception] = []
 
     async def store() -> None:
@@ -141,6 +201,7 @@ async def _store_pages(cache: ContentStore, layer: IndexedLayer, fd: int) -> Non
             try:
                 data = await trio.to_thread.run_sync(_verified_page, layer.index, fd, page)
                 await cache.put(page_key(layer.cache_key, page), data)
+                on_stored(len(data))
             except (ContentCacheDown, OSError) as error:
                 failures.append(error)
             if failures:

@@ -11,6 +11,10 @@ from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 
 TierName = Literal["disk", "content_cache", "registry"]
+Trouble = Literal["errors", "verify_failures"]
+"""What goes wrong with the content cache and fails nobody: requests without a usable answer, and
+indexes and chunks that are not what they should be."""
+
 FillState = Literal["off", "idle", "filling", "waiting", "no_room"]
 """Of the background fill. waiting: for its turn, or a tier that is away; no_room: for the disk."""
 
@@ -46,6 +50,10 @@ class Extent:
         return range(self.offset // CHUNK_BYTES, -(-self.end // CHUNK_BYTES))
 
 
+class AskAgain(Exception):
+    """Another node brings the layer: a nearer tier has the bytes soon. Never leaves the tiers."""
+
+
 class Reader(Protocol):
     """What a front reads through: all tiers, by whatever way."""
 
@@ -64,4 +72,7 @@ class Tier(Protocol):
         """The layer's index, verified; None if this tier does not hold it."""
 
     async def read(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
-        """Exactly extent.length bytes, verified; None if this tier does not hold them all."""
+        """Exactly extent.length bytes, verified; None if this tier does not hold them all.
+
+        Raises  AskAgain, of the chain alone
+        """

@@ -51,6 +51,9 @@ CHUNK_INDEXES = 0x20
 CHUNK_INDEX = struct.Struct("<HHI")
 """advise (0), device id from 1, block"""
 
+FILE_INODE = struct.Struct(f"{INODE.format}{CHUNK_INDEX.format[1:]}")
+"""INODE with the CHUNK_INDEX that follows it at once, in a file without xattrs."""
+
 HOLE = CHUNK_INDEX.pack(0, 0, 0xFFFF_FFFF)
 """The index of a chunk that is zeros, and nowhere."""
 

@@ -1,4 +1,4 @@
-"""One block of a folder: its records, then the names that they point at, sorted by bytes.
+"""A folder's blocks: in each its records, then the names that they point at, sorted by bytes.
 
 The writer packs blocks, the reader looks into them; a malformed block is CorruptImage.
 """
@@ -17,6 +17,21 @@ class Record(NamedTuple):
     name: bytes
     nid: int
     kind: int
+
+
+def in_blocks(records: Sequence[Record]) -> bytes:
+    """The blocks of a folder with these records, the last one unpadded."""
+    blocks = bytearray()
+    taken: list[Record] = []
+    used = 0
+    for one in records:
+        need = erofs.DIRENT.size + len(one.name)
+        if used + need > erofs.BLOCK:
+            blocks += packed(taken).ljust(erofs.BLOCK, b"\0")
+            taken, used = [], 0
+        taken.append(one)
+        used += need
+    return bytes(blocks + packed(taken))
 
 
 def packed(records: Sequence[Record]) -> bytes:

@@ -36,7 +36,7 @@ class Node:
 
 
 def walk(root: Node) -> Iterator[Node]:
-    """Every inode once, parents before children, in a fixed order."""
+    """Every inode once, parents before children, in a fixed order; its links are counted."""
     seen: set[int] = set()
     pending = [root]
     while pending:
@@ -44,9 +44,11 @@ def walk(root: Node) -> Iterator[Node]:
         yield node
         for name in sorted(node.children or (), reverse=True):
             child = node.children[name]  # type: ignore[index] # or () made the loop empty
-            if id(child) not in seen:
+            if child.links > 1 and child.children is None:  # else it has no other name
+                if id(child) in seen:
+                    continue
                 seen.add(id(child))
-                pending.append(child)
+            pending.append(child)
 
 
 def resolve(

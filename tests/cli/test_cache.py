@@ -132,3 +132,11 @@ def test_a_root_that_does_not_exist_is_said_and_not_made(command: str, node: Nod
     done = node.run("cache", command, "--root", str(node.root), check=False)
     assert (done.returncode, "there is no such folder" in done.stderr) == (1, True)
     assert not node.root.exists()
+
+
+@pytest.mark.parametrize("command", ["list", "verify", "collect"])
+def test_a_folder_that_is_no_root_is_said_and_left_alone(command: str, node: Node) -> None:
+    (node.root / "of-somebody").mkdir(parents=True)
+    done = node.run("cache", command, "--root", str(node.root), check=False)
+    assert (done.returncode, "has no cache/" in done.stderr) == (1, True)
+    assert [path.name for path in node.root.iterdir()] == ["of-somebody"]

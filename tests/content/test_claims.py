@@ -12,8 +12,8 @@ from clipfs.content.claims import LAPSE_S
 from tests.support.content import READ_TOKEN, Answer, ContentServer, key_of, run_content_server
 from tests.support.content_worker import run_worker
 
-PROGRESS = {"downloaded_bytes": 10, "payload_bytes": 20, "total_bytes": 30}
-NONE_YET = {"downloaded_bytes": 0, "payload_bytes": 0, "total_bytes": 0}
+PROGRESS = {"downloaded_bytes": 10, "payload_bytes": 20, "total_bytes": 30, "stored_bytes": 40}
+NONE_YET = dict.fromkeys(PROGRESS, 0)
 
 
 def claim(server: ContentServer, key: str, holder: str, progress: object = None) -> Answer:
@@ -189,6 +189,19 @@ def test_all_processes_of_a_server_know_the_same_claims(
     assert json.loads(claim(other, key, "b").body)["progress"] == PROGRESS
     assert release(other, key, "a").status == 204
     assert claim(one, key, "b").status == 201
+
+
+def test_those_who_wait_for_a_claimed_layer_miss_it_again_and_again_without_a_warning(
+    server: ContentServer, fresh_key: Callable[[], str]
+) -> None:
+    claimed, nobodys = fresh_key(), fresh_key()
+    claim(server, claimed.partition("/")[0], "a")
+    for key in [claimed, nobodys] * 20:
+        assert server.ask("GET", key).status == 404
+    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
+    missed = [line for line in lines if line["event"] == "content not found"]
+    levels = {key: {x["level"] for x in missed if x["key"] == key} for key in (claimed, nobodys)}
+    assert levels == {claimed: {"debug"}, nobodys: {"debug", "warning"}}
 
 
 def test_of_many_that_claim_at_once_through_two_processes_one_gets_it(

@@ -170,6 +170,31 @@ def test_what_is_not_http_is_refused_and_closed(data: bytes, server: ContentServ
     assert server.ask("GET", "/healthz").status == 200
 
 
+HEAD = b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize(
+    ("refused", "has_words"),
+    [
+        pytest.param(b"rubbish\r\n\r\n", True, id="after a HEAD, no request"),
+        pytest.param(HEAD + b"".join(b"X%d: x\r\n" % n for n in range(100)) + b"\r\n", False,
+                     id="a HEAD with too many headers"),
+    ],
+)  # fmt: skip # one a line
+def test_a_refusal_has_words_unless_it_answers_a_head(
+    refused: bytes, has_words: bool, server: ContentServer
+) -> None:
+    with server.connect() as connection:
+        connection.sendall(HEAD + b"\r\n" + refused)
+        said = b""
+        while piece := connection.recv(4096):
+            said += piece
+    first, answer, words = said.split(b"\r\n\r\n")
+    assert first.split()[1] == b"200"
+    assert answer.split()[1] in (b"400", b"431")
+    assert bool(words) == has_words
+
+
 def test_plain_requests_and_others_are_answered_in_their_order(
     server: ContentServer, key: str
 ) -> None:

@@ -104,6 +104,33 @@ def test_plain_http_and_old_tls_are_refused(tmp_path: Path, certificate: Certifi
         assert "this is a bug" not in server.log.read_text()
 
 
+def test_what_a_client_does_to_its_own_tls_is_no_fault_of_the_server(
+    tmp_path: Path, certificate: Certificate
+) -> None:
+    with run_content_server(tmp_path, *options(certificate)) as server:
+        with connect(server, trusting(certificate)) as client:
+            client.sendall(request("PUT", key_of(1), f"Content-Length: {len(BIG)}", body=BIG))
+            assert read_answer(client)[0] == 201
+        with pytest.raises(ssl.SSLCertVerificationError):
+            connect(server, ssl.create_default_context())
+        with connect(server, trusting(certificate)) as client:  # leaves without a goodbye
+            client.sendall(request("GET", key_of(1)))
+            assert client.recv(1000)
+        with connect(server, trusting(certificate)) as client:
+            plain = socket.socket(fileno=client.detach())
+        with plain:  # a record that is none
+            plain.settimeout(10)
+            plain.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
+            while plain.recv(4096):
+                pass
+        with connect(server, trusting(certificate)) as client:
+            client.sendall(request("GET", key_of(1)))
+            assert read_answer(client) == (200, BIG)
+            client.unwrap().close()
+        said = server.log.read_text()
+        assert "a request failed" not in said
+
+
 def test_sighup_reads_the_files_again_and_keeps_the_old_if_they_are_wrong(
     tmp_path: Path, certificate: Certificate, other: Certificate
 ) -> None:

@@ -1,4 +1,4 @@
-"""A node of the test's own, for those that need one only."""
+"""A node of the test's own, for those that need one only; a real object store."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,9 @@ import pytest
 
 from tests.support.node import Node
 from tests.support.registry import RegistryServer
+from tests.support.s3_server import s3_server
+
+__all__ = ["s3_server"]
 
 
 @pytest.fixture

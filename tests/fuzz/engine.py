@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,9 @@ HANG_S = 10
 """For one input; the slowest that is right takes some milliseconds."""
 
 MEMORY_MB = 768
+IN_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+"""Where a target's files lie: a fuzzer that waits for a disk tries little."""
+
 _FIXED_ADDRESSES = "$(setarch --addr-no-randomize true 2>/dev/null && echo setarch -R)"
 """libFuzzer's choices depend on addresses: without this, the same seed gives another run."""
 
@@ -110,23 +114,29 @@ class Engine:
 
     def _run(self, flags: list[str], *, timeout_s: int) -> subprocess.CompletedProcess[str]:
         self._counts.write_bytes(bytes(COUNTS.size))
-        return subprocess.run(
-            [
-                self._script,
-                f"-max_len={SPECS[self._target].max_bytes}",
-                f"-timeout={self._hang_s}",
-                f"-rss_limit_mb={MEMORY_MB}",
-                f"-artifact_prefix={self.findings}/",
-                *flags,
-            ],
-            cwd=REPOSITORY,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONHASHSEED": "0"},
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=timeout_s,
-            check=False,
-        )
+        with tempfile.TemporaryDirectory(prefix="fuzz-", dir=IN_MEMORY) as scratch:
+            return subprocess.run(
+                [
+                    self._script,
+                    f"-max_len={SPECS[self._target].max_bytes}",
+                    f"-timeout={self._hang_s}",
+                    f"-rss_limit_mb={MEMORY_MB}",
+                    f"-artifact_prefix={self.findings}/",
+                    *flags,
+                ],
+                cwd=REPOSITORY,
+                env={
+                    **os.environ,
+                    "PYTHONPATH": str(REPOSITORY),
+                    "PYTHONHASHSEED": "0",
+                    "TMPDIR": scratch,  # a worker that is ended cleans nothing up
+                },
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=timeout_s,
+                check=False,
+            )
 
     def _found(self) -> Iterable[str]:
         """The first lines of what was found; of a hang, a crash and a bomb the input's name."""

@@ -23,6 +23,8 @@ TAR, MEMBER, PAX = (
 CODEC = "clipfs.layer.codec"
 READER, FOLDER = "clipfs.tree.reader", "clipfs.tree.folder"
 HEAD = "clipfs.content.head"
+CONNECTION = "clipfs.content.connection"
+HOT = "clipfs.content.hot"
 CHUNKS, XATTRS = "clipfs.tree.chunk_table", "clipfs.tree.xattrs"
 PLANTED = [
     Planted(
@@ -152,6 +154,30 @@ PLANTED = [
         old='b"connection",\n',
         new='b"proxy-authenticate",\n',
         found="or is the last one",
+    ),
+    Planted(
+        name="connection-a-malformed-head-after-a-HEAD-is-answered-as-that",
+        target="connection",
+        module=CONNECTION,
+        old='self._method, self._without_body = "", False',
+        new='self._method = ""',
+        found="LocalProtocolError",
+    ),
+    Planted(
+        name="connection-a-range-may-reach-beyond-an-open-file",
+        target="connection",
+        module=HOT,
+        old="if not first <= last < opened.size:",
+        new="if not first <= last:",
+        found="Broken",
+    ),
+    Planted(
+        name="connection-an-open-file-is-read-without-a-token",
+        target="connection",
+        module=HOT,
+        old='            or not self._tokens.rights(headers.get(b"authorization")).read\n',
+        new="",
+        found="done without a token",
     ),
 ]
 HANG = Planted(

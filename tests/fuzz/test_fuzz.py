@@ -29,6 +29,7 @@ SHARES = {
     "layer_index": 0.4,
     "erofs": 0.5,
     "head": 0.1,
+    "connection": 0.3,
 }
 """Of the inputs, those that must pass the first check."""
 

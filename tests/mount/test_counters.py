@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +21,13 @@ from clipfs.mount import counters
 with counters.open_own(Layout(Path(sys.argv[1]))) as own:
     for _ in range(3):
         own.count_read("content_cache", 1 << 33)
+    own.count_trouble("errors")
     print("counted", flush=True)
     sys.stdin.read()
 """
+
+
+NO_TROUBLE = {"errors": 0, "verify_failures": 0}
 
 
 @pytest.fixture
@@ -49,8 +54,9 @@ def end(process: subprocess.Popen[bytes], how: int | None) -> None:
 
 def test_nothing_counted_is_zero(layout: Layout) -> None:
     nothing = {"reads": 0, "bytes": 0}
-    assert counters.sum_all(layout) == dict.fromkeys(counters.TIERS, nothing)
-    assert counters.of(layout, os.getpid()) == dict.fromkeys(counters.TIERS, nothing)
+    expected = dict.fromkeys(counters.TIERS, nothing) | {"content_cache": nothing | NO_TROUBLE}
+    assert counters.sum_all(layout) == expected
+    assert counters.of(layout, os.getpid()) == expected
 
 
 def test_a_running_process_counts_for_itself_and_in_the_sum(layout: Layout) -> None:
@@ -69,15 +75,26 @@ def test_a_running_process_counts_for_itself_and_in_the_sum(layout: Layout) -> N
 @pytest.mark.parametrize("how", [None, signal.SIGTERM, signal.SIGKILL])
 def test_what_a_process_counted_outlives_it(layout: Layout, how: int | None) -> None:
     first, second = counting(layout), counting(layout)
-    expected = {"reads": 3, "bytes": 3 << 33}
+    expected = {"reads": 3, "bytes": 3 << 33, "errors": 1, "verify_failures": 0}
     assert counters.of(layout, first.pid)["content_cache"] == expected
     end(first, how)
-    twice = {"reads": 6, "bytes": 6 << 33}
+    twice = {"reads": 6, "bytes": 6 << 33, "errors": 2, "verify_failures": 0}
     for _ in range(2):  # counted once, whoever looks and how often
         assert counters.sum_all(layout)["content_cache"] == twice
     end(second, how)
     assert counters.sum_all(layout)["content_cache"] == twice
     assert [path.name for path in (layout.run / "counters").iterdir()] == ["ended"]
+
+
+def test_what_an_earlier_version_counted_stays(layout: Layout) -> None:
+    ended = layout.run / "counters/ended"
+    ended.parent.mkdir(parents=True)
+    ended.write_bytes(struct.pack("=6Q", 1, 2, 3, 4, 5, 6))
+    with counters.open_own(layout) as own:
+        own.count_trouble("verify_failures")
+    found = counters.sum_all(layout)
+    assert found["registry"] == {"reads": 5, "bytes": 6}
+    assert found["content_cache"] == {"reads": 3, "bytes": 4, "errors": 0, "verify_failures": 1}
 
 
 def test_a_background_fill_is_told_by_its_process_alone(layout: Layout) -> None:
@@ -93,9 +110,8 @@ def test_a_background_fill_is_told_by_its_process_alone(layout: Layout) -> None:
             "state": "no_room", "layers": 1, "bytes": 12
         }  # fmt: skip
     assert counters.fill_of(layout, os.getpid()) == off
-    nothing = {"reads": 0, "bytes": 0}
     assert counters.sum_all(layout)["registry"] == {"reads": 1, "bytes": 3}
-    assert counters.sum_all(layout)["disk"] == nothing
+    assert counters.sum_all(layout)["disk"] == {"reads": 0, "bytes": 0}
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])

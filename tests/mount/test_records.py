@@ -49,6 +49,18 @@ def test_what_is_written_is_read_until_it_is_removed(layout: Layout) -> None:
     assert (store.read(record.id), store.all()) == (None, {})
 
 
+def test_no_mount_waits_for_the_disk_to_have_its_record(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(fd: int) -> None:
+        raise AssertionError(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    store, record = records.mounts(layout), new()
+    store.write(record.id, record)
+    assert store.read(record.id) == record
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b'{"id": 5}', b"\xff\xff"])
 def test_a_record_that_is_nonsense_is_no_record(layout: Layout, content: bytes) -> None:
     store, record = records.mounts(layout), new()

@@ -7,7 +7,7 @@ import re
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +52,7 @@ class ContentServer:
     """
 
     process: subprocess.Popen[bytes]
+    host: str = "127.0.0.1"
     port: int
     folder: Path
     log: Path
@@ -59,7 +60,7 @@ class ContentServer:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def objects(self) -> Path:
@@ -81,7 +82,7 @@ class ContentServer:
         """One request on a connection of its own; target is a key, or a path with its slash."""
         path = target if target.startswith("/") else f"/v1/objects/{target}"
         sent = {"Authorization": f"Bearer {token}"} if token else {}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=10)
         try:
             connection.request(method, path, body, {**sent, **(headers or {})})
             answer = connection.getresponse()
@@ -92,7 +93,7 @@ class ContentServer:
 
     def connect(self) -> socket.socket:
         """A raw connection; reads from it give up after ten seconds."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        return socket.create_connection((self.host, self.port), timeout=10)
 
     def workers(self) -> list[int]:
         """The process ids of its workers, as many as there are now."""
@@ -147,12 +148,15 @@ def run_content_server(
     *options: str,
     directory: Path | None = None,
     under: WritePoints | None = None,
+    within: Sequence[str] = (),
+    host: str = "127.0.0.1",
     port: int = 0,
 ) -> Iterator[ContentServer]:
     """A server on folder, where an earlier one may have run; it ends by SIGTERM, with 0.
 
     directory  its --dir, if that is to be elsewhere than below folder
     under      what sees, and may spoil, its writing system calls
+    within     words before the command: of a network namespace, in which host is then
     port       0: a free one
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -161,8 +165,8 @@ def run_content_server(
     (folder / "read-token").write_text(READ_TOKEN + "\n")
     directory = directory or folder / "objects"
     command = [
-        CLIPFS, "content-cache", "serve", "--dir", str(directory), *options,
-        "--listen", f"127.0.0.1:{port}", "--token-file", str(folder / "token"),
+        *within, CLIPFS, "content-cache", "serve", "--dir", str(directory), *options,
+        "--listen", f"{host}:{port}", "--token-file", str(folder / "token"),
         "--read-token-file", str(folder / "read-token"),
         "--json", "--log-format", "json", "--log-level", "debug",
     ]  # fmt: skip
@@ -175,7 +179,12 @@ def run_content_server(
         wait_for(lambda: process.poll() is not None or bool(out.read_text()))
         said = json.loads(out.read_text())
         yield ContentServer(
-            process=process, port=said["port"], folder=folder, log=log, directory=directory
+            process=process,
+            host=host,
+            port=said["port"],
+            folder=folder,
+            log=log,
+            directory=directory,
         )
         if process.poll() is None:
             process.terminate()

@@ -20,6 +20,7 @@ LAYER_TYPES = {
     "zstd": "application/vnd.oci.image.layer.v1.tar+zstd",
     "plain": "application/vnd.oci.image.layer.v1.tar",
 }
+GZIP_LEVEL = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Packed:
     def blob(self, codec: str) -> bytes:
         payload = self.tar.read_bytes()
         if codec == "gzip":
-            return gzip.compress(payload, 4, mtime=0)
+            return gzip.compress(payload, GZIP_LEVEL, mtime=0)
         if codec == "zstd":
             return zstandard.ZstdCompressor(level=3, threads=2).compress(payload)
         return payload

@@ -1,4 +1,4 @@
-"""A relay before a content cache that writes down what passes: method, key, status."""
+"""A relay before a content cache that writes down which objects pass: method, key, status."""
 
 import re
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tests.support.relay import OnPiece, relay
 
 _REQUEST = re.compile(rb"(GET|HEAD|PUT) /v1/objects/(\S+) HTTP/1\.1\r\n")
+_ANY_REQUEST = re.compile(rb"[A-Z]+ /\S* HTTP/1\.1\r\n")
 _STATUS = re.compile(rb"HTTP/1\.1 (\d+)")
 
 
@@ -23,14 +24,15 @@ class Recorder:
 
     def on_connection(self) -> OnPiece:
         """A client asks when it has its answer."""
-        asked = (b"", b"")
+        asked: tuple[bytes, bytes] | None = None
 
         def on_piece(piece: bytes, is_answer: bool) -> None:
             nonlocal asked
-            if not is_answer and (match := _REQUEST.match(piece)):
-                asked = (match[1], match[2])
+            if not is_answer and _ANY_REQUEST.match(piece):
+                match = _REQUEST.match(piece)
+                asked = (match[1], match[2]) if match else None
             status = _STATUS.match(piece) if is_answer else None
-            if status and status[1] != b"100":
+            if asked and status and status[1] != b"100":
                 self.exchanges.append((asked[0].decode(), asked[1].decode(), int(status[1])))
 
         return on_piece

@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,10 +36,15 @@ _PARTS = ("master", "volume", "filer", "s3")
 
 @dataclass(slots=True, kw_only=True)
 class S3Server:
-    """A running store; `kill` and `start` keep its folder and its ports."""
+    """A running store; `kill` and `start` keep its folder and its ports.
+
+    within  words before the command: of a network namespace, in which host is then
+    """
 
     folder: Path
     ports: dict[str, int]
+    host: str = "127.0.0.1"
+    within: Sequence[str] = ()
     tls: Certificate | None = None
     process: subprocess.Popen[bytes] | None = None
 
@@ -49,12 +54,12 @@ class S3Server:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
     @property
     def secure_endpoint(self) -> str:
         """Where it was started with a certificate."""
-        return f"https://127.0.0.1:{self.ports['https']}"
+        return f"https://{self.host}:{self.ports['https']}"
 
     def environment(self, identity: tuple[str, str] = WRITER) -> dict[str, str]:
         """What a client of it needs, as AWS's own tools read it."""
@@ -78,8 +83,8 @@ class S3Server:
         self._ask("filer", "DELETE", f"/buckets/{name}/first")
 
     def start(self) -> None:
-        command = [str(_WEED), "server", f"-dir={self.folder}", "-ip=127.0.0.1",
-                   "-ip.bind=127.0.0.1", "-volume.max=200", "-master.volumeSizeLimitMB=64",
+        command = [*self.within, str(_WEED), "server", f"-dir={self.folder}", f"-ip={self.host}",
+                   f"-ip.bind={self.host}", "-volume.max=200", "-master.volumeSizeLimitMB=64",
                    "-master.telemetry=false", "-master.electionTimeout=1s", "-s3",
                    "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
                    "-s3.autoCreateBucket=false",
@@ -121,7 +126,7 @@ class S3Server:
             return False
 
     def _ask(self, part: str, method: str, path: str, body: bytes | None = None) -> bytes:
-        connection = http.client.HTTPConnection("127.0.0.1", self.ports[part], timeout=10)
+        connection = http.client.HTTPConnection(self.host, self.ports[part], timeout=10)
         try:
             connection.request(method, path, body)
             return connection.getresponse().read()
@@ -130,11 +135,17 @@ class S3Server:
 
 
 @contextmanager
-def run_s3_server(folder: Path, *, tls: Certificate | None = None) -> Iterator[S3Server]:
+def run_s3_server(
+    folder: Path,
+    *,
+    tls: Certificate | None = None,
+    host: str = "127.0.0.1",
+    within: Sequence[str] = (),
+) -> Iterator[S3Server]:
     """An empty store; it ends by SIGKILL, since it takes its time over SIGTERM."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "identities.json").write_text(json.dumps(_IDENTITIES))
-    server = S3Server(folder=folder, ports=_free_ports(), tls=tls)
+    server = S3Server(folder=folder, ports=_free_ports(), host=host, within=within, tls=tls)
     try:
         server.start()
         yield server

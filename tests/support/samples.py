@@ -45,11 +45,13 @@ class Sample:
         return images.push(layout, registry, name)
 
 
-def make_sample(tar: Path, *, content_bytes: int, seed: int = 0, codec: str = "plain") -> Sample:
+def make_sample(
+    tar: Path, *, content_bytes: int, seed: int = 0, codec: str = "plain", name: str = "content"
+) -> Sample:
     """A layer with one file of content_bytes random bytes; the same for the same seed."""
     content = random.Random(seed).randbytes(content_bytes)
     with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as archive:
-        info = tarfile.TarInfo("content")
+        info = tarfile.TarInfo(name)
         info.size = content_bytes
         archive.addfile(info, io.BytesIO(content))
     payload, blob = tar.read_bytes(), Packed(tar).blob(codec)

@@ -11,6 +11,7 @@ from clipfs.image.retry import RETRY, RetryPolicy
 from clipfs.layer.job import RANGES, Ranges
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
+from clipfs.tiers.content.objectstore import open_object_store
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
 from clipfs.tiers.storer import Outcome, store_layer
@@ -59,6 +60,8 @@ async def opened_tiers(
 
 
 async def store_sample(url: str, sample: Sample, *, keys: KeyRing = KEYS) -> None:
-    """Put the sample into a content cache, as a node that has it on disk does."""
-    async with Replicas.open([url], token=TOKEN) as cache:
+    """Put the sample into tier 2 of either kind, as a node that has it on disk does."""
+    is_bucket = url.startswith("s3:")
+    opened = open_object_store(url) if is_bucket else Replicas.open([url], token=TOKEN)
+    async with opened as cache:
         assert await store_layer(cache, keys, sample.indexed, sample.tar) is Outcome.STORED

@@ -9,11 +9,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from clipfs import errors
 from clipfs.system.fork_server import fork_server
@@ -51,12 +53,16 @@ async def result(job: bytes, *fds: int) -> bytes:
 
 def is_closed(folder: Path, pid: int) -> bool:
     """Whether the process has nothing of folder open."""
-    opened = [os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    opened = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed just now
+            opened.append(os.readlink(link))
     assert len(opened) >= 3
     return str(folder) not in " ".join(opened)
 
 
 async def test_workers_come_of_it_side_by_side_and_leave_it_nothing(server: int) -> None:
+    await result(b"it has forgotten its parent's descriptors then")
     before = os.listdir(f"/proc/{server}/fd"), os.listdir("/proc/self/fd")
     async with trio.open_nursery() as nursery:
         for _ in range(20):
@@ -105,9 +111,37 @@ async def test_nothing_else_of_the_parent_s_is_open_there(server: int, tmp_path:
                     await trio.to_thread.run_sync(wait_for, partial(is_closed, tmp_path, pid))
 
 
+async def test_a_start_that_is_given_up_leaves_its_answer_to_nobody(server: int) -> None:
+    os.kill(server, signal.SIGSTOP)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(result, b"job")
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+        os.kill(server, signal.SIGCONT)
+    with pytest.raises(errors.NodeFault, match="SIGKILL"):
+        await result(b"killed")
+
+
 async def test_a_worker_starts_without_it_once_it_has_died(server: int) -> None:
     os.kill(server, signal.SIGKILL)
     assert await result(b"job") == b"JOB"
+
+
+async def test_a_worker_that_it_had_forked_when_it_died_takes_nobody_s_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def die(_: int) -> None:  # between the fork and the answer
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "pidfd_open", die)
+        opened = fork_server([WORKER])
+        opened.__enter__()
+    try:
+        with trio.fail_after(30):
+            assert await result(b"job") == b"JOB"
+    finally:
+        opened.__exit__(None, None, None)
 
 
 async def test_a_worker_at_work_does_not_need_it(server: int) -> None:
@@ -123,7 +157,7 @@ async def test_a_worker_that_dies_after_it_is_told_of_all_the_same(server: int) 
         os.kill(worker, signal.SIGKILL)
 
     async with started(WORKER, memory_bytes=1 << 30) as worker:
-        with pytest.raises(errors.NodeFault, match="died without a word"):
+        with pytest.raises(errors.NodeFault, match="nobody heard of what"):
             await worker.run(b"waits", on_line=on_line)
 
 

@@ -40,6 +40,7 @@ def _way(
 ) -> Iterator[None]:
     """How workers come to be; started in a folder that has modules of the names of theirs."""
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     for name in ("msgspec", "threading", "clipfs"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
@@ -169,8 +170,5 @@ async def test_a_worker_loads_no_code_from_the_working_directory(tmp_path: Path)
     assert await run(b"working directory") == os.fsencode(tmp_path)
 
 
-async def test_a_worker_s_environment_holds_nothing_that_it_does_not_need(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+async def test_a_worker_s_environment_holds_nothing_that_it_does_not_need() -> None:
     assert b"AWS_SECRET_ACCESS_KEY" not in await run(b"environment")

@@ -308,7 +308,7 @@ async def test_an_index_that_a_full_disk_cannot_keep_is_an_error_that_says_so(
     def refuses(*_: object) -> None:
         raise OSError(errno.ENOSPC, "planted")
 
-    monkeypatch.setattr(os, "fsync", refuses)
+    monkeypatch.setattr(os, "pwrite", refuses)
     with pytest.raises(errors.DiskFull, match="planted; free space"):
         await TierChain(disk, [MemoryTier(samples=[small])]).load_index(small.layer)
     assert os.listdir(disk.layout.index) == []
@@ -388,3 +388,30 @@ async def test_a_layer_that_no_tier_has_is_not_completed(disk: DiskTier, small: 
     with pytest.raises(errors.RegistryUnavailable):
         await chain.complete(small.indexed)
     assert not disk.layout.payload(small.key).exists()
+
+
+async def test_nobody_waits_for_the_disk_to_have_an_index_that_came_from_afar(
+    disk: DiskTier, small: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(fd: int) -> None:
+        raise AssertionError(os.readlink(f"/proc/self/fd/{fd}"))
+
+    monkeypatch.setattr(os, "fsync", refused)
+    chain = TierChain(disk, [MemoryTier(samples=[small])])
+    assert await chain.load_index(small.layer) == small.indexed.index
+    assert await disk.load_index(small.layer) == small.indexed.index
+
+
+@pytest.mark.parametrize("left", [b"", bytes(1000)], ids=["empty", "zeros"])
+async def test_an_index_that_a_power_cut_has_torn_is_had_again(
+    left: bytes, disk: DiskTier, small: Sample
+) -> None:
+    chain = TierChain(disk, [MemoryTier(samples=[small])])
+    await chain.load_index(small.layer)
+    disk.layout.layer_index(small.key).write_bytes(left)
+    with capture_logs() as lines:
+        assert await chain.load_index(small.layer) == small.indexed.index
+    assert [line["event"] for line in lines if line["log_level"] == "warning"] == [
+        "layer index does not verify, it is made again"
+    ]
+    assert await disk.load_index(small.layer) == small.indexed.index

@@ -3,12 +3,16 @@
 from collections.abc import AsyncIterator
 
 import pytest
+import trio
 from structlog.testing import capture_logs
+from trio.testing import MockClock
 
 from clipfs.image.tls import load_ca_file
-from clipfs.tiers.content.replicas import Replicas
+from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, MAX_CONNECTIONS
+from clipfs.tiers.content.replicas import RESTART_S, Replicas
 from clipfs.tiers.content.store import ContentCacheDown
 from tests.support.content import TOKEN, key_of
+from tests.support.hostile import hostile_server, says_nothing
 from tests.support.registry import Certificate, make_certificate
 from tests.support.small_cache import SmallCache, small_cache
 
@@ -84,3 +88,49 @@ async def test_a_server_without_tls_is_down_and_is_told_no_token(ca_pem: str) ->
             with pytest.raises(ContentCacheDown):
                 await replicas.get(KEY)
         assert not cache.asked
+
+
+async def test_a_server_that_never_shakes_hands_costs_the_time_to_connect(
+    ca_pem: str, autojump_clock: MockClock
+) -> None:
+    async with hostile_server(says_nothing) as silent:
+        url = silent.url.replace("http:", "https:")
+        async with Replicas.open([url], token=TOKEN, ca_pem=ca_pem) as replicas:
+            begin = trio.current_time()
+            with pytest.raises(ContentCacheDown):
+                await replicas.get(KEY, dear=True)
+            assert silent.connections >= 1
+            assert trio.current_time() - begin <= RESTART_S + CONNECT_TIMEOUT_S
+
+
+async def test_a_server_that_stops_answering_costs_the_answer_timeout(
+    cache: SmallCache, ca_pem: str, autojump_clock: MockClock
+) -> None:
+    cache.objects[KEY] = PAGE
+    async with Replicas.open([cache.url], token=TOKEN, ca_pem=ca_pem) as replicas:
+        found = await replicas.get(KEY, part=range(10))
+        assert found is not None
+        cache.pause_s = 3600
+        begin = trio.current_time()
+        with pytest.raises(ContentCacheDown):
+            await replicas.get(KEY, part=range(len(PAGE)), dear=True)
+        assert trio.current_time() - begin <= ANSWER_TIMEOUT_S + RESTART_S
+
+
+async def test_many_readers_share_one_loop_and_each_gets_its_own_bytes(
+    cache: SmallCache, ca_pem: str
+) -> None:
+    cache.objects[KEY] = PAGE
+    wrong: list[range] = []
+    async with Replicas.open([cache.url], token=TOKEN, ca_pem=ca_pem) as replicas:
+
+        async def read(part: range) -> None:
+            found = await replicas.get(KEY, part=part, dear=True)
+            if found is None or found.data != PAGE[part.start : part.stop]:
+                wrong.append(part)
+
+        async with trio.open_nursery() as nursery:
+            for number in range(32):
+                nursery.start_soon(read, range(number * 1000, len(PAGE) - number * 777))
+    assert not wrong
+    assert 1 < cache.connections <= MAX_CONNECTIONS

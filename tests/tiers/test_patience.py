@@ -60,3 +60,12 @@ async def test_slow_answers_use_it_up_though_they_are_answers(mock_clock: MockCl
             mock_clock.jump(0.1)
             waiting.received = 100
     assert trio.current_time() < 1.1
+
+
+async def test_being_told_to_wait_for_another_node_uses_nothing_up(mock_clock: MockClock) -> None:
+    patience = Patience()
+    for _ in range(100):
+        with patience.waits() as waiting:
+            mock_clock.jump(TOTAL_S / 2)
+            waiting.received, waiting.is_no_delay = 0, True
+    assert patience.left_s == pytest.approx(TOTAL_S)

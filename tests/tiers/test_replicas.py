@@ -189,8 +189,35 @@ async def test_a_claim_is_one_holders_and_the_others_see_how_far_he_is(
         assert (await other.claim(KEY, "you", Progress())).holder == "me"
         await mine.release(KEY, "me")
         assert (await other.claim(KEY, "you", Progress())).holder == "you"
-    assert list(three[FIRST].claims) == [KEY]
-    assert not three[SECOND].claims
+    assert [list(three[name].claims) for name in (FIRST, SECOND, THIRD)] == [[KEY], [KEY], []]
+
+
+async def test_a_claim_made_while_the_first_replica_was_away_is_seen_once_it_is_back(
+    three: dict[str, SmallCache],
+) -> None:
+    await three[FIRST].stop()
+    async with opened(*three.values()) as mine:
+        assert (await mine.claim(KEY, "me", Progress())).holder == "me"
+        await three[FIRST].start()
+        async with opened(*three.values()) as other, opened(*three.values()) as third:
+            assert (await other.claim(KEY, "you", Progress())).holder == "me"
+            assert three[FIRST].asked_for(f"PUT /v1/claims/{KEY}") == 1  # granted, and given back
+            assert not three[FIRST].claims
+            assert (await third.claim(KEY, "third", Progress())).holder == "me"
+    async with opened(*three.values()) as mine:
+        assert (await mine.claim(KEY, "me", PROGRESS)).holder == "me"
+        assert [list(three[name].claims) for name in (FIRST, SECOND)] == [[KEY], [KEY]]
+
+
+async def test_a_claim_outlives_the_replica_that_granted_it_first(
+    three: dict[str, SmallCache],
+) -> None:
+    async with opened(*three.values()) as mine, opened(*three.values()) as other:
+        assert (await mine.claim(KEY, "me", Progress())).holder == "me"
+        await three[FIRST].stop()
+        assert (await other.claim(KEY, "you", Progress())).holder == "me"
+        await mine.release(KEY, "me")
+        assert (await other.claim(KEY, "you", Progress())).holder == "you"
 
 
 async def test_a_claim_is_kept_by_the_next_replica_where_the_first_is_down(

@@ -4,14 +4,18 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from structlog.testing import capture_logs
 
+from clipfs.layer.index import Entry, EntryKind, PackedEntries
 from clipfs.layer.layout import Layout
 from clipfs.tiers.content.replicas import Replicas
+from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.storer import Outcome, Storer, store_layer
 from clipfs.tiers.storing import left_behind, mark_storing, storing_now
+from clipfs.tiers.tier import IndexedLayer
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, run_content_server
 from tests.support.hostile import answers, hostile_server
 from tests.support.recording_proxy import recording_proxy
@@ -62,6 +66,20 @@ async def test_a_store_is_told_as_the_contract_says(own: Sample, cache: Replicas
     assert done["event"] == "Successfully stored decompressed layer in ContentCache"
     assert done["stored_hash"] == done["cache_key"] == own.key
     assert done["bytes"] == len(own.payload)
+
+
+async def test_the_index_is_stored_as_a_fraction_of_itself(
+    own: Sample, cache: Replicas, content_server: ContentServer
+) -> None:
+    files = (Entry(path=b"lib/module-%d.py" % n, kind=EntryKind.FILE, mode=0o644, size=n)
+             for n in range(1000))  # fmt: skip # one thought
+    raw_entries = PackedEntries(files).encoded()
+    index = msgspec.structs.replace(own.indexed.index, raw_entries=raw_entries)
+    layer = IndexedLayer(layer=own.layer, index=index)
+    assert await store_layer(cache, KEYS, layer, own.tar) is Outcome.STORED
+    stored_bytes = (content_server.objects / f"{own.key}.v1.toc").stat().st_size
+    assert stored_bytes < len(raw_entries) / 4
+    assert await ContentCacheTier(cache, KEYS).load_index(own.layer) == index
 
 
 async def test_storing_what_is_stored_already_changes_nothing(own: Sample, cache: Replicas) -> None:

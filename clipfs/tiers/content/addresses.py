@@ -43,11 +43,17 @@ class Addresses:
     """The replicas by their ids, as far as they are known; their tasks run in `nursery`."""
 
     def __init__(
-        self, urls: Sequence[str], connect: Callable[[Endpoint], Replica], nursery: trio.Nursery
+        self,
+        urls: Sequence[str],
+        connect: Callable[[Endpoint], Replica],
+        nursery: trio.Nursery,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
+        """on_failure  called for each name and each replica that gives no answer"""
         self._urls = urls
         self._connect = connect
         self._nursery = nursery
+        self._on_failure = on_failure
         self._seen: dict[Endpoint, float] = {}  # when its name last had it
         self._replicas: dict[Endpoint, Replica] = {}
         self._ids: dict[Endpoint, str] = {}  # the last one to tell it comes last
@@ -116,6 +122,7 @@ class Addresses:
                 endpoints = await endpoints_of(url)
         except (OSError, UnicodeError, trio.TooSlowError) as error:
             self.failure = f"{url}: {str(error) or 'its name is not answered for'}"
+            self._on_failure()
             return
         for endpoint in endpoints:
             self._seen[endpoint] = trio.current_time()
@@ -128,6 +135,7 @@ class Addresses:
                 told = await self._replicas[endpoint].ask_id()
         except (ContentCacheDown, trio.TooSlowError) as error:
             self.failure = f"{endpoint}: {str(error) or 'no answer in time'}"
+            self._on_failure()
             return
         self._learn(endpoint, told)
 

@@ -3,6 +3,7 @@
 Decisions only, on trio's clock; what counts as a failure is `clipfs.tiers.content.exchange`'s.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import structlog
@@ -16,11 +17,15 @@ SOON_S = 0.25
 
 @dataclass(slots=True)
 class Breaker:
-    """Opens after a failure, for longer each time; one request tries again when that is over."""
+    """Opens after a failure, for longer each time; one request tries again when that is over.
+
+    on_failure  called at each failure, also those that change nothing here
+    """
 
     replica: str = ""
     first_s: float = 1
     most_s: float = 30
+    on_failure: Callable[[], None] = lambda: None
     _until: float = field(default=0, init=False)
     _wait_s: float = field(default=0, init=False)
     _failed_at: float = field(default=0, init=False)
@@ -61,6 +66,7 @@ class Breaker:
 
         begun  when the request was; None: now
         """
+        self.on_failure()
         now = trio.current_time()
         if self._wait_s and not self._trying:
             return  # one of many requests that the same outage has met

@@ -15,14 +15,13 @@ import h11
 import trio
 
 from clipfs.tiers.content.answer import Answer, body_length, read_body, read_head
+from clipfs.tiers.content.tls_stream import TlsStream
 
 SMALL_BODY_BYTES = 64 << 10
 """A body up to here goes out with its head; a larger one waits until it is wanted."""
 
 TRANSFER_TIMEOUT_S = 30
 """Until a body is sent and answered, the server's fsync of a stored page included."""
-
-_TLS_RECORD_BYTES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +65,7 @@ class Request:
 class Connection:
     """Asks one thing at a time."""
 
-    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
+    def __init__(self, stream: trio.SocketStream | TlsStream) -> None:
         self._stream = stream
 
     @classmethod
@@ -78,18 +77,14 @@ class Connection:
         plain = await trio.open_tcp_stream(endpoint.address, endpoint.port)
         if tls is None:
             return cls(plain)
-        stream = trio.SSLStream(plain, tls, server_hostname=endpoint.host, https_compatible=True)
-        try:
-            await stream.do_handshake()
-        except BaseException:
-            plain.socket.close()
-            raise
-        return cls(stream)
+        return cls(await TlsStream.open(plain, tls, endpoint.host))
 
     def close(self) -> None:
         """Without a word to the server: nothing is on its way that would matter."""
-        plain = self._stream if isinstance(self._stream, trio.SocketStream) else None
-        (plain or self._stream.transport_stream).socket.close()  # type: ignore[union-attr] # one of two
+        if isinstance(self._stream, trio.SocketStream):
+            self._stream.socket.close()
+        else:
+            self._stream.close()
 
     async def ask(self, request: Request, *, deadline: float) -> tuple[Answer, bool]:
         """The answer, and whether the connection can be used again.
@@ -114,9 +109,7 @@ class Connection:
     async def _receive_into(self, buffer: memoryview) -> int:
         if isinstance(self._stream, trio.SocketStream):
             return await self._stream.socket.recv_into(buffer)
-        piece = await self._stream.receive_some(min(len(buffer), _TLS_RECORD_BYTES))
-        buffer[: len(piece)] = piece
-        return len(piece)
+        return await self._stream.receive_into(buffer)
 
 
 def _first_bytes(request: Request) -> bytes:

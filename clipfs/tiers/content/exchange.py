@@ -9,7 +9,7 @@ Not here: what is asked (`clipfs.tiers.content.replica`); the bytes of requests 
 
 import math
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -60,10 +60,17 @@ class Exchange:
     """
 
     def __init__(
-        self, endpoint: Endpoint, tls: ssl.SSLContext | None, *, token_advice: str
+        self,
+        endpoint: Endpoint,
+        tls: ssl.SSLContext | None,
+        *,
+        token_advice: str,
+        on_failure: Callable[[], None],
     ) -> None:
-        """token_advice  what to do about a 401"""
-        self.breaker = Breaker(str(endpoint))
+        """token_advice  what to do about a 401
+        on_failure    called for each request without a usable answer
+        """
+        self.breaker = Breaker(str(endpoint), on_failure=on_failure)
         self._endpoint = endpoint
         self._tls = tls
         self._token_advice = token_advice

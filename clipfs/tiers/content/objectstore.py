@@ -61,6 +61,7 @@ async def open_object_store(
     check: bool = True,
     ca_pem: str = "",
     claim_lapses_s: float = CLAIM_LAPSES_S,
+    on_failure: Callable[[], None] = lambda: None,
 ) -> AsyncIterator["ObjectStore"]:
     """The store at url.
 
@@ -69,12 +70,13 @@ async def open_object_store(
     check           ask it whether it is there: a dead one costs CHECK_S now, not its first caller
     ca_pem          CAs that the store is trusted by, beside the node's own
     claim_lapses_s  the same for all nodes
+    on_failure      called for each request without a usable answer
     Raises          InvalidInput: no such URL, or the store says that it has no such bucket
     """
     with _opened(url, will_fork, ca_pem) as bucket:
         with suppress(NoAnswer):  # whoever asks first meets it again, and has the breaker say so
             await trio.to_thread.run_sync(bucket.ready)
-        store = ObjectStore(bucket, claim_lapses_s=claim_lapses_s)
+        store = ObjectStore(bucket, claim_lapses_s=claim_lapses_s, on_failure=on_failure)
         if check:
             await store.check(url)
         yield store
@@ -97,12 +99,14 @@ def _opened(url: str, will_fork: bool, ca_pem: str) -> Iterator[Bucket]:
 class ObjectStore:
     """A `ContentStore` in one bucket; open it with `open_object_store`."""
 
-    def __init__(self, bucket: Bucket, *, claim_lapses_s: float) -> None:
+    def __init__(
+        self, bucket: Bucket, *, claim_lapses_s: float, on_failure: Callable[[], None]
+    ) -> None:
         self._bucket = bucket
         self._conditions = Conditions(bucket)
         self._claims = Claims(bucket, self._conditions, lapses_s=claim_lapses_s)
         self._limit = trio.CapacityLimiter(MAX_CALLS)
-        self._breaker = Breaker()
+        self._breaker = Breaker(on_failure=on_failure)
         self._patience = Patience()
         self._heard = False
         self._may_store = True
@@ -149,7 +153,7 @@ class ObjectStore:
             return await self._write(claim)
         with self._patience.waits() as waiting:
             claimed = await self._claim_first(claim, lambda: self._claims.look(key, holder))
-            waiting.received = 0
+            waiting.received, waiting.is_no_delay = 0, claimed.holder != holder
         return claimed
 
     async def release(self, key: str, holder: str) -> None:
@@ -244,6 +248,7 @@ class ObjectStore:
             raise
         except (Odd, NoConditions) as error:
             self._breaker.succeeded()
+            self._breaker.on_failure()
             raise ContentCacheDown(str(error)) from error
         self._breaker.succeeded()
         return answer

@@ -22,9 +22,14 @@ WORTH_BYTES_PER_S = 16 << 20
 
 @dataclass(slots=True)
 class Waiting:
-    """One look-up. received: the bytes of its answer; None: there was none."""
+    """One look-up.
+
+    received     the bytes of its answer; None: there was none
+    is_no_delay  it says that there is something else to wait for: another node's pass
+    """
 
     received: int | None = None
+    is_no_delay: bool = False
 
 
 class Patience:
@@ -52,7 +57,9 @@ class Patience:
             yield one
         finally:
             now = trio.current_time()
-            if one.received is not None:
+            if one.is_no_delay:
+                self._since = now
+            elif one.received is not None:
                 worth_s = ANSWER_IS_WORTH_S + one.received / WORTH_BYTES_PER_S
                 self._since = min(now, self._since + worth_s)
             self._waiting -= 1

@@ -10,6 +10,7 @@ Source: RFC 9110 ("Conditional Requests"), RFC 9530 (Content-Digest).
 import base64
 import hashlib
 import ssl
+from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 import msgspec
@@ -62,17 +63,23 @@ class _Standing(msgspec.Struct):
 class Replica:
     """Asks the one server at `endpoint`; `close` it.
 
-    tls  who is trusted; needed where the endpoint speaks TLS
+    tls         who is trusted; needed where the endpoint speaks TLS
+    on_failure  called for each request without a usable answer
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, token: str | None, tls: ssl.SSLContext | None = None
+        self,
+        endpoint: Endpoint,
+        *,
+        token: str | None,
+        tls: ssl.SSLContext | None = None,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.endpoint = endpoint
         advice = (
             "the token is wrong" if token else "it wants a token, see --content-cache-token-file"
         )
-        self._exchange = Exchange(endpoint, tls, token_advice=advice)
+        self._exchange = Exchange(endpoint, tls, token_advice=advice, on_failure=on_failure)
         authorization = f"Authorization: Bearer {token}\r\n" if token else ""
         self._common = f"Host: {endpoint.authority}\r\n{authorization}"
         self._may_store = True

@@ -2,7 +2,7 @@
 
 An object has two copies where there are two replicas or more: the two that its key belongs to
 first. It is stored in both, and read from the first, or on a miss or a failure from the second.
-A claim is kept by the first replica in its key's order that answers.
+A claim is kept by the first two in its key's order that answer (`clipfs.tiers.content.claiming`).
 
 Not here: who the replicas are (`clipfs.tiers.content.addresses`); time-outs of one exchange
 (`clipfs.tiers.content.replica`).
@@ -11,7 +11,7 @@ Not here: who the replicas are (`clipfs.tiers.content.addresses`); time-outs of 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Self, TypeVar
+from typing import Self
 
 import structlog
 import trio
@@ -19,8 +19,9 @@ import trio
 from clipfs.image.tls import client_context
 from clipfs.tiers.content.addresses import Addresses
 from clipfs.tiers.content.breaker import SOON_S
+from clipfs.tiers.content.claiming import claim_at, release_at
 from clipfs.tiers.content.connection import SMALL_BODY_BYTES, Endpoint
-from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, Hurry
+from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, AT_LEISURE, Hurry
 from clipfs.tiers.content.patience import Patience
 from clipfs.tiers.content.rendezvous import in_order
 from clipfs.tiers.content.replica import Replica, content_digest
@@ -31,11 +32,10 @@ from clipfs.tiers.content.store import (
     Found,
     MayNotStore,
     Progress,
+    worst,
 )
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 COPIES = 2
 
@@ -59,20 +59,27 @@ class Replicas:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, urls: Sequence[str], *, token: str | None, ca_pem: str = ""
+        cls,
+        urls: Sequence[str],
+        *,
+        token: str | None,
+        ca_pem: str = "",
+        on_failure: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[Self]:
-        """urls    http(s)://host[:port], of one content cache
-        ca_pem  CAs that replicas are trusted by, beside the node's own
+        """urls        http(s)://host[:port], of one content cache
+        ca_pem      CAs that replicas are trusted by, beside the node's own
+        on_failure  called for each request without a usable answer, whoever else has answered
         """
         context: ssl.SSLContext | None = None
         if any(url.startswith("https:") for url in urls):
             context = client_context(ca_pem)
 
         def connect(endpoint: Endpoint) -> Replica:
-            return Replica(endpoint, token=token, tls=context if endpoint.tls else None)
+            tls = context if endpoint.tls else None
+            return Replica(endpoint, token=token, tls=tls, on_failure=on_failure)
 
         async with trio.open_nursery() as nursery:
-            addresses = Addresses(urls, connect, nursery)
+            addresses = Addresses(urls, connect, nursery, on_failure)
             try:
                 yield cls(addresses)
             finally:
@@ -117,23 +124,29 @@ class Replicas:
     async def claim(self, key: str, holder: str, progress: Progress) -> Claim:
         self._check_may_store()
         if key in self._claimed:  # no look-up: who asks again renews it, or waits for its holder
-            return await self._of_first(
-                key, lambda replica, _: replica.claim(key, holder, progress)
-            )
+            return await self._claim(key, holder, progress, lambda _: AT_LEISURE)
         with self._patience.waits() as waiting:
-            claim = await self._of_first(
-                key,
-                lambda replica, others: replica.claim(
-                    key, holder, progress, hurry=self._share(others)
-                ),
-            )
-            waiting.received = 0
+            claim = await self._claim(key, holder, progress, self._share)
+            waiting.received, waiting.is_no_delay = 0, claim.holder != holder
         self._claimed.add(key)
         return claim
 
     async def release(self, key: str, holder: str) -> None:
         self._claimed.discard(key)
-        await self._of_first(key, lambda replica, _: replica.release(key, holder))
+        await release_at(await self._order(key), COPIES, key, holder)
+
+    async def _claim(
+        self, key: str, holder: str, progress: Progress, hurry: Callable[[int], Hurry]
+    ) -> Claim:
+        order = await self._order(key)
+        try:
+            return await claim_at(order, COPIES, key, holder, progress, hurry=hurry)
+        except ContentRefused:
+            self._may_store = self._may_store and all(replica.may_store for replica in order)
+            raise
+        finally:
+            if any(replica.breaker.down_since is not None for replica in order):
+                self._addresses.ask()
 
     async def _get_patiently(self, key: str, part: range | None) -> Found | None:
         """Wait for replicas that have been down for less than RESTART_S."""
@@ -184,7 +197,7 @@ class Replicas:
             if found is not None:
                 return found
         if len(failures) == len(copies):
-            raise _worst(failures)
+            raise worst(failures)
         return None
 
     def _share(self, others: int) -> Hurry:
@@ -204,24 +217,6 @@ class Replicas:
             raise ContentCacheDown(self._addresses.failure)
         return [known[one] for one in in_order(key, known)]
 
-    async def _of_first(self, key: str, ask: Callable[[Replica, int], Awaitable[T]]) -> T:
-        """What the first of key's replicas that answers says.
-
-        ask  gets a replica, and how many others may be asked after it
-        """
-        order = await self._order(key)
-        failures: list[ContentCacheDown] = []
-        for others, replica in zip(reversed(range(len(order))), order, strict=True):
-            try:
-                return await ask(replica, others)
-            except ContentRefused:
-                self._may_store = self._may_store and replica.may_store
-                raise
-            except ContentCacheDown as error:
-                failures.append(error)
-                self._addresses.ask()
-        raise _worst(failures)
-
     async def _for_copies(self, key: str, change: Callable[[Replica], Awaitable[None]]) -> None:
         """Change both copies; one that fails is a warning, unless the other fails too."""
         copies = (await self._order(key))[:COPIES]
@@ -240,7 +235,7 @@ class Replicas:
         self._may_store = self._may_store and all(replica.may_store for replica in copies)
         if len(failures) == len(copies):
             self._addresses.ask()
-            raise _worst(list(failures.values()))
+            raise worst(list(failures.values()))
         for endpoint, error in failures.items():
             self._addresses.ask()
             if endpoint not in self._one_copy:
@@ -252,12 +247,3 @@ class Replicas:
     def _check_may_store(self) -> None:
         if not self._may_store:
             raise MayNotStore("the token may only read")
-
-
-def _worst(failures: Sequence[ContentCacheDown]) -> ContentCacheDown:
-    """The one that says most: an answer is worth more than none."""
-    for kind in (MayNotStore, ContentRefused, ContentCacheDown):
-        for error in failures:
-            if isinstance(error, kind):
-                return error
-    raise ValueError("no failures")

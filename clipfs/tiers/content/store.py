@@ -6,6 +6,7 @@ by whoever has seen what stands there. Tier 2 is an optimisation: every failure 
 below, which never leave `clipfs.tiers`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +25,15 @@ class MayNotStore(ContentRefused):
     """The token may only read."""
 
 
+def worst(failures: Sequence[ContentCacheDown]) -> ContentCacheDown:
+    """The one that says most: an answer is worth more than none."""
+    for kind in (MayNotStore, ContentRefused, ContentCacheDown):
+        for error in failures:
+            if isinstance(error, kind):
+                return error
+    raise ValueError("no failures")
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """An object's bytes, or a part of them; etag names what stands under the key."""
@@ -35,12 +45,14 @@ class Found:
 class Progress(msgspec.Struct, frozen=True):
     """How far the holder of a claim is, for those who wait: bytes of the blob and of the payload.
 
-    total_bytes  of the blob, as the manifest says
+    total_bytes   of the blob, as the manifest says
+    stored_bytes  of all pages that the holder has stored, of other layers too, which go first
     """
 
     downloaded_bytes: int = 0
     payload_bytes: int = 0
     total_bytes: int = 0
+    stored_bytes: int = 0
 
 
 class Claim(msgspec.Struct, frozen=True):

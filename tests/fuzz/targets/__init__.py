@@ -53,5 +53,19 @@ SPECS = {
     ),
     "erofs": Spec((*_TREE, "clipfs.tree.paths"), 16384),
     "head": Spec(("clipfs.content.head",), 4096),
+    "connection": Spec(
+        (
+            "clipfs.content.connection",
+            "clipfs.content.head",
+            "clipfs.content.objects",
+            "clipfs.content.claiming",
+            "clipfs.content.hot",
+            "clipfs.content.ranges",
+            "clipfs.content.incoming",
+            "clipfs.content.keys",
+            "clipfs.content.tokens",
+        ),
+        40960,
+    ),
 }
 """Target -> spec; `tests.fuzz.targets.<target>` is the module."""

@@ -1,0 +1,110 @@
+"""The claims that this process holds: renewed while it lives, told how far it is, given back.
+
+    held.keep(layer, claim)       it has been granted: renew it until `release`
+    held.hold(layer)              ask for it, and renew it
+    held.progressed(...)          those who wait hear of it with the next renewal
+
+Not here: who may claim, and who waits (`clipfs.tiers.sharing`).
+"""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import trio
+from msgspec.structs import replace
+
+from clipfs.image.model import Layer
+from clipfs.layer.job import PassProgress
+from clipfs.tiers.content.store import Claim, ContentCacheDown, ContentStore, Progress
+
+RENEW_S = 3
+"""A claim lapses after 15 s: four renewals may be lost."""
+
+RELEASE_S = 1
+"""A claim that cannot be given back in this time lapses."""
+
+
+def node_of(holder: str) -> str:
+    return holder.partition(".")[0]
+
+
+@dataclass(slots=True)
+class _Held:
+    holder: str
+    progress: Progress
+    renewing: trio.Lock = field(default_factory=trio.Lock)
+
+
+class HeldClaims:
+    """Claims by cache key, renewed by tasks in `nursery`."""
+
+    def __init__(self, cache: ContentStore, holder: str, nursery: trio.Nursery) -> None:
+        """holder  a node's name, a dot, and what no two of its processes which live share"""
+        self._cache = cache
+        self._holder = holder
+        self._nursery = nursery
+        self._held: dict[str, _Held] = {}
+        self._stored_bytes = 0
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._held
+
+    def keep(self, layer: Layer, claim: Claim) -> None:
+        """Renew a claim that has just been granted, to whichever holder."""
+        self._keep(layer.cache_key, _Held(claim.holder, claim.progress), at_once=False)
+
+    def hold(self, layer: Layer) -> None:
+        """Claim a layer that is whole on this node, until it is stored."""
+        if layer.cache_key not in self._held:
+            whole = Progress(downloaded_bytes=layer.size, total_bytes=layer.size)
+            self._keep(layer.cache_key, _Held(self._holder, whole), at_once=True)
+
+    def progressed(self, layer: Layer, progress: PassProgress) -> None:
+        """Say how far the layer's pass is."""
+        held = self._held.get(layer.cache_key)
+        if held is not None:
+            held.progress = Progress(
+                downloaded_bytes=progress.downloaded_bytes,
+                payload_bytes=progress.payload_bytes,
+                total_bytes=layer.size,
+            )
+
+    def stored(self, count: int) -> None:
+        """Say that so many bytes of pages are stored, of whichever layer."""
+        self._stored_bytes += count
+
+    async def release(self, keys: Iterable[str]) -> None:
+        """Give claims back, also when cancelled; nothing happens to what is not held."""
+        with trio.move_on_after(RELEASE_S, shield=True):
+            async with trio.open_nursery() as nursery:
+                for key in keys:
+                    held = self._held.pop(key, None)
+                    if held is not None:
+                        nursery.start_soon(self._release, key, held)
+
+    async def release_all(self) -> None:
+        await self.release(list(self._held))
+
+    async def _release(self, key: str, held: _Held) -> None:
+        async with held.renewing:
+            with suppress(ContentCacheDown):
+                await self._cache.release(key, held.holder)
+
+    def _keep(self, key: str, held: _Held, *, at_once: bool) -> None:
+        self._held[key] = held
+        self._nursery.start_soon(self._renew, key, held, at_once)
+
+    async def _renew(self, key: str, held: _Held, at_once: bool) -> None:
+        """As long as it is held; another's, if we were away for too long, is asked for again."""
+        if not at_once:
+            await trio.sleep(RENEW_S)
+        while self._held.get(key) is held:
+            async with held.renewing:
+                if self._held.get(key) is held:
+                    progress = replace(held.progress, stored_bytes=self._stored_bytes)
+                    with suppress(ContentCacheDown):
+                        claim = await self._cache.claim(key, held.holder, progress)
+                        if node_of(claim.holder) == node_of(held.holder):
+                            held.holder = claim.holder  # of a process that has ended
+            await trio.sleep(RENEW_S)

@@ -1,0 +1,158 @@
+"""Nodes that start the same cold image at the same moment: one of them downloads each layer."""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support import images
+from tests.support.counting_registry import CountingRegistry, counting_registry
+from tests.support.images import Packed
+from tests.support.machine import CLIPFS, needs_fuse
+from tests.support.node import Node, content_cache
+from tests.support.registry import RegistryServer
+from tests.support.s3_server import run_s3_server
+from tests.support.samples import Sample, make_sample
+from tests.support.wait import wait_for
+
+pytestmark = needs_fuse
+
+NODES = 10
+MIB = (12, 5, 3)
+SLOW = 6 << 20
+"""Bytes a second of a download: so that all nodes meet it."""
+
+VERY_SLOW = 1 << 19
+"""So that a download is still under way when those who wait for it have told how far it is."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Nodes with roots of their own, one content cache, and one registry that counts."""
+
+    nodes: list[Node]
+    registry: CountingRegistry
+    image: str
+    layers: list[Sample]
+
+    @property
+    def image_bytes(self) -> int:
+        return sum(one.layer.size for one in self.layers)
+
+    @property
+    def layer_bytes_sent(self) -> int:
+        return sum(self.registry.sent[one.layer.digest] for one in self.layers)
+
+    def start(self, node: Node, *words: str) -> subprocess.Popen[str]:
+        """The command in the background; it logs to the root's neighbour."""
+        command = [CLIPFS, *words, "--root", str(node.root), *node.options]
+        with log_of(node).open("w") as log:
+            return subprocess.Popen(
+                [*command, "--json", "--log-format", "json"],
+                stdout=subprocess.PIPE, stderr=log, text=True,
+            )  # fmt: skip
+
+
+def log_of(node: Node) -> Path:
+    return node.root.with_suffix(".log")
+
+
+@pytest.fixture(params=["http", "s3"])
+def cluster(
+    request: pytest.FixtureRequest,
+    registry: RegistryServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Cluster]:
+    seed = int.from_bytes(os.urandom(4), "little")
+    layers = [
+        make_sample(
+            tmp_path / f"{mib}.tar", content_bytes=mib << 20, seed=seed + mib, name=f"{mib}"
+        )
+        for mib in MIB
+    ]
+    images.write_layout(tmp_path / "oci", [Packed(one.tar) for one in layers], codec="plain")
+    name = f"cold-{seed}:1"
+    images.push(tmp_path / "oci", registry.address, name)
+    (tmp_path / "key").write_text("the cluster's key\n")
+    with ExitStack() as stack:
+        counting = stack.enter_context(counting_registry(registry.address, bytes_per_s=SLOW))
+        options = ["--plain-http", counting.address, "--index-key-file", str(tmp_path / "key")]
+        if request.param == "s3":
+            server = stack.enter_context(run_s3_server(tmp_path / "s3"))
+            server.use(monkeypatch)
+            server.make_bucket("shared")
+            options += ["--content-cache", "s3://shared/cluster"]
+        else:
+            url, token_file, _ = stack.enter_context(content_cache(tmp_path / "cc"))
+            options += ["--content-cache", url, "--content-cache-token-file", str(token_file)]
+        nodes = [Node(tmp_path / f"node-{number}", options) for number in range(NODES)]
+        try:
+            yield Cluster(nodes, counting, f"{counting.address}/{name}", layers)
+        finally:
+            for node in nodes:
+                node.close()
+
+
+def wait_until_stored(node: Node) -> None:
+    wait_for(lambda: not node.json("stats")["storing"], within_s=60)
+
+
+def succeeded(process: subprocess.Popen[str], node: Node) -> None:
+    process.communicate(timeout=120)
+    assert process.returncode == 0, log_of(node).read_text()
+
+
+def test_of_ten_nodes_that_mount_a_cold_image_one_downloads_each_layer(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """And each reads all of it as soon as it is mounted."""
+    places = [tmp_path / f"on {node.root.name}" for node in cluster.nodes]
+    mounts = [
+        cluster.start(node, "mount", cluster.image, str(place), "--front", "auto")
+        for node, place in zip(cluster.nodes, places, strict=True)
+    ]
+    for node, place, mount in zip(cluster.nodes, places, mounts, strict=True):
+        node.mounted.append(place)
+        succeeded(mount, node)
+        for layer, mib in zip(cluster.layers, MIB, strict=True):
+            assert (place / f"{mib}").read_bytes() in layer.payload
+    for node in cluster.nodes:
+        wait_until_stored(node)
+    print(f"{cluster.layer_bytes_sent} bytes of layers for an image of {cluster.image_bytes}")
+    assert cluster.image_bytes <= cluster.layer_bytes_sent <= 1.05 * cluster.image_bytes
+
+
+def test_a_holder_that_is_killed_is_replaced_by_one_node_of_those_who_saw_its_progress(
+    cluster: Cluster,
+) -> None:
+    cluster.registry.bytes_per_s = VERY_SLOW
+    first, *others = cluster.nodes
+    holder = cluster.start(first, "index", cluster.image)
+    wait_for(lambda: cluster.layer_bytes_sent == cluster.image_bytes, within_s=30)
+    waiting = [cluster.start(node, "index", cluster.image) for node in others]
+    wait_for(lambda: any(has_seen_progress(node) for node in others), within_s=60)
+    assert holder.poll() is None
+    holder.kill()
+    holder.communicate()
+    cluster.registry.bytes_per_s = SLOW
+    for node, process in zip(others, waiting, strict=True):
+        succeeded(process, node)
+    print(f"{cluster.layer_bytes_sent} bytes of layers for an image of {cluster.image_bytes}")
+    assert cluster.image_bytes < cluster.layer_bytes_sent <= 2.05 * cluster.image_bytes
+
+
+def has_seen_progress(node: Node) -> bool:
+    """Whether the node has told how far another one is."""
+    if not log_of(node).exists():
+        return False
+    lines = [json.loads(line) for line in log_of(node).read_text().splitlines()]
+    events = [line["event"] for line in lines]
+    told = [line for line in lines if line["event"] == "layer is being downloaded"]
+    assert "OCI CACHE MISS - downloading and decompressing layer from registry" not in events
+    return any(line["bytes_read"] > 0 for line in told)
