@@ -24,7 +24,7 @@ from clipfs.tiers.content_cache import PAGE_BYTES
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.foreground import QUIET_S, Foreground
 from clipfs.tiers.layer_fill import PIECE_CHUNKS, REQUESTS_AT_ONCE
-from clipfs.tiers.tier import Extent, FillState, IndexedLayer, Payload, Tier
+from clipfs.tiers.tier import AskAgain, Extent, FillState, IndexedLayer, Payload, Tier
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import KEYS, made_layout
 
@@ -107,10 +107,12 @@ class TestedSource:
             raise ContentCacheDown("it went")
         return self.stored
 
-    async def download(self, layer: IndexedLayer) -> None:
+    async def download(self, layer: IndexedLayer, missed: Extent | None) -> None:
+        assert (missed is None) == (self.content_cache is None)
         self.downloads.append(layer.cache_key)
         await trio.lowlevel.checkpoint()
         if self.fails:
+            await trio.sleep(0.1)
             raise self.fails.pop(0)
         (sample,) = (one for one in self.samples if one.key == layer.cache_key)
         self.disk.write(layer, range(layer.index.chunk_count), sample.payload)
@@ -353,6 +355,21 @@ async def test_a_layer_of_which_pages_are_gone_comes_from_the_registry(
     assert setup.source.downloads[0] == big.key
     asked = [extent for key, extent in setup.near.asked if key == big.key]
     assert len(asked) <= 2 * REQUESTS_AT_ONCE
+
+
+async def test_a_layer_that_another_node_brings_is_taken_from_the_content_cache(
+    mock_clock: MockClock, setup: Setup, big: Sample
+) -> None:
+    setup.near.lost = {big.key}
+    setup.source.fails = [AskAgain() for _ in range(5)]
+    with capture_logs() as lines:
+        async with setup.filling("all"):
+            await setup.until(lambda: len(setup.source.fails) == 2)
+            setup.near.lost.clear()
+            await setup.until(lambda: setup.heard.layers == 2)
+    assert setup.is_whole(big)
+    assert len(setup.source.downloads) in (3, 4), "one may have been under way"
+    assert [line for line in lines if line["log_level"] == "warning"] == []
 
 
 async def test_without_a_content_cache_layers_come_from_the_registry(
