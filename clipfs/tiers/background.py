@@ -12,6 +12,7 @@ Not here: how a layer is filled (`clipfs.tiers.layer_fill`); what room there is
 (`clipfs.cache.room`).
 """
 
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -122,7 +123,9 @@ class BackgroundFill:
         if settings.which == "all":
             self._wanted = {layer.cache_key: layer for layer in layers}
         self._more = trio.Event()
+        self._failed: dict[str, FillState] = {}  # by cache key, what each waits for
         self._retry_s = 0.0
+        self._retry_at = math.inf
 
     async def read(self, layer: IndexedLayer, extent: Extent, *, follows: int = 0) -> Payload:
         """As those who read ahead do."""
@@ -142,27 +145,32 @@ class BackgroundFill:
     async def run(self) -> None:
         """Fill what is wanted, for ever."""
         while True:
-            self._told.fill_is("idle")
-            while not self._wanted:
-                self._more = trio.Event()
-                await self._more.wait()
-            layer = self._next()
+            layer = await self._next()
             try:
                 await self._complete(layer)
             except (errors.ClipError, ContentCacheDown) as error:
-                await self._failed(layer, error)
+                self._fails(layer, error)
             except OSError as error:
-                await self._failed(layer, errors.node_fault(error))
+                self._fails(layer, errors.node_fault(error))
             except Exception:  # no read fails for it
                 log.exception("background fill failed, this is a bug", cache_key=layer.cache_key)
-                del self._wanted[layer.cache_key]
+                self._done(layer)
             else:
-                self._succeeded(layer)
+                self._done(layer)
 
-    def _next(self) -> IndexedLayer:
-        """A touched one before the others."""
-        keys = list(self._wanted)
-        return self._wanted[next((key for key in keys if key in self._touched), keys[0])]
+    async def _next(self) -> IndexedLayer:
+        """A touched one before the others; one that failed when its wait is over."""
+        while True:
+            fresh = [key for key in self._wanted if key not in self._failed]
+            if fresh:
+                touched = (key for key in fresh if key in self._touched)
+                return self._wanted[next(touched, fresh[0])]
+            if trio.current_time() >= self._retry_at:
+                return self._wanted[next(iter(self._failed))]
+            self._told.fill_is(next(iter(self._failed.values()), "idle"))
+            self._more = trio.Event()
+            with trio.move_on_at(self._retry_at):
+                await self._more.wait()
 
     async def _complete(self, layer: IndexedLayer) -> None:
         """Return when the layer is whole, by whomever."""
@@ -191,26 +199,31 @@ class BackgroundFill:
         with fill_lock(self._disk.layout, layer.cache_key) as free:
             return not free
 
-    async def _failed(self, layer: IndexedLayer, error: Exception) -> None:
+    def _fails(self, layer: IndexedLayer, error: Exception) -> None:
         """Wait, longer each time; a layer that will never come is wanted no more."""
-        fields = {"cache_key": layer.cache_key, "error": str(error)}
+        key = layer.cache_key
         if not _may_pass(error):
-            log.warning("background fill leaves a layer out", **fields)
-            del self._wanted[layer.cache_key]
+            log.warning("background fill leaves a layer out", cache_key=key, error=str(error))
+            self._done(layer)
             return
-        settings = self._settings
-        if not self._retry_s:
-            log.warning("background fill waits", **fields)
-        self._retry_s = min(settings.most_retry_s, self._retry_s * 2 or settings.first_retry_s)
-        self._wanted[layer.cache_key] = self._wanted.pop(layer.cache_key)  # the others' turn
-        self._told.fill_is("no_room" if isinstance(error, errors.DiskFull) else "waiting")
-        await trio.sleep(self._retry_s)
+        if not self._failed:
+            log.warning("background fill waits", cache_key=key, error=str(error))
+        if not self._failed or key in self._failed:
+            settings = self._settings
+            self._retry_s = min(settings.most_retry_s, self._retry_s * 2 or settings.first_retry_s)
+            self._retry_at = trio.current_time() + self._retry_s
+        self._failed.pop(key, None)  # the others' turn
+        self._failed[key] = "no_room" if isinstance(error, errors.DiskFull) else "waiting"
 
-    def _succeeded(self, layer: IndexedLayer) -> None:
-        if self._retry_s:
-            log.info("background fill goes on")
-        self._retry_s = 0
+    def _done(self, layer: IndexedLayer) -> None:
+        """Want it no more; what failed beside it is tried at once, if it has come."""
         del self._wanted[layer.cache_key]
+        if self._failed.pop(layer.cache_key, None) is None:
+            return
+        self._retry_s, self._retry_at = 0, trio.current_time()
+        if not self._failed:
+            log.info("background fill goes on")
+            self._retry_at = math.inf
 
 
 def _may_pass(error: Exception) -> bool:

@@ -21,7 +21,7 @@ from clipfs.tiers.chain import TierChain, extent_of
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.foreground import Foreground
 from clipfs.tiers.stack import Tiers
-from clipfs.tiers.tier import IndexedLayer, Tier
+from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer, Tier
 
 PIECE_CHUNKS = 4
 """512 KiB. A page is 16 of them: no piece lies in two."""
@@ -45,8 +45,11 @@ class Source(Protocol):
     async def is_stored(self, layer: IndexedLayer) -> bool:
         """Whether the content cache should have the layer; ContentCacheDown if it is away."""
 
-    async def download(self, layer: IndexedLayer) -> None:
-        """Return when the registry's layer is whole on this disk; ClipError if it will not be."""
+    async def download(self, layer: IndexedLayer, missed: Extent | None) -> None:
+        """Return when the registry's layer is whole on this disk; ClipError if it will not be.
+
+        missed  by the content cache; AskAgain, after a pause, if another node brings that
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +67,8 @@ class FarTiers:
         index = layer_index_name(layer.cache_key)
         return await self.tiers.store.get(index, part=range(1), dear=True) is not None
 
-    async def download(self, layer: IndexedLayer) -> None:
-        await self.tiers.registry.complete(layer)
+    async def download(self, layer: IndexedLayer, missed: Extent | None) -> None:
+        await self.tiers.registry.complete(layer, missed=missed)
 
 
 @dataclass(slots=True)
@@ -130,18 +133,32 @@ class LayerFill:
 
         Raises  ClipError: DiskFull also where the limits leave no room; ContentCacheDown
         """
-        for _ in range(2):  # it may have come back before it was asked why it had nothing
-            if self._near is None:
-                break
-            if await self._fetched(layer, self._near):
-                return await self._disk.promote(layer)
-            if not await self._source.is_stored(layer):
-                break
-        missing = _bytes_of(layer, self._disk.missing(layer, range(layer.index.chunk_count)))
-        async with self._room.taken(missing):
+        looks = 0
+        while self._near is None or not await self._fetched(layer, self._near):
+            looks += 1
+            if self._near is not None and await self._source.is_stored(layer) and looks == 1:
+                continue  # it may have come back before it was asked why it had nothing
+            if await self._downloaded(layer):
+                return
+        await self._disk.promote(layer)
+
+    async def _downloaded(self, layer: IndexedLayer) -> bool:
+        """Whether the layer is whole now; else another node brings it to the content cache."""
+        missing = self._disk.missing(layer, range(layer.index.chunk_count))
+        missed: Extent | None = None
+        if self._near is not None and missing:
+            start = missing[0].start
+            payload_bytes = layer.index.payload_bytes
+            missed = extent_of(range(start, start + 1), payload_bytes=payload_bytes)
+        count = _bytes_of(layer, missing)
+        async with self._room.taken(count):
             await self._foreground.quiet()
-            await self._source.download(layer)
-        self._on_brought(missing)
+            try:
+                await self._source.download(layer, missed)
+            except AskAgain:
+                return False
+        self._on_brought(count)
+        return True
 
     async def _fetched(self, layer: IndexedLayer, chain: TierChain) -> bool:
         """Whether the content cache had all that was missing; what it had is on the disk."""

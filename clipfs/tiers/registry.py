@@ -128,13 +128,16 @@ class RegistryTier:
         while fill is not None and not fill.done:
             await fill.pulse.wait()
 
-    async def complete(self, layer: IndexedLayer) -> None:
-        """Return when the whole payload is in `cache/`."""
+    async def complete(self, layer: IndexedLayer, *, missed: Extent | None = None) -> None:
+        """Return when the whole payload is in `cache/`.
+
+        missed  bytes that the content cache did not have; AskAgain if another node brings them
+        """
         while not self._disk.has_payload(layer):
-            fill = self._fill(layer, None)
+            fill = self._fill(layer, missed)
             while not fill.done:
                 await fill.pulse.wait()
-            if fill.error is not None and not isinstance(fill.error, AskAgain):
+            if fill.error is not None and not (missed is None and isinstance(fill.error, AskAgain)):
                 raise fill.error
 
     async def _brought(self, layer: Layer) -> LayerIndex:

@@ -1,5 +1,6 @@
 """Background fill with the installed commands, real mounts and a real content cache."""
 
+import json
 import os
 import random
 from collections.abc import Iterator
@@ -388,3 +389,24 @@ def test_unmount_ends_a_download_that_nobody_waits_for(
     wait_for(lambda: not any(map(alive, [pid, *workers])))
     assert [path.name for path in (cluster.b.root / "run").rglob("*.fill")] == []
     assert {path.name for path in (cluster.b.root / "partial").iterdir()} >= {big, f"{big}.chunks"}
+
+
+def test_a_layer_that_another_node_brings_is_not_downloaded_too(
+    cluster: Cluster, built: Built, registry: RegistryServer, tmp_path: Path
+) -> None:
+    big = cluster.layers[0]
+    pages = {path: path.read_bytes() for path in (cluster.cache.objects / big).iterdir()}
+    for path in pages:
+        path.unlink()
+    wish = json.dumps({"holder": "another.node"}).encode()
+    assert cluster.cache.ask("PUT", f"/v1/claims/{big}", wish).status == 201
+    before = len(registry.blob_reads())
+    cluster.mount(tmp_path / "m", "--front", "fuse", "--background-fill", "all")
+    wait_for(lambda: len([key for key, _ in cluster.proxy.asked if key == big]) > 8)
+    for path, data in pages.items():
+        stored = cluster.cache.ask("PUT", f"{big}/{path.name}", data)
+        assert stored.status == 201
+    cluster.until(state="idle", layers=3)
+    layer = big.replace("_", ":")
+    assert [path for path in registry.blob_reads()[before:] if path.endswith(layer)] == []
+    assert (tmp_path / "m/big").read_bytes() == built.big

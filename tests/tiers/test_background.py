@@ -25,7 +25,7 @@ from clipfs.tiers.foreground import QUIET_S, Foreground
 from clipfs.tiers.layer_fill import PIECE_CHUNKS, REQUESTS_AT_ONCE
 from clipfs.tiers.pages import PAGE_BYTES
 from clipfs.tiers.read_ahead import ReadAhead
-from clipfs.tiers.tier import Extent, FillState, IndexedLayer, Payload, Tier
+from clipfs.tiers.tier import AskAgain, Extent, FillState, IndexedLayer, Payload, Tier
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import KEYS, made_layout
 
@@ -54,6 +54,7 @@ class HeldTier:
     asked: list[tuple[str, Extent]] = field(default_factory=list)
     answered: list[tuple[str, Extent]] = field(default_factory=list)
     has_nothing: bool = False
+    lost: set[str] = field(default_factory=set)
     fills_disk: bool = False
 
     def hold(self, sample: Sample) -> Callable[[], None]:
@@ -80,7 +81,9 @@ class HeldTier:
             await self.held[layer.cache_key].wait()
         self.answered.append((layer.cache_key, extent))
         found = [one for one in self.samples if one.key == layer.cache_key]
-        return None if self.has_nothing else found[0].bytes_of(extent)
+        if self.has_nothing or layer.cache_key in self.lost:
+            return None
+        return found[0].bytes_of(extent)
 
 
 @dataclass(slots=True)
@@ -105,10 +108,12 @@ class TestedSource:
             raise ContentCacheDown("it went")
         return self.stored
 
-    async def download(self, layer: IndexedLayer) -> None:
+    async def download(self, layer: IndexedLayer, missed: Extent | None) -> None:
+        assert (missed is None) == (self.content_cache is None)
         self.downloads.append(layer.cache_key)
         await trio.lowlevel.checkpoint()
         if self.fails:
+            await trio.sleep(0.1)
             raise self.fails.pop(0)
         (sample,) = (one for one in self.samples if one.key == layer.cache_key)
         self.disk.write(layer, range(layer.index.chunk_count), sample.payload)
@@ -174,10 +179,10 @@ class Setup:
         path = self.disk.layout.payload(sample.key)
         return path.exists() and path.read_bytes() == sample.payload
 
-    async def until(self, probe: Callable[[], bool]) -> None:
+    async def until(self, probe: Callable[[], bool], *, step_s: float = 0.01) -> None:
         """The clock goes on by itself meanwhile."""
         while not probe():
-            self.clock.jump(0.01)
+            self.clock.jump(step_s)
             await trio.lowlevel.checkpoint()
 
 
@@ -354,6 +359,21 @@ async def test_a_layer_of_which_pages_are_gone_comes_from_the_registry(
     assert len(asked) <= 2 * REQUESTS_AT_ONCE
 
 
+async def test_a_layer_that_another_node_brings_is_taken_from_the_content_cache(
+    mock_clock: MockClock, setup: Setup, big: Sample
+) -> None:
+    setup.near.lost = {big.key}
+    setup.source.fails = [AskAgain() for _ in range(5)]
+    with capture_logs() as lines:
+        async with setup.filling("all"):
+            await setup.until(lambda: len(setup.source.fails) == 2)
+            setup.near.lost.clear()
+            await setup.until(lambda: setup.heard.layers == 2)
+    assert setup.is_whole(big)
+    assert len(setup.source.downloads) in (3, 4), "one may have been under way"
+    assert [line for line in lines if line["log_level"] == "warning"] == []
+
+
 async def test_without_a_content_cache_layers_come_from_the_registry(
     mock_clock: MockClock, setup: Setup, small: Sample
 ) -> None:
@@ -365,11 +385,13 @@ async def test_without_a_content_cache_layers_come_from_the_registry(
 
 
 async def test_a_content_cache_that_is_away_is_waited_for_with_one_warning(
-    mock_clock: MockClock, setup: Setup, big: Sample, small: Sample
+    mock_clock: MockClock, setup: Setup, big: Sample
 ) -> None:
     setup.near.has_nothing = setup.source.away = True
     with capture_logs() as lines:
-        async with setup.filling("all"):
+        async with setup.filling() as fill:
+            setup.disk.write(big.indexed, range(1), big.bytes_of(FIRST))
+            await fill.read(big.indexed, FIRST)
             for probes, wait_s in enumerate([5, 10, 15, 15, 15], start=1):
                 await setup.until(lambda probes=probes: setup.source.probes == probes)  # type: ignore[misc]
                 await wait_all_tasks_blocked()
@@ -379,8 +401,30 @@ async def test_a_content_cache_that_is_away_is_waited_for_with_one_warning(
                 assert (setup.source.probes, len(setup.near.asked)) == (probes, asked)
                 assert setup.heard.state == "waiting"
             setup.near.has_nothing = setup.source.away = False
-            await setup.until(lambda: setup.heard.layers == 2)
+            await setup.until(lambda: setup.heard.layers == 1)
     assert setup.source.downloads == []
+    assert setup.is_whole(big)
+    events = [line["event"] for line in lines if line["event"].startswith("background fill")]
+    assert events == ["background fill waits", "background fill goes on"]
+
+
+async def test_a_layer_touched_while_another_waits_is_filled_at_once(
+    mock_clock: MockClock, setup: Setup, big: Sample, small: Sample
+) -> None:
+    setup.near.lost = {big.key}
+    setup.source.fails = [errors.RegistryUnavailable("busy")]
+    with capture_logs() as lines:
+        async with setup.filling() as fill:
+            setup.disk.write(big.indexed, range(1), big.bytes_of(FIRST))
+            await fill.read(big.indexed, FIRST)
+            await setup.until(lambda: setup.heard.state == "waiting")
+            await fill.read(small.indexed, FIRST)
+            setup.clock.jump(QUIET_S)
+            await setup.until(lambda: setup.heard.layers == 1, step_s=0)
+            assert setup.is_whole(small)
+            await setup.until(lambda: setup.heard.state == "waiting", step_s=0)
+            assert len(setup.source.downloads) == 1
+            await setup.until(lambda: setup.heard.layers == 2 and setup.heard.state == "idle")
     assert setup.is_whole(big)
     events = [line["event"] for line in lines if line["event"].startswith("background fill")]
     assert events == ["background fill waits", "background fill goes on"]
