@@ -105,7 +105,7 @@ def run_web(
                 with counting:
                     busy[path] -= 1
 
-        do_GET = do_POST = answer
+        do_GET = do_POST = do_PUT = do_DELETE = answer
 
         def _send(self, reply: Reply) -> None:
             try:

@@ -34,7 +34,7 @@ from tests.support.tier_stack import KEYS, made_layout, opened_tiers, store_samp
 IDS = ("content-0", "content-1", "content-2")
 OLD = KeyRing((b"the key of last year",))
 NEW = KeyRing((KEYS.keys[0], OLD.keys[0]))
-SEEDS = itertools.count(5000)
+SEEDS = itertools.count(7000)
 SOME = Extent(3 * CHUNK_BYTES + 5, 100)
 
 
@@ -306,7 +306,7 @@ async def test_an_index_of_an_older_key_is_signed_again_without_a_download(
     async with mending(three, NEW) as (tier, mender):
         assert await tier.load_index(layer.layer) == layer.indexed.index
         await mender.drain()
-    renewed = seal_index(layer.indexed.index, layer.layer, NEW)
+    renewed = seal_index(layer.indexed.index, layer.layer, NEW, packed=True)
     assert [one.objects[name] for one in copies_of(three, name)] == [renewed] * 2
     async with mending(three, KEYS) as (tier, mender):  # the old key is dropped
         assert await tier.load_index(layer.layer) == layer.indexed.index
@@ -371,7 +371,7 @@ async def test_to_store_what_is_missing_stores_just_that(
         await storer.store_missing([fresh.indexed])
         await storer.drain()
     assert recorded.keys("PUT") == (lose or ({name} if lost == "the new signature" else set()))
-    sealed = seal_index(fresh.indexed.index, fresh.layer, NEW)
+    sealed = seal_index(fresh.indexed.index, fresh.layer, NEW, packed=True)
     assert content_server.ask("GET", name).body == sealed
     for page, start in enumerate(range(0, len(fresh.payload), PAGE_BYTES)):
         body = content_server.ask("GET", page_key(fresh.key, page)).body

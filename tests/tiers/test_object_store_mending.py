@@ -86,7 +86,7 @@ async def test_an_index_of_an_older_key_is_signed_again(store: ObjectStore, samp
         await mender.drain()
     found = await store.get(layer_index_name(sample.key))
     assert found is not None
-    assert found.data == seal_index(sample.indexed.index, sample.layer, NEW)
+    assert found.data == seal_index(sample.indexed.index, sample.layer, NEW, packed=True)
 
 
 async def test_a_forged_index_is_replaced_by_who_has_the_layer(
