@@ -2,9 +2,28 @@
 
 import sys
 
-from bench import cluster, content_client, content_server, ranges, read_ahead, second_node, start
+from bench import (
+    cluster,
+    content_client,
+    content_server,
+    ranges,
+    read_ahead,
+    second_node,
+    start,
+    tier2_faults,
+)
+
+PARTS = (
+    ranges,
+    read_ahead,
+    start,
+    content_server,
+    content_client,
+    second_node,
+    cluster,
+    tier2_faults,
+)
 
 if __name__ == "__main__":
-    parts = (ranges, read_ahead, start, content_server, content_client, second_node, cluster)
-    bars = [bar for part in parts for bar in part.run()]
+    bars = [bar for part in PARTS for bar in part.run()]
     sys.exit(0 if all(bar.is_met for bar in bars) else 1)

@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 
 from clipfs import errors
 from clipfs.tiers.content.bucket_process import BucketProcess
-from clipfs.tiers.content.objectstore import ObjectStore, open_object_store
+from clipfs.tiers.content.objectstore import MOST_START_S, ObjectStore, open_object_store
+from clipfs.tiers.content.patience import TOTAL_S, Patience
 from clipfs.tiers.content.store import (
     ContentCacheDown,
     ContentRefused,
@@ -454,10 +455,17 @@ async def test_the_fork_of_a_process_that_has_used_a_store_can_use_it(
     assert done.stdout == b"data\ndata\n"
 
 
+async def test_what_the_process_apart_takes_to_start_is_part_of_what_a_mount_waits(
+    s3_url: str,
+) -> None:
+    async with open_object_store(s3_url, will_fork=True, check=False) as store:
+        assert TOTAL_S - MOST_START_S <= store._patience.left_s < TOTAL_S - 0.01
+
+
 async def test_the_death_of_the_process_apart_is_no_answer(s3_url: str, key: str) -> None:
     with BucketProcess.open(s3_url) as bucket:
         await trio.to_thread.run_sync(bucket.ready)
-        store = ObjectStore(bucket, claim_lapses_s=15, on_failure=lambda: None)
+        store = ObjectStore(bucket, claim_lapses_s=15, patience=Patience(), on_failure=lambda: None)
         await store.put(key, b"data")
         bucket.process.kill()
         with pytest.raises(ContentCacheDown, match="died"):

@@ -17,7 +17,7 @@ from random import Random
 import pytest
 
 from clipfs.layer import index as layer_index
-from clipfs.layer.index import CHUNK_BYTES
+from clipfs.layer.index import CHUNK_BYTES, PackedEntries
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import KIND, seal_index
 from clipfs.tiers.content.rendezvous import in_order
@@ -98,8 +98,14 @@ def _sealed(sample: Sample, **changes: object) -> bytes:
 
 
 def _lying_index(sample: Sample, other: Sample, _: bytes) -> bytes:
-    """It says that the layer's chunks are the other's, as one does who has no key."""
-    return seal_index(other.indexed.index, sample.layer, KeyRing((b"an attacker's",)))
+    """It says that the layer's chunks are the other's, and is right in all else but its key."""
+    index = layer_index.make_index(
+        payload_bytes=sample.indexed.index.payload_bytes,
+        diff_id=sample.indexed.index.diff_id,
+        chunk_digests=other.indexed.index.chunk_digests,
+        entries=PackedEntries(),
+    )
+    return seal_index(index, sample.layer, KeyRing((b"an attacker's",)))
 
 
 def _flipped(data: bytes, at: int) -> bytes:

@@ -31,7 +31,7 @@ from clipfs.tiers.content.bucket import (
 )
 from clipfs.tiers.content.claims import CLAIM_LAPSES_S, Claims
 from clipfs.tiers.content.conditional import Conditions
-from clipfs.tiers.content.patience import Patience
+from clipfs.tiers.content.patience import TOTAL_S, Patience
 from clipfs.tiers.content.store import (
     Claim,
     ContentCacheDown,
@@ -42,6 +42,10 @@ from clipfs.tiers.content.store import (
 
 CHECK_S = 0.8
 """For a store that did not answer last: a connection, TLS and one small answer."""
+
+MOST_START_S = 0.2
+"""So much of what a process apart takes to start is taken off the time for the store: a mount
+waits for both. Longer, and it is this node that is busy."""
 
 RESTART_S = 5
 """A store may be away for so long, before what it has is fetched from further away."""
@@ -75,9 +79,16 @@ async def open_object_store(
     Raises          InvalidInput: no such URL, or the store says that it has no such bucket
     """
     with _opened(url, will_fork, ca_pem) as bucket:
+        begun = trio.current_time()
         with suppress(NoAnswer):  # whoever asks first meets it again, and has the breaker say so
             await trio.to_thread.run_sync(bucket.ready)
-        store = ObjectStore(bucket, claim_lapses_s=claim_lapses_s, on_failure=on_failure)
+        start_s = min(trio.current_time() - begun, MOST_START_S) if will_fork else 0
+        store = ObjectStore(
+            bucket,
+            claim_lapses_s=claim_lapses_s,
+            patience=Patience(TOTAL_S - start_s),
+            on_failure=on_failure,
+        )
         if check:
             await store.check(url)
         yield store
@@ -101,14 +112,19 @@ class ObjectStore:
     """A `ContentStore` in one bucket; open it with `open_object_store`."""
 
     def __init__(
-        self, bucket: Bucket, *, claim_lapses_s: float, on_failure: Callable[[], None]
+        self,
+        bucket: Bucket,
+        *,
+        claim_lapses_s: float,
+        patience: Patience,
+        on_failure: Callable[[], None],
     ) -> None:
         self._bucket = bucket
         self._conditions = Conditions(bucket)
         self._claims = Claims(bucket, self._conditions, lapses_s=claim_lapses_s)
         self._limit = trio.CapacityLimiter(MAX_CALLS)
         self._breaker = Breaker(on_failure=on_failure)
-        self._patience = Patience()
+        self._patience = patience
         self._heard = False
         self._may_store = True
 
