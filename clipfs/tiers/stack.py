@@ -90,13 +90,14 @@ class TierHooks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiers:
-    """The tiers of one image, open. `storer` is None where tier 2 is off."""
+    """The tiers of one image, open. `storer` and `mender` are None where tier 2 is off."""
 
     chain: TierChain
     ahead: ReadAhead
     disk: DiskTier
     registry: RegistryTier
     storer: Storer | None
+    mender: Mender | None
 
     async def complete(self, layer: IndexedLayer) -> None:
         """Return when the whole payload is in `cache/`, and what was begun for it is done."""
@@ -150,8 +151,8 @@ async def open_tiers(
             ),
         )
         far: list[Tier] = [registry_tier]
-        if cache is not None:
-            mender = Mender(cache, nursery)
+        mender = Mender(cache, nursery) if cache else None
+        if cache is not None and mender is not None:
             stack.push_async_callback(_mended, mender)
             far.insert(
                 0,
@@ -174,6 +175,7 @@ async def open_tiers(
             disk=disk,
             registry=registry_tier,
             storer=storer,
+            mender=mender,
         )
 
 
