@@ -32,6 +32,8 @@ def stats(root: Path, as_json: bool) -> None:
         click.echo(f"{tier:<14} {row['reads']:>9} reads  {human_bytes(row['bytes']):>11}")
     if count := value["chunk_verify_failures"]:
         click.echo(f"content_cache  {count:>9} answers were wrong, and not used")
+    if count := value["content_cache_errors"]:
+        click.echo(f"content_cache  {count:>9} answers were none")
     for key in value["storing"]:
         click.echo(f"storing        {key}")
     for row in value["mounts"]:
@@ -43,7 +45,7 @@ def collected(layout: Layout) -> dict[str, Any]:
     """What --json prints: sums on top, the living mounts with their own figures."""
     return {
         **counters.sum_all(layout),
-        "chunk_verify_failures": counters.wrong_chunks(layout),
+        **counters.faults(layout),
         "storing": storing_now(layout),
         "mounts": [_mount(layout, record) for record in records.living(layout)],
     }

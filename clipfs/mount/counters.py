@@ -1,6 +1,6 @@
 """Reads and bytes by tier: one small file a process, so that a killed server's count too.
 
-`run/counters/<pid>.<start time>` is seven native 64-bit numbers that its process maps; what
+`run/counters/<pid>.<start time>` is eight native 64-bit numbers that its process maps; what
 ended processes leave is added to `run/counters/ended` under a lock, by whoever looks next.
 """
 
@@ -22,8 +22,8 @@ from clipfs.tiers.tier import TierName
 log = structlog.get_logger()
 
 TIERS: tuple[TierName, ...] = ("disk", "content_cache", "registry")
-_NUMBERS = struct.Struct("=7Q")  # reads and bytes of each tier, wrong chunks
-_WRONG = 6
+_NUMBERS = struct.Struct("=8Q")  # reads and bytes of each tier, then those of its faults
+_WRONG, _ERRORS = 6, 7
 
 Figures = dict[str, dict[str, int]]
 
@@ -45,6 +45,10 @@ class Counters:
     def count_wrong(self) -> None:
         """One more answer of the content cache with a chunk that is not the layer's."""
         self._numbers[_WRONG] += 1
+
+    def count_error(self) -> None:
+        """One more that was none, or an index that does not verify."""
+        self._numbers[_ERRORS] += 1
 
     def _add(self, tier: TierName, reads: int, count: int) -> None:
         position = TIERS.index(tier) * 2
@@ -107,9 +111,10 @@ def sum_all(layout: Layout) -> Figures:
     return _figures(_sum(layout))
 
 
-def wrong_chunks(layout: Layout) -> int:
-    """How many answers of the content cache had wrong bytes, since run/ was made."""
-    return _sum(layout)[_WRONG]
+def faults(layout: Layout) -> dict[str, int]:
+    """How often the content cache was wrong, or gave no answer, since run/ was made."""
+    total = _sum(layout)
+    return {"chunk_verify_failures": total[_WRONG], "content_cache_errors": total[_ERRORS]}
 
 
 def of(layout: Layout, pid: int) -> Figures:

@@ -78,6 +78,7 @@ async def prepared(
         hooks = TierHooks(
             on_read=own.count_read,
             on_wrong=own.count_wrong,
+            on_error=own.count_error,
             on_download=own.count_download,
             on_progress=on_progress,
             on_filled=on_filled,

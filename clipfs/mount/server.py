@@ -51,7 +51,10 @@ async def serve(
     log.info("serving", image=str(prepared.image.reference), mountpoint=str(mountpoint))
     with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
         hooks = TierHooks(
-            on_read=own.count_read, on_wrong=own.count_wrong, on_download=own.count_download
+            on_read=own.count_read,
+            on_wrong=own.count_wrong,
+            on_error=own.count_error,
+            on_download=own.count_download,
         )
         async with (
             settings.open_registry() as registry,

@@ -21,7 +21,7 @@ from clipfs.layer.layout import layer_index_name
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import open_index, seal_index
 from clipfs.tiers.content.mender import Mender
-from clipfs.tiers.content.store import ContentCacheDown, ContentStore, Found
+from clipfs.tiers.content.store import ContentCacheDown, ContentStore, Found, Skipped
 from clipfs.tiers.pages import by_page, chunks_of_page, page_key, within_page
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 from clipfs.tiers.verify import first_wrong_chunk
@@ -46,11 +46,13 @@ class ContentCacheTier:
         waits: bool = False,
         on_received: Callable[[int], None] = lambda _: None,
         on_wrong: Callable[[], None] = lambda: None,
+        on_error: Callable[[], None] = lambda: None,
     ) -> None:
         """mender       None: nothing is put back
         waits        for pages, while a cache restarts, as they would be dear elsewhere
         on_received  is told the payload bytes of each answer, indexes apart
         on_wrong     of each answer that had a wrong chunk
+        on_error     of each index that does not verify, and each answer that was none
         """
         self._cache = cache
         self._keys = keys
@@ -58,6 +60,7 @@ class ContentCacheTier:
         self._waits = waits
         self._on_received = on_received
         self._on_wrong = on_wrong
+        self._on_error = on_error
 
     async def load_index(self, layer: Layer) -> LayerIndex | None:
         fields = {"layer": layer.digest, "cache_key": layer.cache_key}
@@ -69,6 +72,7 @@ class ContentCacheTier:
             if opened is not None:
                 break
             log.warning("layer index from the content cache does not verify", **fields)
+            self._on_error()
             wrong.append(sealed)
         else:
             log.debug("ContentCache miss - will decompress from OCI", **fields)
@@ -178,5 +182,7 @@ class ContentCacheTier:
             found = await self._cache.get(key, part=part, dear=dear, besides=passed_over)
         except ContentCacheDown as down:
             log.debug("content cache gave no answer", key=key, error=str(down))
+            if not isinstance(down, Skipped):
+                self._on_error()
             return None
         return None if found is None or found.copy in passed_over else found

@@ -77,12 +77,14 @@ class TierHooks:
 
     on_read      a tier has answered a read, with so many bytes (the registry's: on_download)
     on_wrong     the content cache has sent a wrong chunk
+    on_error     it has sent an index that does not verify, or no answer that can be used
     on_download  so many bytes of a blob have come
     on_filled    gets the layers that the content cache lacks, in the Storer's stead
     """
 
     on_read: Callable[[TierName, int], None] = lambda *_: None
     on_wrong: Callable[[], None] = lambda: None
+    on_error: Callable[[], None] = lambda: None
     on_download: Callable[[int], None] = lambda _: None
     on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None
     on_filled: Callable[[IndexedLayer], None] | None = None
@@ -163,6 +165,7 @@ async def open_tiers(
                     waits=mounted,
                     on_received=lambda n: hooks.on_read("content_cache", n),
                     on_wrong=hooks.on_wrong,
+                    on_error=hooks.on_error,
                 ),
             )
         if storer is not None:

@@ -73,7 +73,9 @@ def test_wrong_answers_are_counted_beside_the_tiers_and_outlive_their_process(
         with counters.open_own(layout) as own:
             own.count_wrong()
             own.count_wrong()
-            assert counters.wrong_chunks(layout) == number
+            own.count_error()
+            found = counters.faults(layout)
+            assert found == {"chunk_verify_failures": number, "content_cache_errors": number // 2}
     nothing = {"reads": 0, "bytes": 0}
     assert counters.sum_all(layout) == dict.fromkeys(counters.TIERS, nothing)
 

@@ -19,7 +19,7 @@ import trio
 from clipfs.tiers.content.answer import Answer
 from clipfs.tiers.content.breaker import Breaker
 from clipfs.tiers.content.connection import Connection, Endpoint, Request
-from clipfs.tiers.content.store import ContentCacheDown
+from clipfs.tiers.content.store import ContentCacheDown, Skipped
 
 CONNECT_TIMEOUT_S = 2
 ANSWER_TIMEOUT_S = 5
@@ -84,7 +84,7 @@ class Exchange:
         """
         async with self._turn(hurry):
             if not self.breaker.allows(soon=hurry.soon):
-                raise ContentCacheDown("skipped: it was unavailable a moment ago")
+                raise Skipped("skipped: it was unavailable a moment ago")
             begun = trio.current_time()
             try:
                 answer = await self._exchange(request, min(begun + hurry.answer_s, hurry.by))

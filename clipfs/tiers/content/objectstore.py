@@ -38,6 +38,7 @@ from clipfs.tiers.content.store import (
     Found,
     MayNotStore,
     Progress,
+    Skipped,
 )
 
 CHECK_S = 0.8
@@ -255,7 +256,7 @@ class ObjectStore:
     async def _ask(self, call: Callable[[], T], *, within_s: float, soon: bool = False) -> T:
         """What call returns, in a thread; NotAllowed is left to the caller."""
         if not self._breaker.allows(soon=soon):
-            raise ContentCacheDown("skipped: it was unavailable a moment ago")
+            raise Skipped("skipped: it was unavailable a moment ago")
         begun = trio.current_time()
         try:
             with trio.fail_after(within_s):
@@ -280,7 +281,7 @@ class ObjectStore:
         """What look-ups may still wait."""
         left_s = self._patience.left_s
         if not left_s:
-            raise ContentCacheDown("skipped: look-ups have waited for it long enough")
+            raise Skipped("skipped: look-ups have waited for it long enough")
         return left_s
 
     def _broken(self, reason: str, begun: float | None = None) -> ContentCacheDown:

@@ -32,6 +32,7 @@ from clipfs.tiers.content.store import (
     Found,
     MayNotStore,
     Progress,
+    Skipped,
 )
 
 FIRST_ANSWER_S = 2
@@ -222,7 +223,7 @@ class Replicas:
         """A part of the time that look-ups have left."""
         left_s = self._patience.left_s
         if not left_s:
-            raise ContentCacheDown("skipped: look-ups have waited for it long enough")
+            raise Skipped("skipped: look-ups have waited for it long enough")
         return Hurry(by=trio.current_time() + left_s / (1 + others))
 
     def _check_may_store(self) -> None:

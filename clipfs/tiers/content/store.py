@@ -17,6 +17,10 @@ class ContentCacheDown(Exception):
     """The store gave no usable answer. Never leaves `clipfs.tiers`."""
 
 
+class Skipped(ContentCacheDown):
+    """Nobody was asked: it was down a moment ago, or look-ups have waited for it long enough."""
+
+
 class ContentRefused(ContentCacheDown):
     """It answered, and would answer the same again: a wrong object, or one that may not be."""
 
