@@ -56,4 +56,6 @@ async def indexed(
         if tiers.storer is not None:
             await tiers.storer.store_missing(image.layers)
             await tiers.storer.drain()
+        if tiers.mender is not None:
+            await tiers.mender.drain()
     return image

@@ -96,8 +96,8 @@ class TierHooks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tiers:
-    """The tiers of one image, open. `content_cache`, the `store` that it reads and the `storer`
-    are None where tier 2 is off."""
+    """The tiers of one image, open. `content_cache`, the `store` that it reads, the `storer` and
+    the `mender` are None where tier 2 is off."""
 
     chain: TierChain
     ahead: ReadAhead
@@ -106,6 +106,7 @@ class Tiers:
     registry: RegistryTier
     store: ContentStore | None
     storer: Storer | None
+    mender: Mender | None
 
     async def complete(self, layer: IndexedLayer) -> None:
         """Return when the whole payload is in `cache/`, and what was begun for it is done."""
@@ -144,6 +145,7 @@ async def open_tiers(
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
         far: list[Tier] = []
+        mender: Mender | None = None
         content_cache: ContentCacheTier | None = None
         sharing: Sharing | None = None
         storer: Storer | None = None
@@ -198,6 +200,7 @@ async def open_tiers(
             registry=registry_tier,
             store=cache,
             storer=storer,
+            mender=mender,
         )
 
 

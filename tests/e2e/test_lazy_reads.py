@@ -125,10 +125,12 @@ def test_a_page_that_is_damaged_in_the_content_cache_is_counted_and_nobody_reads
     right = page.read_bytes()
     page.write_bytes(bytes(len(right)))
     place.b.mount(place.image, tmp_path / "mb", "--front", "fuse")
-    assert place.b.json("stats")["chunk_verify_failures"] == 0
+    assert place.b.json("stats")["content_cache"]["verify_failures"] == 0
     assert by_pread(tmp_path / "mb/big") == place.content[MIDDLE : MIDDLE + READ_BYTES]
     stats = place.b.json("stats")
-    assert stats["chunk_verify_failures"] == 1
+    assert stats["content_cache"]["verify_failures"] == 1
     assert stats["registry"]["bytes"] > 0
     wait_for(lambda: page.exists() and page.read_bytes() == right)
-    assert "1 answers were wrong" in place.b.run("stats", "--root", str(place.b.root)).stdout
+    assert (
+        "1 answers that did not verify" in place.b.run("stats", "--root", str(place.b.root)).stdout
+    )

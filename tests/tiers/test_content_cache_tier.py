@@ -1,6 +1,7 @@
 """The middle tier: what is wrong in the content cache is a miss, and the read is still right."""
 
 import itertools
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.pages import PAGE_BYTES
 from clipfs.tiers.stack import TierHooks
-from clipfs.tiers.tier import Extent
+from clipfs.tiers.tier import Extent, Trouble
 from tests.support.content import ContentServer, key_of
 from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
@@ -52,8 +53,11 @@ class Reads:
 
     def __init__(self) -> None:
         self.bytes = {"disk": 0, "content_cache": 0, "registry": 0}
+        self.troubles: Counter[Trouble] = Counter()
         self.hooks = TierHooks(
-            on_read=self.add, on_download=lambda count: self.add("registry", count)
+            on_read=self.add,
+            on_download=lambda count: self.add("registry", count),
+            on_trouble=lambda trouble: self.troubles.update([trouble]),
         )
 
     def add(self, tier: str, count: int) -> None:
@@ -76,17 +80,18 @@ async def test_a_read_moves_the_chunks_that_it_touches_and_nothing_of_the_regist
 
 
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "is_counted"),
     [
-        pytest.param(lambda path: flip(path, 3 * CHUNK_BYTES + 5), id="one bit"),
-        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:1000]), id="cut short"),
-        pytest.param(lambda path: path.write_bytes(b""), id="empty"),
-        pytest.param(lambda path: path.write_bytes(bytes(PAGE_BYTES)), id="zeros"),
-        pytest.param(lambda path: path.unlink(), id="gone"),
+        pytest.param(lambda path: flip(path, 3 * CHUNK_BYTES + 5), True, id="one bit"),
+        pytest.param(lambda path: path.write_bytes(path.read_bytes()[:1000]), True, id="cut short"),
+        pytest.param(lambda path: path.write_bytes(b""), True, id="empty"),
+        pytest.param(lambda path: path.write_bytes(bytes(PAGE_BYTES)), True, id="zeros"),
+        pytest.param(lambda path: path.unlink(), False, id="gone"),
     ],
 )
 async def test_a_damaged_page_is_a_miss_and_the_registry_gives_the_right_bytes(
     damage: Callable[[Path], object],
+    is_counted: bool,
     stored: Sample,
     content_server: ContentServer,
     registry: RegistryServer,
@@ -105,6 +110,8 @@ async def test_a_damaged_page_is_a_miss_and_the_registry_gives_the_right_bytes(
     events = [line["event"] for line in lines]
     assert MISS in events
     assert reads.bytes["registry"] > 0  # the fault was met
+    assert reads.troubles == ({"verify_failures": 1} if is_counted else {})
+    assert (WRONG in events) == is_counted
 
 
 async def test_wrong_bytes_are_a_warning_that_names_the_chunk(
@@ -143,17 +150,22 @@ async def test_an_index_that_does_not_verify_is_a_miss_and_the_registry_is_asked
     assert index.chunk_digests == stored.indexed.index.chunk_digests
     assert "layer index from the content cache does not verify" in [x["event"] for x in lines]
     assert reads.bytes["registry"] >= stored.layer.size
+    assert reads.troubles == {"verify_failures": 1}
 
 
 async def test_a_content_cache_that_is_down_fails_no_read(
     image: str, sample: Sample, tmp_path: Path
 ) -> None:
-    async with opened_tiers(tmp_path, image, cache_url="http://127.0.0.1:1") as tiers:
+    reads = Reads()
+    async with opened_tiers(
+        tmp_path, image, cache_url="http://127.0.0.1:1", hooks=reads.hooks
+    ) as tiers:
         with capture_logs() as lines:
             await tiers.chain.load_index(sample.layer)
             extent = Extent(100, 100)
             assert await tiers.chain.read(sample.indexed, extent) == sample.bytes_of(extent)
     assert "content cache unavailable" in [line["event"] for line in lines]
+    assert reads.troubles["errors"] >= 1
 
 
 async def test_keys_are_the_layers_key_with_a_page_number_or_a_suffix(

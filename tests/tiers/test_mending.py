@@ -12,10 +12,10 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from clipfs.layer.index import CHUNK_BYTES
+from clipfs.layer.index import CHUNK_BYTES, VERSION, encode
 from clipfs.layer.layout import layer_index_name
 from clipfs.layer.seal import KeyRing
-from clipfs.layer.sealed_index import seal_index
+from clipfs.layer.sealed_index import KIND, seal_index
 from clipfs.tiers.content.mender import MAX_WAITING, Mender
 from clipfs.tiers.content.rendezvous import in_order
 from clipfs.tiers.content.replicas import Replicas
@@ -313,22 +313,28 @@ async def test_an_index_of_an_older_key_is_signed_again_without_a_download(
     assert sum(one.asked_for(f"GET /v1/objects/{layer.key}/") for one in three.values()) <= 4
 
 
+def forged_index(kind: str, sample: Sample) -> bytes:
+    index, layer = sample.indexed.index, sample.layer
+    content = encode(index)
+    return {
+        "empty": b"",
+        "garbage": b"garbage" * 100,
+        "another cluster's": seal_index(index, layer, KeyRing((b"not ours",))),
+        "another layer's": KEYS.seal(content, kind=KIND, version=VERSION, name="sha256_other"),
+        "another version": KEYS.seal(content, kind=KIND, version=VERSION + 1, name=sample.key),
+    }[kind]
+
+
 @pytest.mark.parametrize(
-    "forged",
-    [
-        pytest.param(b"", id="empty"),
-        pytest.param(b"garbage" * 100, id="garbage"),
-        pytest.param(None, id="another cluster's"),
-    ],
+    "kind", ["empty", "garbage", "another cluster's", "another layer's", "another version"]
 )
 async def test_a_forged_index_is_passed_over_and_replaced_where_the_second_copy_is_right(
-    forged: bytes | None, three: dict[str, SmallCache], layer: Sample
+    kind: str, three: dict[str, SmallCache], layer: Sample
 ) -> None:
     await stored(three, layer)
     name = layer_index_name(layer.key)
     first, second = copies_of(three, name)
-    other = seal_index(layer.indexed.index, layer.layer, KeyRing((b"not ours",)))
-    first.objects[name] = other if forged is None else forged
+    first.objects[name] = forged_index(kind, layer)
     async with mending(three) as (tier, mender):
         with capture_logs() as lines:
             assert await tier.load_index(layer.layer) == layer.indexed.index
