@@ -5,6 +5,7 @@ partial/sha256_<layer>[.chunks]     a payload on its way, and which chunks of it
 partial/sha256_<layer>.first        one that a first pass writes: unverified until it is whole
 index/sha256_<layer>.v1.toc         layer index
 index/sha256_<layer>.v1.sparse      its sparse files, rebuilt for the kernel
+index/sha256_<layer>.v1.origin.<sha256 of host>   origin record
 index/sha256_<manifest>.v1.erofs    image index
 index/key                           the node's own signing key, where none was given
 damaged/                            folders that stood in the place of a cached file

@@ -2,15 +2,16 @@
 
 Whatever is wrong with an answer is a miss: the next copy is asked, then the next tier, and nobody's
 read fails. A wrong page is removed by its ETag, so that nobody else meets it. What is missing
-in one copy and right in another is put back behind the readers' backs, and a layer index that
-does not verify, or verifies with an older key, is replaced by one that this node has signed.
-A layer's index may be there before its pages.
+in one copy and right in another is put back behind the readers' backs, and a layer index or an
+origin record that does not verify, or verifies with an older key, is replaced by one that this
+node has signed. A layer's index may be there before its pages.
 
-Not here: HTTP and replicas (`clipfs.tiers.content`); storing (`clipfs.tiers.storer`).
+Not here: HTTP and replicas (`clipfs.tiers.content`); storing (`clipfs.tiers.storer`); how indexes
+and records are mended (`clipfs.tiers.derived_reader`).
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import structlog
@@ -18,11 +19,11 @@ import trio
 
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
-from clipfs.layer.layout import layer_index_name
 from clipfs.layer.seal import KeyRing
-from clipfs.layer.sealed_index import open_index, seal_index
 from clipfs.tiers.content.mender import Mender
 from clipfs.tiers.content.store import ContentCacheDown, ContentStore, Found
+from clipfs.tiers.derived import index_of, origin_of
+from clipfs.tiers.derived_reader import DerivedReader, found_in
 from clipfs.tiers.pages import by_page, chunks_of_page, page_key, within_page
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 from clipfs.tiers.verify import first_wrong_chunk
@@ -58,6 +59,7 @@ class ContentCacheTier:
         self._cache = cache
         self._keys = keys
         self._mender = mender
+        self._derived = DerivedReader(cache, mender, on_unverified)
         self._waits = waits
         self._on_received = on_received
         self._on_unverified = on_unverified
@@ -68,9 +70,9 @@ class ContentCacheTier:
 
         dear  as of `ContentStore.get`
         """
-        key = layer_index_name(layer.cache_key)
-        sealed = await self._get(key, None, besides=(), dear=dear)
-        opened = open_index(bytes(sealed.data), layer, self._keys) if sealed else None
+        one = index_of(layer, self._keys)
+        sealed = await found_in(self._cache, one.key, None, besides=(), dear=dear)
+        opened = one.open(bytes(sealed.data)) if sealed else None
         if sealed is None or opened is None:
             return None
         log.debug(
@@ -85,29 +87,21 @@ class ContentCacheTier:
         fields = {"layer": layer.digest, "cache_key": layer.cache_key}
         log.debug("Trying ContentCache range read", **fields)
         begin = time.perf_counter()
-        wrong: list[Found] = []
-        while sealed := await self._get(layer_index_name(layer.cache_key), None, besides=wrong):
-            opened = open_index(bytes(sealed.data), layer, self._keys)
-            if opened is not None:
-                break
-            self._on_unverified()
-            log.warning("layer index from the content cache does not verify", **fields)
-            wrong.append(sealed)
-        else:
+        loaded = await self._derived.load(index_of(layer, self._keys))
+        if loaded is None:
             log.debug("ContentCache miss - will decompress from OCI", **fields)
             return None
         log.debug(
             "CONTENT CACHE HIT - range read from remote",
             **fields,
-            bytes_read=len(sealed.data),
+            bytes_read=loaded.received_bytes,
             duration=time.perf_counter() - begin,
         )
-        index, renew = opened
-        stale = [one.etag for one in [*wrong, *([sealed] if renew else [])] if one.etag]
-        if self._mender is not None and (stale or sealed.is_alone):
-            mend = partial(self._put_index, layer, index, stale)
-            self._mender.soon(layer_index_name(layer.cache_key), mend, spread=False)
-        return index
+        return loaded.said
+
+    async def has_origin(self, layer: Layer, host: str) -> bool:
+        """Whether a record there says that the blob was delivered for host; else nobody knows."""
+        return await self._derived.load(origin_of(layer, host, self._keys)) is not None
 
     async def read(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
         fields = {
@@ -150,7 +144,7 @@ class ContentCacheTier:
         """The verified payload of whole chunks of one page, from the first copy that is right."""
         key, part = page_key(layer.cache_key, page), within_page(layer.index, page, chunks)
         wrong: list[Found] = []
-        while found := await self._get(key, part, besides=wrong, dear=self._waits):
+        while found := await found_in(self._cache, key, part, besides=wrong, dear=self._waits):
             self._on_received(len(found.data))
             at = first_wrong_chunk(layer.index, chunks, found.data)
             if at is None:
@@ -186,30 +180,3 @@ class ContentCacheTier:
             if (data := await self._read_in_page(layer, page, chunks)) is not None:
                 await self._cache.put(key, memoryview(data), copies=lack)
                 log.info("a missing page was put back", key=key, bytes=len(data))
-
-    async def _put_index(self, layer: Layer, index: LayerIndex, stale: Sequence[str]) -> None:
-        """Store an index in the place of those that stale names, or where there is none."""
-        key = layer_index_name(layer.cache_key)
-        seal = partial(seal_index, index, layer, self._keys, packed=True)
-        sealed = await trio.to_thread.run_sync(seal)
-        for etag in stale:
-            await self._cache.put(key, sealed, replaces=etag)
-        if not stale and (lack := await self._cache.lacking(key)):
-            await self._cache.put(key, sealed, copies=lack)
-        log.info("layer index was stored again", key=key, replaced=len(stale))
-
-    async def _get(
-        self,
-        key: str,
-        part: range | None,
-        *,
-        besides: Collection[Found],
-        dear: bool = False,
-    ) -> Found | None:
-        passed_over = {one.copy for one in besides}
-        try:
-            found = await self._cache.get(key, part=part, dear=dear, besides=passed_over)
-        except ContentCacheDown as down:
-            log.debug("content cache gave no answer", key=key, error=str(down))
-            return None
-        return None if found is None or found.copy in passed_over else found

@@ -28,6 +28,7 @@ from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import open_index, seal_index
 from clipfs.system.cached import is_unreadable, open_cached, read_cached, set_aside
 from clipfs.system.durable import write_atomically
+from clipfs.tiers.origins import OriginRecords
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 
 log = structlog.get_logger()
@@ -42,6 +43,7 @@ class DiskTier:
         self, layout: Layout, keys: KeyRing, nursery: trio.Nursery, on_read: Callable[[int], None]
     ) -> None:
         self.layout = layout
+        self.origins = OriginRecords(layout, keys)
         self._keys = keys
         self._nursery = nursery
         self._on_read = on_read

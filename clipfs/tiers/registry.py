@@ -237,7 +237,7 @@ class RegistryTier:
         index: LayerIndex | None = None,
         on_beat: Callable[[], None] = lambda: None,
     ) -> PassResult:
-        """A pass, by one of the workers, whom the caller has taken."""
+        """A pass, by one of the workers, whom the caller has taken; its origin is recorded."""
         begin = time.perf_counter()
 
         def on_progress(progress: PassProgress) -> None:
@@ -266,6 +266,7 @@ class RegistryTier:
         result = await pass_over_hosts(
             sources, request, on_progress=on_progress, on_download=on_download
         )
+        self._disk.origins.add(layer, self._reference.registry)
         log.info(
             "Layer decompressed and cached to disk",
             layer=layer.digest,

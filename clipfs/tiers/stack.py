@@ -113,6 +113,18 @@ class Tiers:
         await self.chain.complete(layer)
         await self.registry.settled(layer)
 
+    async def has_origin(self, layer: Layer, host: str) -> bool:
+        """Whether the blob has been delivered, whole and right, for a reference that names host.
+
+        As a record on the nearest tier says, which is kept on disk from now on; False: not known.
+        """
+        if self.disk.origins.has(layer, host):
+            return True
+        if self.content_cache is None or not await self.content_cache.has_origin(layer, host):
+            return False
+        self.disk.origins.add(layer, host, durable=False)
+        return True
+
 
 @asynccontextmanager
 async def open_tiers(

@@ -2,7 +2,8 @@
 
 From the verified file in `cache/` only, so that a hostile image cannot poison a key that
 another image reads, and each page verified once more, since a disk may fail. A layer's index
-is published at once, for those who wait for it; its pages follow, one layer after the other.
+is published at once, for those who wait for it; its pages follow, one layer after the other. The
+origin records that this node has of it go before the index: who finds that must not miss them.
 Until they are there the layer is claimed, so that whoever misses one waits for it. What is there
 already is not stored again, so that storing a layer once more repairs it and costs little.
 
@@ -12,20 +13,20 @@ Not here: the marks that outlive a process (`clipfs.tiers.storing`).
 import enum
 import os
 import time
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 import structlog
 import trio
 
 from clipfs.layer.index import LayerIndex
-from clipfs.layer.layout import Layout, layer_index_name
+from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
-from clipfs.layer.sealed_index import open_index, seal_index
 from clipfs.system.cached import open_regular
-from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, ContentStore, Found
+from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, ContentStore
+from clipfs.tiers.derived import is_derived_stored, store_derived
 from clipfs.tiers.held_claims import HeldClaims
+from clipfs.tiers.origins import OriginRecords
 from clipfs.tiers.pages import PAGE_BYTES, chunks_of_page, page_bytes, page_count, page_key
 from clipfs.tiers.storing import mark_failed, mark_storing, unmark
 from clipfs.tiers.tier import IndexedLayer
@@ -64,6 +65,7 @@ class Storer:
         self._cache = cache
         self._layout = layout
         self._keys = keys
+        self._origins = OriginRecords(layout, keys)
         self._nursery = nursery
         self._held = held
         self._one = trio.CapacityLimiter(1)
@@ -82,7 +84,7 @@ class Storer:
         self._nursery.start_soon(self._store, layer)
 
     def publish_soon(self, layer: IndexedLayer) -> None:
-        """Store the index before its pages: those who wait for another node's pass go on."""
+        """Store records and index before the pages: who waits for another node's pass goes on."""
         self._nursery.start_soon(self._publish, layer)
 
     async def store_missing(self, layers: Iterable[IndexedLayer]) -> None:
@@ -101,23 +103,23 @@ class Storer:
     async def _is_stored(self, layer: IndexedLayer) -> bool:
         """Whether all of it is there: its index may be without its pages."""
         try:
-            found = await self._cache.get(layer_index_name(layer.cache_key))
-            if found is None or not _is_right(found, layer, self._keys):
+            hosts = self._origins.hosts(layer.layer)
+            if not await is_derived_stored(self._cache, layer, hosts, self._keys):
                 return False
             for page in range(page_count(layer.index)):
                 if await self._cache.lacking(page_key(layer.cache_key, page)):
                     return False
-            return not found.is_alone
         except ContentCacheDown:
             return False  # the store will say so
         return True
 
     async def _publish(self, layer: IndexedLayer) -> bool:
-        """Whether the index is there now; if not, the store says why."""
+        """Whether records and index are there now; if not, the store says why."""
         if not self._cache.may_store:
             return False
         try:
-            await _store_index(self._cache, self._keys, layer)
+            hosts = self._origins.hosts(layer.layer)
+            await store_derived(self._cache, layer, hosts, self._keys)
         except ContentCacheDown:
             return False
         return True
@@ -135,6 +137,7 @@ class Storer:
                         self._keys,
                         layer,
                         payload,
+                        hosts=self._origins.hosts(layer.layer),
                         is_published=is_published,
                         on_stored=self._held.stored if self._held else lambda _: None,
                     )
@@ -157,12 +160,14 @@ async def store_layer(
     layer: IndexedLayer,
     payload: Path,
     *,
+    hosts: Collection[str] = (),
     is_published: bool = False,
     on_stored: Callable[[int], None] = lambda _: None,
 ) -> Outcome:
     """Store one layer; a failure is a warning, never an error.
 
-    is_published  its index is there; else that comes last
+    hosts         for which this node has an origin record of it
+    is_published  its records and its index are there; else they come last
     on_stored     is told the bytes of each page that is there
     """
     fields = {"layer": layer.layer.digest, "cache_key": layer.cache_key}
@@ -175,7 +180,7 @@ async def store_layer(
         finally:
             os.close(fd)
         if not is_published:
-            await _store_index(cache, keys, layer)
+            await store_derived(cache, layer, hosts, keys)
     except (ContentCacheDown, OSError) as error:
         log.warning("layer was not stored in ContentCache", **fields, error=str(error))
         return Outcome.REFUSED if isinstance(error, ContentRefused) else Outcome.FAILED
@@ -213,25 +218,6 @@ async def _store_pages(
             nursery.start_soon(store)
     if failures:
         raise failures[0]
-
-
-async def _store_index(cache: ContentStore, keys: KeyRing, layer: IndexedLayer) -> None:
-    """Store the sealed index, in the place of one that is not what this node would store."""
-    key = layer_index_name(layer.cache_key)
-    seal = partial(seal_index, layer.index, layer.layer, keys, packed=True)
-    sealed = await trio.to_thread.run_sync(seal)
-    found = await cache.get(key, dear=True)
-    if found is None or found.is_alone:
-        await cache.put(key, sealed, copies=await cache.lacking(key))
-    if found is not None and not _is_right(found, layer, keys):
-        log.warning("another layer index is replaced", cache_key=layer.cache_key)
-        await cache.put(key, sealed, replaces=found.etag)
-
-
-def _is_right(found: Found, layer: IndexedLayer, keys: KeyRing) -> bool:
-    """Whether a stored index is the layer's own, and signed with the key that is in use."""
-    opened = open_index(bytes(found.data), layer.layer, keys)
-    return opened is not None and opened[0] == layer.index and not opened[1]
 
 
 def _verified_page(index: LayerIndex, fd: int, page: int) -> bytes:

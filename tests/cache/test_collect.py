@@ -14,6 +14,7 @@ from clipfs.cache.collect import collect
 from clipfs.cache.inventory import Item, inventory
 from clipfs.cache.limits import Limits
 from clipfs.layer.layout import Layout
+from clipfs.layer.origin import record_name
 from clipfs.layer.partial import Partial, fill_lock
 from clipfs.layer.use import InUse, touch
 from clipfs.mount import counters, records
@@ -53,6 +54,18 @@ def test_the_least_recently_used_go_first_and_whole(three: Layout) -> None:
     assert keys(three) == [B]
     assert sorted(os.listdir(three.cache) + os.listdir(three.index)) == [B, f"{B}.v1.toc"]
     assert (found.kept_bytes <= 100_000, found.excess_bytes) == (True, 0)
+
+
+def test_origin_records_go_with_their_layer_and_are_no_litter(three: Layout) -> None:
+    records = {key: three.index / record_name(key, "registry.example") for key in (A, B, C)}
+    for path in records.values():
+        path.write_bytes(b"record")
+        os.utime(path, (5, 5))
+    half = three.index / f"{records[B].name}.4194304.1.ab.tmp"  # of a dead process
+    half.write_bytes(b"rec")
+    found = collect(three, Limits(max_bytes=100_000))
+    assert [item.key for item in found.removed] == [C, A]
+    assert sorted(os.listdir(three.index)) == [records[B].name, f"{B}.v1.toc"]
 
 
 def test_what_somebody_prepares_stays_and_another_goes_instead(three: Layout) -> None:

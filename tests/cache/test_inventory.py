@@ -40,6 +40,7 @@ def test_a_layers_payload_and_index_are_one_item(cached: Layout, sample: Sample)
         pytest.param([f"partial/{KEY}.first", f"index/{KEY}.v1.toc"], "partial", id="first-pass"),
         pytest.param([f"index/{KEY}.v1.toc", f"index/{KEY}.v1.sparse"], "index", id="index"),
         pytest.param([f"index/{KEY}.v0.toc"], "index", id="an-older-version"),
+        pytest.param([f"index/{KEY}.v1.origin.{'d' * 64}"], "index", id="origin-record"),
     ],
 )
 def test_how_much_of_a_layer_is_here(names: list[str], state: str, layout: Layout) -> None:

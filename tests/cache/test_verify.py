@@ -15,6 +15,7 @@ from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import seal_index
 from clipfs.layer.sparse import SparseMap
 from clipfs.mount.rebuilt import rebuilt
+from clipfs.tiers.origins import OriginRecords
 from clipfs.tree.sparse import layout_of
 from tests.support.damage import DAMAGES, Damage, refusing
 from tests.support.samples import Sample
@@ -43,6 +44,16 @@ def test_one_wrong_bit_is_found_wherever_it_is_and_the_payload_goes(
     assert (verdict.is_, f"chunk {chunk} differs" in verdict.why) == ("wrong", True)
     assert not cached.payload(sample.key).exists()
     assert cached.layer_index(sample.key).exists()
+
+
+def test_a_wrong_payload_takes_nothing_from_the_proof_that_its_blob_was_right(
+    cached: Layout, sample: Sample
+) -> None:
+    records = OriginRecords(cached, KEYS)
+    records.add(sample.layer, "registry.example")
+    cached.payload(sample.key).write_bytes(bytes(len(sample.payload)))
+    assert only(cached).is_ == "wrong"
+    assert records.has(sample.layer, "registry.example")
 
 
 @pytest.mark.parametrize("change", [-1, 1, -131_072])

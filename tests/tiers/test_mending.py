@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 
 from clipfs.layer.index import CHUNK_BYTES, VERSION, encode
 from clipfs.layer.layout import layer_index_name
+from clipfs.layer.origin import record_name
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import KIND, seal_index
 from clipfs.tiers.content.mender import MAX_WAITING, Mender
@@ -295,7 +296,8 @@ async def test_without_a_second_copy_the_registry_answers_and_just_that_page_is_
         await tiers.storer.drain()
     assert sum(downloaded) > 0  # the fault was met
     assert path.read_bytes() == fresh.payload[:PAGE_BYTES]
-    assert recorded.keys("PUT") == {page_key(fresh.key, 0)}
+    host = reference.partition("/")[0]
+    assert recorded.keys("PUT") == {page_key(fresh.key, 0), record_name(fresh.key, host)}
 
 
 async def test_an_index_of_an_older_key_is_signed_again_without_a_download(

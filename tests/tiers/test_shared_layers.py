@@ -9,6 +9,7 @@ import trio
 from structlog.testing import capture_logs
 
 from clipfs import errors
+from clipfs.layer.origin import record_name
 from clipfs.layer.sealed_index import seal_index
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import Progress
@@ -138,7 +139,7 @@ async def test_a_mount_that_follows_a_killed_one_of_its_node_waits_for_no_claim(
     await cache.release(own.key, "another")
 
 
-async def test_the_index_is_stored_before_the_pages_and_the_claim_kept_until_they_are_there(
+async def test_origin_and_index_go_before_the_pages_and_the_claim_is_kept_until_they_are_there(
     own: Sample, own_image: str, cache: Replicas, content_server: ContentServer, tmp_path: Path
 ) -> None:
     with recording_proxy(content_server.port) as recorder:
@@ -149,8 +150,9 @@ async def test_the_index_is_stored_before_the_pages_and_the_claim_kept_until_the
             await tiers.storer.drain()
             assert (await cache.claim(own.key, "another", Progress())).holder == "another"
     stored = [key.removeprefix(own.key) for method, key, _ in recorder.exchanges if method == "PUT"]
-    assert stored[0] == ".v1.toc"
-    assert sorted(stored[1:]) == ["/000000", "/000001"]
+    host = own_image.partition("/")[0]
+    assert stored[:2] == [record_name("", host), ".v1.toc"]  # who finds the index finds the origin
+    assert sorted(stored[2:]) == ["/000000", "/000001"]
     await cache.release(own.key, "another")
 
 
@@ -182,5 +184,8 @@ async def test_where_nothing_can_be_claimed_all_download_with_one_warning(
             ) as tiers:
                 await tiers.chain.load_index(own.layer)
                 assert await tiers.chain.read(own.indexed, Extent(5, 100)) == own.payload[5:105]
+                if lack == "read-only":  # the store says it, once
+                    assert tiers.storer is not None
+                    await tiers.storer.drain()
         assert CACHE_MISS in [line["event"] for line in lines]
         assert len([line for line in lines if line["log_level"] == "warning"]) == 1

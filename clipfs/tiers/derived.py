@@ -1,0 +1,112 @@
+"""What is derived from layers, as the content cache keeps it: sealed indexes and origin records.
+
+One that is not what this node would store is replaced: its signer had an older key, or another.
+
+Not here: pages (`clipfs.tiers.storer`); reading (`clipfs.tiers.derived_reader`).
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+import structlog
+import trio
+
+from clipfs.image.model import Layer
+from clipfs.layer.index import LayerIndex
+from clipfs.layer.layout import layer_index_name
+from clipfs.layer.origin import MAX_RECORD_BYTES, open_record, record_name, seal_record
+from clipfs.layer.seal import KeyRing
+from clipfs.layer.sealed_index import open_index, seal_index
+from clipfs.tiers.content.store import ContentStore, Found
+from clipfs.tiers.tier import IndexedLayer
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived(Generic[T]):
+    """A sealed object of `layer` under `key`; `what` it is, in log lines.
+
+    open  what its bytes say, and whether to seal that anew; None if they prove nothing
+    seal  the bytes that say so, signed with the key in use; may take a while
+    part  what is read of it at most; None: all
+    """
+
+    what: str
+    layer: Layer
+    key: str
+    open: Callable[[bytes], tuple[T, bool] | None]
+    seal: Callable[[T], bytes]
+    part: range | None = None
+
+
+def index_of(layer: Layer, keys: KeyRing) -> Derived[LayerIndex]:
+    return Derived(
+        what="layer index",
+        layer=layer,
+        key=layer_index_name(layer.cache_key),
+        open=lambda sealed: open_index(sealed, layer, keys),
+        seal=lambda index: seal_index(index, layer, keys, packed=True),
+    )
+
+
+def origin_of(layer: Layer, host: str, keys: KeyRing) -> Derived[str]:
+    name = record_name(layer.cache_key, host)
+    return Derived(
+        what="origin record",
+        layer=layer,
+        key=name,
+        open=lambda sealed: open_record(sealed, layer, keys, name=name),
+        seal=lambda host: seal_record(layer, host, keys),
+        part=range(MAX_RECORD_BYTES),
+    )
+
+
+async def store_derived(
+    cache: ContentStore, layer: IndexedLayer, hosts: Iterable[str], keys: KeyRing
+) -> None:
+    """Store the layer's origin records, then its index: who finds that must not miss those.
+
+    hosts   for which this node has a record
+    Raises  ContentCacheDown
+    """
+    for host in hosts:
+        await _store(cache, origin_of(layer.layer, host, keys), host)
+    await _store(cache, index_of(layer.layer, keys), layer.index)
+
+
+async def is_derived_stored(
+    cache: ContentStore, layer: IndexedLayer, hosts: Iterable[str], keys: KeyRing
+) -> bool:
+    """Whether all copies of what `store_derived` stores should be there, and right.
+
+    Raises  ContentCacheDown
+    """
+    for host in hosts:
+        if not await _is_stored(cache, origin_of(layer.layer, host, keys), host):
+            return False
+    return await _is_stored(cache, index_of(layer.layer, keys), layer.index)
+
+
+async def _is_stored(cache: ContentStore, one: Derived[T], said: T) -> bool:
+    found = await cache.get(one.key, part=one.part)
+    return found is not None and _is_right(found, one, said) and not found.is_alone
+
+
+async def _store(cache: ContentStore, one: Derived[T], said: T) -> None:
+    sealed = await trio.to_thread.run_sync(partial(one.seal, said))
+    found = await cache.get(one.key, part=one.part, dear=True)
+    if found is None or found.is_alone:
+        await cache.put(one.key, sealed, copies=await cache.lacking(one.key))
+    if found is not None and not _is_right(found, one, said):
+        log.warning(f"another {one.what} is replaced", cache_key=one.layer.cache_key)
+        await cache.put(one.key, sealed, replaces=found.etag)
+
+
+def _is_right(found: Found, one: Derived[T], said: T) -> bool:
+    """Whether a copy says just this, and is signed with the key that is in use."""
+    return one.open(bytes(found.data)) == (said, False)
