@@ -51,8 +51,11 @@ async def indexed(
     platform: Platform,
     on_progress: progress.OnProgress,
 ) -> Prepared:
-    """The indexed image, its layers stored in the content cache if there is one."""
+    """The indexed image; the content cache, if there is one, has what this node has of it."""
     async with prepared(settings, reference, platform, on_progress=on_progress) as (image, tiers):
+        host = image.image.reference.registry
+        for layer in {one.cache_key: one.layer for one in image.layers}.values():
+            await tiers.has_origin(layer, host)  # to have the record here, and signed anew
         if tiers.storer is not None:
             await tiers.storer.store_missing(image.layers)
             await tiers.storer.drain()

@@ -1,5 +1,6 @@
 """A key of the cluster is changed: what the old one signed is signed again, without a download."""
 
+import hmac
 import os
 from pathlib import Path
 
@@ -37,5 +38,15 @@ def test_indexing_with_both_keys_signs_anew_for_nodes_that_have_the_new_key_alon
         asked = registry.blob_reads()[len(before) :]
         assert not [path for path in asked if layer["digest"] in path]
         assert fresh.json("stats")["registry"] == {"reads": 0, "bytes": 0}
-        (index,) = (tmp_path / "cc/objects/objects").glob("*.toc")
-        assert index.read_bytes() == (tmp_path / "C/index" / index.name).read_bytes()
+    for place in ("cc/objects/objects", "C/index"):
+        (index,) = (tmp_path / place).glob("*.toc")
+        (record,) = (tmp_path / place).glob("*.origin.*")
+        for kind, path in {"toc": index, "origin": record}.items():
+            assert is_signed(path, kind, layer["cache_key"], by=b"new")
+            assert not is_signed(path, kind, layer["cache_key"], by=b"old")
+
+
+def is_signed(path: Path, kind: str, name: str, *, by: bytes) -> bool:
+    data = path.read_bytes()
+    said = b"\0".join([kind.encode(), b"1", name.encode(), data[40:]])
+    return data[8:40] == hmac.digest(by, said, "sha256")
