@@ -91,13 +91,14 @@ class ContentCacheTier:
         if loaded is None:
             log.debug("ContentCache miss - will decompress from OCI", **fields)
             return None
+        index, received_bytes = loaded
         log.debug(
             "CONTENT CACHE HIT - range read from remote",
             **fields,
-            bytes_read=loaded.received_bytes,
+            bytes_read=received_bytes,
             duration=time.perf_counter() - begin,
         )
-        return loaded.said
+        return index
 
     async def has_origin(self, layer: Layer, host: str) -> bool:
         """Whether a record there says that the blob was delivered for host; else nobody knows."""

@@ -6,9 +6,8 @@ Not here: what they are, and how they are stored first (`clipfs.tiers.derived`).
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import structlog
 import trio
@@ -22,12 +21,6 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Loaded(Generic[T]):
-    said: T
-    received_bytes: int
-
-
 class DerivedReader:
     """Reads what is derived; with a mender it puts back what is wrong."""
 
@@ -39,15 +32,15 @@ class DerivedReader:
         self._mender = mender
         self._on_unverified = on_unverified
 
-    async def load(self, one: Derived[T]) -> Loaded[T] | None:
-        """What the first copy says that opens; None is a miss."""
+    async def load(self, one: Derived[T]) -> tuple[T, int] | None:
+        """What the first copy says that opens, and how many bytes that has; None is a miss."""
         wrong: list[Found] = []
         while found := await found_in(self._cache, one.key, one.part, besides=wrong):
             opened = one.open(bytes(found.data))
             if opened is not None:
                 said, renew = opened
                 self._mend(one, said, [*wrong, *([found] if renew else [])], found.is_alone)
-                return Loaded(said=said, received_bytes=len(found.data))
+                return said, len(found.data)
             self._on_unverified()
             log.warning(
                 f"{one.what} from the content cache does not verify",
