@@ -101,13 +101,14 @@ def test_what_is_there_already_needs_no_room(small: ContentServer) -> None:
 def test_beyond_it_the_least_recently_used_layer_goes_whole(small: ContentServer) -> None:
     for layer in (1, 2, 3):
         put(small, layer, 0, 1, 2)
-    for name in (".v1.toc", ".v1.sparse", f".v1.origin.{'a' * 64}"):
-        small.ask("PUT", layer_of(2) + name, b"small")
+    beside = [".v1.toc", ".v1.sparse", f".v1.origin.{'a' * 64}"]
+    for name in beside:
+        assert small.ask("PUT", layer_of(2) + name, b"small").status == 201
     for layer, seconds in ((1, 1000), (2, 3000), (3, 2000)):
         used(small, layer, seconds_ago=seconds)
     assert put(small, 4, 0) == [201]
     assert (is_here(small, 1), is_here(small, 2), is_here(small, 3)) == (True, False, True)
-    assert small.ask("GET", key_of(2, None)).status == 404
+    assert {small.ask("GET", layer_of(2) + name).status for name in beside} == {404}
     assert small.ask("GET", key_of(1, 2)).body == PAGE
     assert evictions(small) == 1
 

@@ -1,7 +1,7 @@
 """The tiers of one node, open in the test's own process."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from clipfs.image.credentials import RegistryConfig
@@ -13,6 +13,7 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.content.objectstore import open_object_store
 from clipfs.tiers.content.replicas import Replicas
+from clipfs.tiers.content.store import ContentStore
 from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
 from clipfs.tiers.storer import Outcome, store_layer
 from tests.support.content import TOKEN
@@ -59,9 +60,14 @@ async def opened_tiers(
         yield tiers
 
 
+def opened_store(url: str) -> AbstractAsyncContextManager[ContentStore]:
+    """Tier 2 of either kind, as a node opens it that may write."""
+    if url.startswith("s3:"):
+        return open_object_store(url)
+    return Replicas.open([url], token=TOKEN)
+
+
 async def store_sample(url: str, sample: Sample, *, keys: KeyRing = KEYS) -> None:
     """Put the sample into tier 2 of either kind, as a node that has it on disk does."""
-    is_bucket = url.startswith("s3:")
-    opened = open_object_store(url) if is_bucket else Replicas.open([url], token=TOKEN)
-    async with opened as cache:
+    async with opened_store(url) as cache:
         assert await store_layer(cache, keys, sample.indexed, sample.tar) is Outcome.STORED

@@ -30,7 +30,13 @@ from tests.support.s3_server import S3Server
 from tests.support.samples import Sample, make_sample
 from tests.support.small_cache import SmallCache, small_cache
 from tests.support.tier2 import Tier2, of_bucket, of_server
-from tests.support.tier_stack import KEYS, made_layout, opened_tiers, store_sample
+from tests.support.tier_stack import (
+    KEYS,
+    made_layout,
+    opened_store,
+    opened_tiers,
+    store_sample,
+)
 from tests.support.web import run_web
 from tests.tiers.downloads import AT_ONCE, NAME, mirrored_by, pull
 
@@ -282,6 +288,18 @@ async def test_a_wrong_record_in_tier_2_is_a_miss_counted_and_replaced_by_who_ha
         tiers.disk.layout.payload(own.key).write_bytes(own.payload)
         tiers.storer.store_soon(own.indexed)
         await stored(tiers)
+    assert tier2.read(name) == seal_record(own.layer, HOST, KEYS)
+
+
+async def test_a_record_of_an_older_key_in_tier_2_is_signed_again(
+    own: Sample, tier2: Tier2
+) -> None:
+    name = record_name(own.key, HOST)
+    tier2.write(name, seal_record(own.layer, HOST, OLD))
+    async with opened_store(tier2.url) as store, trio.open_nursery() as nursery:
+        mender = Mender(store, nursery)
+        assert await ContentCacheTier(store, NEW, mender=mender).has_origin(own.layer, HOST)
+        await mender.drain()
     assert tier2.read(name) == seal_record(own.layer, HOST, KEYS)
 
 
