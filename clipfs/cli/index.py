@@ -13,7 +13,7 @@ from clipfs.cli.report import described, totals
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
 from clipfs.mount.prepare import Prepared, prepared, workers_at_hand
-from clipfs.tiers.stack import TierSettings
+from clipfs.tiers.settings import TierSettings
 
 
 @click.command()

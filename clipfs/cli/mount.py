@@ -26,7 +26,8 @@ from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_moun
 from clipfs.mount.prepare import Prepared, prepared, side_by_side, workers_at_hand
 from clipfs.mount.syscalls import check_context
 from clipfs.mount.unmount import unmount
-from clipfs.tiers.stack import TierSettings, load_content_cache
+from clipfs.tiers.content.opening import load_content_store
+from clipfs.tiers.settings import TierSettings
 from clipfs.tiers.storing import left_behind, mark_storing
 from clipfs.tiers.tier import IndexedLayer
 
@@ -196,7 +197,7 @@ def _load_server(settings: TierSettings) -> None:
     """What a process left behind needs is loaded while another merges, not once it is done."""
     with suppress(ImportError):  # whoever needs it says so
         import_module("clipfs.mount.server")
-        load_content_cache(settings.content_cache_urls)
+        load_content_store(settings.content_cache_urls)
 
 
 def _say(

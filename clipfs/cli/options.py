@@ -22,7 +22,7 @@ from clipfs.image.tls import load_ca_file
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.mount.root import ready_root
-from clipfs.tiers.stack import TierSettings
+from clipfs.tiers.settings import TierSettings
 
 log = structlog.get_logger()
 
