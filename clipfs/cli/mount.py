@@ -17,6 +17,7 @@ from clipfs.cli import options, progress
 from clipfs.cli.limits import limit_options, limits_of
 from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.cli.report import described, totals
+from clipfs.cli.settings import chosen_platform, tier_settings
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
 from clipfs.layer.use import InUse
@@ -76,9 +77,9 @@ def mount(
     reference = parse_reference(image)
     where = real_mountpoint(mountpoint)
     check_mountpoint(where)
-    on_platform = options.chosen_platform(platform)
+    on_platform = chosen_platform(platform)
     with workers_at_hand(given["root"], reference), progress.shown() as on_progress:
-        settings = options.tier_settings(**given, launched=log_to == "stderr")
+        settings = tier_settings(**given, launched=log_to == "stderr")
         if front == "erofs":
             check_kernel(settings.layout)
         # to the command's end: by then the mount's record is written
