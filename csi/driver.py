@@ -14,7 +14,7 @@ from clipfs import errors
 from clipfs.cache.limits import Limits
 from clipfs.image.model import Image
 from clipfs.layer.layout import Layout
-from clipfs.tiers.stack import TierSettings
+from clipfs.tiers.settings import TierSettings
 from csi.collector import Collector
 from csi.identity import Identity
 from csi.mounter import ClipMounter

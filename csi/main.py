@@ -18,6 +18,7 @@ from clipfs import errors
 from clipfs.cli import logs, options
 from clipfs.cli.limits import limit_options, limits_of, words_of
 from clipfs.cli.main import ended
+from clipfs.cli.settings import chosen_platform, tier_settings
 from clipfs.mount.syscalls import check_context
 from csi.init import supervise
 
@@ -76,14 +77,14 @@ def node(context: click.Context, /, **given: Any) -> None:
         node_id=given["node_id"],
         rules=VolumeRules(
             kubelet_root=given["kubelet_root"].resolve(),
-            platform=options.chosen_platform(given["platform"]),
+            platform=chosen_platform(given["platform"]),
             front=given["front"],
         ),
         driver_name=given["driver_name"],
         registration_dir=given["registration_dir"],
         registration_endpoint=given["registration_endpoint"],
         version=version("clip-csi"),
-        settings=options.tier_settings(**given),
+        settings=tier_settings(**given),
         mount_options=_mount_options(context, given),
         limits=limits_of(given["max_bytes"], given["min_free"]),
     )

@@ -11,6 +11,7 @@ from clipfs import errors
 from clipfs.cli import options
 from clipfs.cli.limits import byte_count
 from clipfs.cli.output import print_json
+from clipfs.cli.settings import token_of
 from clipfs.content import server
 from clipfs.content.counters import Counters
 from clipfs.content.misses import Misses
@@ -84,8 +85,8 @@ def serve(
 ) -> None:
     """Serve objects until SIGTERM; requests in flight are finished."""
     host, port = _address(listen)
-    write_token = options.read_token(token_file)
-    read_token = options.read_token(read_token_file) if read_token_file else None
+    write_token = token_of(token_file)
+    read_token = token_of(read_token_file) if read_token_file else None
     if read_token == write_token:
         raise errors.InvalidInput("--read-token-file holds the write token; it must differ")
 

@@ -10,10 +10,11 @@ import trio
 from clipfs.cli import options, progress
 from clipfs.cli.output import human_bytes, print_json
 from clipfs.cli.report import described, totals
+from clipfs.cli.settings import chosen_platform, tier_settings
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
 from clipfs.mount.prepare import Prepared, prepared, workers_at_hand
-from clipfs.tiers.stack import TierSettings
+from clipfs.tiers.settings import TierSettings
 
 
 @click.command()
@@ -30,10 +31,8 @@ def index(image: str, platform: str | None, as_json: bool, root: Path, **given: 
     begin = time.perf_counter()
     reference = parse_reference(image)
     with workers_at_hand(root, reference), progress.shown() as on_progress:
-        settings = options.tier_settings(root=root, **given)
-        found = trio.run(
-            indexed, settings, reference, options.chosen_platform(platform), on_progress
-        )
+        settings = tier_settings(root=root, **given)
+        found = trio.run(indexed, settings, reference, chosen_platform(platform), on_progress)
     total_s = time.perf_counter() - begin
     if as_json:
         print_json(described(found, settings, total=total_s))

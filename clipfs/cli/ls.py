@@ -12,6 +12,7 @@ from clipfs import errors
 from clipfs.cli import options, progress
 from clipfs.cli.index import indexed
 from clipfs.cli.output import print_json, printable
+from clipfs.cli.settings import chosen_platform, tier_settings
 from clipfs.image.reference import parse_reference
 from clipfs.tree.paths import resolve
 from clipfs.tree.reader import ImageIndex, Inode
@@ -29,11 +30,9 @@ def ls(
 ) -> None:
     """List PATH of IMAGE: a folder's entries, or one file."""
     reference = parse_reference(image)
-    settings = options.tier_settings(root=root, **given)
+    settings = tier_settings(root=root, **given)
     with progress.shown() as on_progress:
-        prepared = trio.run(
-            indexed, settings, reference, options.chosen_platform(platform), on_progress
-        )
+        prepared = trio.run(indexed, settings, reference, chosen_platform(platform), on_progress)
     with ImageIndex.open(prepared.index_path) as index:
         rows = _rows(index, path, image)
     if as_json:

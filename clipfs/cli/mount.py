@@ -17,6 +17,7 @@ from clipfs.cli import options, progress
 from clipfs.cli.limits import limit_options, limits_of
 from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.cli.report import described, totals
+from clipfs.cli.settings import chosen_platform, tier_settings
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
 from clipfs.layer.use import InUse
@@ -26,7 +27,8 @@ from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_moun
 from clipfs.mount.prepare import Prepared, prepared, side_by_side, workers_at_hand
 from clipfs.mount.syscalls import check_context
 from clipfs.mount.unmount import unmount
-from clipfs.tiers.stack import TierSettings, load_content_cache
+from clipfs.tiers.content.opening import load_content_store
+from clipfs.tiers.settings import TierSettings
 from clipfs.tiers.storing import left_behind, mark_storing
 from clipfs.tiers.tier import IndexedLayer
 
@@ -75,9 +77,9 @@ def mount(
     reference = parse_reference(image)
     where = real_mountpoint(mountpoint)
     check_mountpoint(where)
-    on_platform = options.chosen_platform(platform)
+    on_platform = chosen_platform(platform)
     with workers_at_hand(given["root"], reference), progress.shown() as on_progress:
-        settings = options.tier_settings(**given, launched=log_to == "stderr")
+        settings = tier_settings(**given, launched=log_to == "stderr")
         if front == "erofs":
             check_kernel(settings.layout)
         # to the command's end: by then the mount's record is written
@@ -196,7 +198,7 @@ def _load_server(settings: TierSettings) -> None:
     """What a process left behind needs is loaded while another merges, not once it is done."""
     with suppress(ImportError):  # whoever needs it says so
         import_module("clipfs.mount.server")
-        load_content_cache(settings.content_cache_urls)
+        load_content_store(settings.content_cache_urls)
 
 
 def _say(

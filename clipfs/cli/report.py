@@ -1,7 +1,7 @@
 """What `mount` and `index` say of an image in JSON: the same words for the same things."""
 
 from clipfs.mount.prepare import Prepared
-from clipfs.tiers.stack import TierSettings
+from clipfs.tiers.settings import TierSettings
 from clipfs.tree.reader import ImageIndex
 
 

@@ -30,7 +30,8 @@ from clipfs.layer.use import InUse, touch
 from clipfs.mount import counters
 from clipfs.system.fork_server import fork_server
 from clipfs.system.groups import lone_error_unwrapped
-from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
+from clipfs.tiers.settings import TierHooks, TierSettings
+from clipfs.tiers.stack import Tiers, open_tiers
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.build import Merger, merging
 from clipfs.tree.reader import ImageIndex

@@ -25,7 +25,8 @@ from clipfs.mount.payloads import ChainPayloads
 from clipfs.mount.prepare import Prepared
 from clipfs.system.groups import lone_error_unwrapped
 from clipfs.tiers.background import FillSettings, filling
-from clipfs.tiers.stack import TierHooks, TierSettings, open_tiers
+from clipfs.tiers.settings import TierHooks, TierSettings
+from clipfs.tiers.stack import open_tiers
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.reader import ImageIndex
 

@@ -6,92 +6,32 @@ in the content cache behind the readers' backs.
 """
 
 import hashlib
-import os
-import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 import trio
 
-from clipfs.image.credentials import RegistryConfig
-from clipfs.image.mirrors import NO_MIRRORS, Mirrors
 from clipfs.image.model import Layer
 from clipfs.image.reference import Reference
 from clipfs.image.registry import Registry
-from clipfs.image.retry import RETRY, RetryPolicy
-from clipfs.layer.job import RANGES, PassProgress, Ranges
 from clipfs.layer.layout import Layout
-from clipfs.layer.seal import KeyRing
 from clipfs.system.processes import boot_id
 from clipfs.tiers.chain import TierChain
 from clipfs.tiers.content.mender import Mender
-from clipfs.tiers.content.objectstore import open_object_store
-from clipfs.tiers.content.replicas import Replicas
+from clipfs.tiers.content.opening import open_content_store
 from clipfs.tiers.content.store import ContentStore
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.read_ahead import ReadAhead
 from clipfs.tiers.registry import RegistryHooks, RegistryTier
+from clipfs.tiers.settings import TierHooks, TierSettings
 from clipfs.tiers.sharing import Sharing
 from clipfs.tiers.storer import Storer
-from clipfs.tiers.tier import IndexedLayer, Tier, TierName, Trouble
+from clipfs.tiers.tier import IndexedLayer, Tier
 
 MEND_GRACE_S = 0.15
 """For an index that is to be signed anew: what a mount may lose to it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TierSettings:
-    """What an administrator decides; values, already read from their files.
-
-    ca_pem              CAs that servers are trusted by, beside the node's own
-    content_cache_urls  of one content cache's replicas; none: tier 2 is off
-    retry               how often, and how soon, a registry that fails is asked again
-    holder              names this process and its fork, one after the other, in its node's claims
-    workers             passes side by side, one process each; one more than cores, as a pass
-                        waits now and then, for the registry or the disk
-    ranges              how a large blob is read by a pass that runs alone
-    """
-
-    layout: Layout
-    keys: KeyRing
-    registry_config: RegistryConfig
-    plain_http: frozenset[str] = frozenset()
-    ca_pem: str = field(default="", repr=False)
-    mirrors: Mirrors = NO_MIRRORS
-    content_cache_urls: tuple[str, ...] = ()
-    content_cache_token: str | None = field(default=None, repr=False)
-    holder: str = field(default_factory=lambda: secrets.token_hex(16))
-    retry: RetryPolicy = RETRY
-    ranges: Ranges = RANGES
-    workers: int = field(default_factory=lambda: 1 + (os.cpu_count() or 1))
-
-    def open_registry(self) -> AbstractAsyncContextManager[Registry]:
-        return Registry.open(
-            config=self.registry_config,
-            plain_http=self.plain_http,
-            ca_pem=self.ca_pem,
-            mirrors=self.mirrors,
-            retry=self.retry,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TierHooks:
-    """Who wants to know: of reads and downloads, of the progress of a layer's pass.
-
-    on_read      a tier has answered a read, with so many bytes (the registry's: on_download)
-    on_download  so many bytes of a blob have come
-    on_trouble   something is wrong with the content cache, which fails nobody
-    on_filled    gets the layers that the content cache lacks, in the Storer's stead
-    """
-
-    on_read: Callable[[TierName, int], None] = lambda *_: None
-    on_download: Callable[[int], None] = lambda _: None
-    on_trouble: Callable[[Trouble], None] = lambda _: None
-    on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None
-    on_filled: Callable[[IndexedLayer], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,12 +87,15 @@ async def open_tiers(
                 settings.layout, settings.keys, on_read=lambda n: hooks.on_read("disk", n)
             )
         )
-        cache = await _open_content_cache(
-            settings,
-            stack,
-            will_fork=hooks.on_filled is not None,  # its layers are stored by who is left behind
-            check=not (mounted or to_store),  # who is left behind has been preceded by a check
-            on_failure=lambda: hooks.on_trouble("errors"),
+        cache = await stack.enter_async_context(
+            open_content_store(
+                settings.content_cache_urls,
+                token=settings.content_cache_token,
+                ca_pem=settings.ca_pem,
+                will_fork=hooks.on_filled is not None,  # who is left behind stores its layers
+                check=not (mounted or to_store),  # who is left behind has been preceded by a check
+                on_failure=lambda: hooks.on_trouble("errors"),
+            )
         )
         nursery = await stack.enter_async_context(trio.open_nursery())
         stack.callback(nursery.cancel_scope.cancel)
@@ -253,44 +196,3 @@ def _filled(hooks: TierHooks, storer: Storer | None) -> Callable[[IndexedLayer],
 async def _mended(mender: Mender) -> None:
     with trio.move_on_after(MEND_GRACE_S):
         await mender.drain()
-
-
-def load_content_cache(urls: Sequence[str]) -> None:
-    """Load what `open_tiers` of a process that does not fork any more will need."""
-    if _is_object_store(urls):
-        import clipfs.tiers.content.obstore_bucket  # noqa: F401 # starts no thread before its use
-
-
-def _is_object_store(urls: Sequence[str]) -> bool:
-    return bool(urls) and urls[0].startswith(("s3:", "gs:", "az:"))
-
-
-async def _open_content_cache(
-    settings: TierSettings,
-    stack: AsyncExitStack,
-    *,
-    will_fork: bool,
-    check: bool,
-    on_failure: Callable[[], None],
-) -> ContentStore | None:
-    urls = settings.content_cache_urls
-    if not urls:
-        return None
-    if _is_object_store(urls):
-        return await stack.enter_async_context(
-            open_object_store(
-                urls[0],
-                will_fork=will_fork,
-                check=check,
-                ca_pem=settings.ca_pem,
-                on_failure=on_failure,
-            )
-        )
-    return await stack.enter_async_context(
-        Replicas.open(
-            urls,
-            token=settings.content_cache_token,
-            ca_pem=settings.ca_pem,
-            on_failure=on_failure,
-        )
-    )

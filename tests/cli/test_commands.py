@@ -85,7 +85,8 @@ def test_each_commands_json_is_one_object_of_the_promised_shape(
     mount = {"image": str, "digest": str, "mountpoint": str, "front": str, "pid": int}
     troubles = {"errors": int, "verify_failures": int}
     tiers = {"disk": TIER, "content_cache": TIER | troubles, "registry": TIER}
-    assert shape(stats) == {**tiers, "storing": [], "mounts": [{**mount, **tiers}]}
+    fill = {"background_fill": {"state": str, "layers": int, "bytes": int}}
+    assert shape(stats) == {**tiers, "storing": [], "mounts": [{**mount, **tiers, **fill}]}
     assert stats["registry"]["bytes"] == sum(row["size"] for row in mounted["layers"])
     assert (tmp_path / "m/usr/lib/x").read_bytes() == b"x" * 1536
     assert node.json("stats")["mounts"][0]["disk"] == {"reads": 1, "bytes": 1536}

@@ -3,7 +3,7 @@
 import pytest
 
 from clipfs import errors
-from clipfs.cli.options import content_cache_urls
+from clipfs.cli.settings import content_cache_urls
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ JSON = st.recursive(
     max_leaves=10,
 )
 RELEASE = b'{"holder":"a"}'
-COUNTS = ("downloaded_bytes", "payload_bytes", "total_bytes")
+COUNTS = ("downloaded_bytes", "payload_bytes", "total_bytes", "stored_bytes")
 
 
 @st.composite

@@ -42,7 +42,7 @@ WORKERS = ("layer.worker", "tree.worker")
 
 STATES = {
     "worker": ("new", "known"),
-    "fork server": ("new", "known"),
+    "fork server": ("new",),  # what is indexed has none
     "command": ("new", "known", "shared"),
     "driver": ("new", "known", "shared"),
     "server": ("known", "shared"),

@@ -11,10 +11,11 @@ from clipfs.image.retry import RETRY, RetryPolicy
 from clipfs.layer.job import RANGES, Ranges
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
-from clipfs.tiers.content.objectstore import open_object_store
+from clipfs.tiers.content.opening import open_object_store
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import ContentStore
-from clipfs.tiers.stack import TierHooks, Tiers, TierSettings, open_tiers
+from clipfs.tiers.settings import TierHooks, TierSettings
+from clipfs.tiers.stack import Tiers, open_tiers
 from clipfs.tiers.storer import Outcome, store_layer
 from tests.support.content import TOKEN
 from tests.support.samples import Sample

@@ -5,7 +5,8 @@ from pathlib import Path
 from clipfs.image.mirrors import NO_MIRRORS, Mirrors
 from clipfs.image.retry import RetryPolicy
 from clipfs.layer.job import RANGES, Ranges
-from clipfs.tiers.stack import TierHooks, Tiers
+from clipfs.tiers.settings import TierHooks
+from clipfs.tiers.stack import Tiers
 from tests.support.faulty_registry import on_downloads
 from tests.support.samples import Sample
 from tests.support.tier_stack import opened_tiers

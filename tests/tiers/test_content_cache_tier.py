@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.pages import PAGE_BYTES
-from clipfs.tiers.stack import TierHooks
+from clipfs.tiers.settings import TierHooks
 from clipfs.tiers.tier import Extent, Trouble
 from tests.support.content import ContentServer, key_of
 from tests.support.registry import RegistryServer

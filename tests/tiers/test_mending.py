@@ -22,7 +22,7 @@ from clipfs.tiers.content.rendezvous import in_order
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.pages import PAGE_BYTES, page_key
-from clipfs.tiers.stack import TierHooks
+from clipfs.tiers.settings import TierHooks
 from clipfs.tiers.storer import Outcome, Storer, store_layer
 from clipfs.tiers.tier import Extent
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, run_content_server

@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 
 from clipfs import errors
 from clipfs.tiers.content.bucket_process import BucketProcess
-from clipfs.tiers.content.objectstore import MOST_START_S, ObjectStore, open_object_store
+from clipfs.tiers.content.objectstore import ObjectStore
+from clipfs.tiers.content.opening import MOST_START_S, open_object_store
 from clipfs.tiers.content.patience import TOTAL_S, Patience
 from clipfs.tiers.content.store import (
     ContentCacheDown,
@@ -429,7 +430,7 @@ async def test_a_store_that_never_answers_is_not_waited_for(
 FORKING = """
 import os, sys, trio
 from clipfs.tiers.content.bucket_process import BucketProcess
-from clipfs.tiers.content.objectstore import open_object_store
+from clipfs.tiers.content.opening import open_object_store
 
 async def main():
     async with open_object_store(sys.argv[1], will_fork=sys.argv[3] == "True") as store:

@@ -12,7 +12,8 @@ from clipfs.layer.layout import layer_index_name
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import seal_index
 from clipfs.tiers.content.mender import Mender
-from clipfs.tiers.content.objectstore import ObjectStore, open_object_store
+from clipfs.tiers.content.objectstore import ObjectStore
+from clipfs.tiers.content.opening import open_object_store
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.pages import PAGE_BYTES, page_key
 from clipfs.tiers.storer import Outcome, Storer, store_layer

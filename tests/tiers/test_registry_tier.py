@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 
 from clipfs import errors
 from clipfs.layer.index import CHUNK_BYTES
-from clipfs.tiers.stack import TierHooks, Tiers
+from clipfs.tiers.settings import TierHooks
+from clipfs.tiers.stack import Tiers
 from clipfs.tiers.tier import Extent
 from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample

@@ -14,7 +14,8 @@ from clipfs.layer.sealed_index import seal_index
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import Progress
 from clipfs.tiers.pages import PAGE_BYTES, page_key
-from clipfs.tiers.stack import TierHooks, node_name
+from clipfs.tiers.settings import TierHooks
+from clipfs.tiers.stack import node_name
 from clipfs.tiers.tier import Extent
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer
 from tests.support.counting_registry import counting_registry

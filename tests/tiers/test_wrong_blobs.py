@@ -16,7 +16,7 @@ from clipfs.image.digest import Digest
 from clipfs.image.mirrors import Mirrors
 from clipfs.image.model import Layer
 from clipfs.layer.job import RANGES, PassProgress, Ranges
-from clipfs.tiers.stack import TierHooks
+from clipfs.tiers.settings import TierHooks
 from tests.support.faulty_registry import (
     Fault,
     FaultyRegistry,

@@ -12,8 +12,8 @@ Not here: requests and their errors (`clipfs.tiers.content.bucket`); writes that
 stands there (`clipfs.tiers.content.conditional`); claims (`clipfs.tiers.content.claims`).
 """
 
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import TypeVar
 
 import trio
@@ -29,9 +29,9 @@ from clipfs.tiers.content.bucket import (
     NotAllowed,
     Odd,
 )
-from clipfs.tiers.content.claims import CLAIM_LAPSES_S, Claims
+from clipfs.tiers.content.claims import Claims
 from clipfs.tiers.content.conditional import Conditions
-from clipfs.tiers.content.patience import TOTAL_S, Patience
+from clipfs.tiers.content.patience import Patience
 from clipfs.tiers.content.store import (
     Claim,
     ContentCacheDown,
@@ -42,10 +42,6 @@ from clipfs.tiers.content.store import (
 
 CHECK_S = 0.8
 """For a store that did not answer last: a connection, TLS and one small answer."""
-
-MOST_START_S = 0.2
-"""So much of what a process apart takes to start is taken off the time for the store: a mount
-waits for both. Longer, and it is this node that is busy."""
 
 RESTART_S = 5
 """A store may be away for so long, before what it has is fetched from further away."""
@@ -58,58 +54,8 @@ _ONLY = "the only copy"
 T = TypeVar("T")
 
 
-@asynccontextmanager
-async def open_object_store(
-    url: str,
-    *,
-    will_fork: bool = False,
-    check: bool = True,
-    ca_pem: str = "",
-    claim_lapses_s: float = CLAIM_LAPSES_S,
-    on_failure: Callable[[], None] = lambda: None,
-) -> AsyncIterator["ObjectStore"]:
-    """The store at url.
-
-    url             s3://bucket/prefix, gs://bucket/prefix or az://container/prefix
-    will_fork       this process goes on as its own fork later, as `clipfs mount` does
-    check           ask it whether it is there: a dead one costs CHECK_S now, not its first caller
-    ca_pem          CAs that the store is trusted by, beside the node's own
-    claim_lapses_s  the same for all nodes
-    on_failure      called for each request without a usable answer
-    Raises          InvalidInput: no such URL, or the store says that it has no such bucket
-    """
-    with _opened(url, will_fork, ca_pem) as bucket:
-        begun = trio.current_time()
-        with suppress(NoAnswer):  # whoever asks first meets it again, and has the breaker say so
-            await trio.to_thread.run_sync(bucket.ready)
-        start_s = min(trio.current_time() - begun, MOST_START_S) if will_fork else 0
-        store = ObjectStore(
-            bucket,
-            claim_lapses_s=claim_lapses_s,
-            patience=Patience(TOTAL_S - start_s),
-            on_failure=on_failure,
-        )
-        if check:
-            await store.check(url)
-        yield store
-
-
-@contextmanager
-def _opened(url: str, will_fork: bool, ca_pem: str) -> Iterator[Bucket]:
-    if not will_fork:
-        from clipfs.tiers.content.obstore_bucket import ObstoreBucket, is_usable  # 24 ms
-
-        if is_usable():
-            yield ObstoreBucket(url, ca_pem=ca_pem)
-            return
-    from clipfs.tiers.content.bucket_process import BucketProcess
-
-    with BucketProcess.open(url, ca_pem=ca_pem) as bucket:
-        yield bucket
-
-
 class ObjectStore:
-    """A `ContentStore` in one bucket; open it with `open_object_store`."""
+    """A `ContentStore` in one bucket; open it with `clipfs.tiers.content.opening`."""
 
     def __init__(
         self,
