@@ -142,9 +142,9 @@ class Replicas:
 
         await self._copies.change(key, put, only=copies)
 
-    async def delete(self, key: str, *, etag: str) -> None:
+    async def delete(self, key: str, *, etag: str, copies: Collection[str] | None = None) -> None:
         self._check_may_store()
-        await self._copies.change(key, lambda replica: replica.delete(key, etag=etag))
+        await self._copies.change(key, lambda one: one.delete(key, etag=etag), only=copies)
 
     async def claim(self, key: str, holder: str, progress: Progress) -> Claim:
         self._check_may_store()
