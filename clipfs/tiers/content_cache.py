@@ -1,7 +1,7 @@
 """The middle tier: ranges of pages from the content cache, every chunk checked.
 
 Whatever is wrong with an answer is a miss: the next copy is asked, then the next tier, and nobody's
-read fails. A wrong page is removed by its ETag, so that nobody else meets it. What is missing
+read fails. A wrong page is removed where it was read, so that nobody else meets it. What is missing
 in one copy and right in another is put back behind the readers' backs, and a layer index or an
 origin record that does not verify, or verifies with an older key, is replaced by one that this
 node has signed. A layer's index may be there before its pages.
@@ -160,16 +160,16 @@ class ContentCacheTier:
             )
             self._on_unverified()
             wrong.append(found)
-            await self._remove(key, found.etag)
+            await self._remove(key, found)
         return None
 
-    async def _remove(self, key: str, etag: str) -> None:
-        """Take a wrong page away, if it still is the one that was read."""
-        if not etag or not self._cache.may_store:
+    async def _remove(self, key: str, wrong: Found) -> None:
+        """Take this copy of a page away, if it still is the one that was read."""
+        if not wrong.etag or not self._cache.may_store:
             return
         with trio.move_on_after(REMOVE_WITHIN_S):
             try:
-                await self._cache.delete(key, etag=etag)
+                await self._cache.delete(key, etag=wrong.etag, copies=[wrong.copy])
             except ContentCacheDown as error:
                 log.warning("a wrong page was not removed", key=key, error=str(error))
 

@@ -68,8 +68,10 @@ class MemoryStore:
             raise ContentRefused("something else is stored there")
         self.objects[key] = bytes(data)
 
-    async def delete(self, key: str, *, etag: str) -> None:
+    async def delete(self, key: str, *, etag: str, copies: Collection[str] | None = None) -> None:
         await self._answer(f"delete {key}")
+        if copies is not None and COPY not in copies:
+            return
         if key in self.objects and _etag(self.objects[key]) == etag:
             del self.objects[key]
 

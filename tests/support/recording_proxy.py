@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tests.support.relay import OnPiece, relay
 
-_REQUEST = re.compile(rb"(GET|HEAD|PUT) /v1/objects/(\S+) HTTP/1\.1\r\n")
+_REQUEST = re.compile(rb"(GET|HEAD|PUT|DELETE) /v1/objects/(\S+) HTTP/1\.1\r\n")
 _ANY_REQUEST = re.compile(rb"[A-Z]+ /\S* HTTP/1\.1\r\n")
 _STATUS = re.compile(rb"HTTP/1\.1 (\d+)")
 

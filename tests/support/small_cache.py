@@ -21,7 +21,10 @@ Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 @dataclass(slots=True, kw_only=True)
 class SmallCache:
-    """pause_s: before each answer; health_s: before that of /healthz. asked: what was, in order."""
+    """pause_s: before each answer; health_s: before that of /healthz. asked: what was, in order.
+
+    unreadable  keys of objects that its disk fails to read: the connection ends instead
+    """
 
     nursery: trio.Nursery
     address: str
@@ -32,6 +35,7 @@ class SmallCache:
     claims: dict[str, dict[str, Any]] = field(default_factory=dict)
     pause_s: float = 0
     health_s: float = 0
+    unreadable: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
     connections: int = 0
     _scope: trio.CancelScope = field(default_factory=trio.CancelScope)
@@ -93,6 +97,8 @@ class SmallCache:
         method, target, _version = line.split()
         self.asked.append(f"{method} {target}")
         await trio.sleep(self.health_s if target == "/healthz" else self.pause_s)
+        if method == "GET" and target.removeprefix("/v1/objects/") in self.unreadable:
+            return False
         status, said, etag = self._said(method, target, fields, body)
         tag = f"ETag: {etag}\r\n" if etag else ""
         answer = f"HTTP/1.1 {status} \r\nContent-Length: {len(said)}\r\n{tag}\r\n"

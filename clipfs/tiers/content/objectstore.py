@@ -128,7 +128,10 @@ class ObjectStore:
             return
         await self._write(lambda: self._conditions.put(key, data, replaces))
 
-    async def delete(self, key: str, *, etag: str) -> None:
+    async def delete(self, key: str, *, etag: str, copies: Collection[str] | None = None) -> None:
+        if copies is not None and _ONLY not in copies:
+            return
+
         def remove() -> None:
             if self._bucket.version(key) == etag:
                 self._bucket.remove(key)

@@ -8,6 +8,7 @@ Not here: which replicas have a key's copies (`clipfs.tiers.content.copies`); ti
 exchange (`clipfs.tiers.content.replica`).
 """
 
+import math
 import ssl
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -24,7 +25,6 @@ from clipfs.tiers.content.connection import SMALL_BODY_BYTES, Endpoint
 from clipfs.tiers.content.copies import COPIES, Copies
 from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, AT_LEISURE, Hurry
 from clipfs.tiers.content.patience import Patience
-from clipfs.tiers.content.rendezvous import in_order
 from clipfs.tiers.content.replica import Replica, content_digest
 from clipfs.tiers.content.store import (
     Claim,
@@ -97,7 +97,7 @@ class Replicas:
         if dear:
             return await self._get_patiently(key, part, besides)
         with self._patience.waits() as waiting:
-            found = await self._get(key, part, besides, self._share)
+            found, _ = await self._get(key, part, besides, self._share)
             waiting.received = len(found.data) if found else 0
         return found
 
@@ -142,9 +142,9 @@ class Replicas:
 
         await self._copies.change(key, put, only=copies)
 
-    async def delete(self, key: str, *, etag: str) -> None:
+    async def delete(self, key: str, *, etag: str, copies: Collection[str] | None = None) -> None:
         self._check_may_store()
-        await self._copies.change(key, lambda replica: replica.delete(key, etag=etag))
+        await self._copies.change(key, lambda one: one.delete(key, etag=etag), only=copies)
 
     async def claim(self, key: str, holder: str, progress: Progress) -> Claim:
         self._check_may_store()
@@ -176,10 +176,11 @@ class Replicas:
     async def _get_patiently(
         self, key: str, part: range | None, besides: Collection[str]
     ) -> Found | None:
-        """Wait for replicas that have been down for less than RESTART_S."""
-        came_back = False
+        """Wait for replicas that have been down for less than RESTART_S, if no other has it."""
+        came_back = others_lack_it = False
+        last = math.inf  # when this caller has waited long enough, whatever others are told
         while True:
-            until = await self._back_until(key)
+            until = await self._back_until(key, besides, others_lack_it)
 
             def hurry(others: int, until: float | None = until) -> Hurry:
                 answer_s = FIRST_ANSWER_S if others else ANSWER_TIMEOUT_S
@@ -187,26 +188,41 @@ class Replicas:
                     return Hurry(answer_s=answer_s)
                 return Hurry(answer_s=answer_s, by=until, soon=True)
 
+            down: ContentCacheDown | None = None
             try:
-                return await self._get(key, part, besides, hurry)
-            except ContentCacheDown:
-                until = await self._back_until(key)
-                if until is None:  # another reader has found one that is up
-                    if came_back:
-                        raise
-                    came_back = True
-                    continue
-                if trio.current_time() >= until:
-                    raise
+                found, may_be_there = await self._get(key, part, besides, hurry)
+                if found is not None or not may_be_there:
+                    return found
+                others_lack_it = True
+            except ContentCacheDown as error:
+                down = error
+            until = await self._back_until(key, besides, others_lack_it)
+            last = min(last, trio.current_time() + RESTART_S)
+            if until is None and not came_back:  # another reader has found one that is up
+                came_back = True
+                continue
+            if until is None or trio.current_time() >= min(until, last):
+                if down is not None:
+                    raise down
+                return None
             await trio.sleep(SOON_S)
 
-    async def _back_until(self, key: str) -> float | None:
-        """By when those who have key are back, if all are down and only restart."""
+    async def _back_until(
+        self, key: str, besides: Collection[str], others_lack_it: bool
+    ) -> float | None:
+        """By when those who may have key are back, if all are down and only restart.
+
+        others_lack_it  those that are up do not count
+        """
         known = await self._addresses.known()
-        copies = [known[one] for one in in_order(key, known)[:COPIES]]
-        since = [one.breaker.down_since for one in copies] or [self._addresses.nobody_since]
+        copies = await self._copies.of(key, besides=besides) if known else []
+        since = [one.breaker.down_since for one in copies]
+        if not known:
+            since.append(self._addresses.nobody_since)
         down = [one for one in since if one is not None]
-        return max(down) + RESTART_S if len(down) == len(since) else None
+        if not down or (len(down) < len(since) and not others_lack_it):
+            return None
+        return max(down) + RESTART_S
 
     async def _get(
         self,
@@ -214,8 +230,12 @@ class Replicas:
         part: range | None,
         besides: Collection[str],
         hurry: Callable[[int], Hurry],
-    ) -> Found | None:
-        """hurry  for a replica, by how many others are to be asked after it"""
+    ) -> tuple[Found | None, bool]:
+        """The object; if there is none, whether it may be in a copy that gave no answer.
+
+        hurry   for a replica, by how many others are to be asked after it
+        Raises  ContentCacheDown if no copy gave one
+        """
         copies = await self._copies.of(key, besides=besides)
         failures: list[ContentCacheDown] = []
         is_alone = False
@@ -227,11 +247,11 @@ class Replicas:
                 self._addresses.ask()
                 continue
             if found is not None:
-                return replace(found, copy=str(replica.endpoint), is_alone=is_alone)
+                return replace(found, copy=str(replica.endpoint), is_alone=is_alone), False
             is_alone = True
         if failures and len(failures) == len(copies):
             raise worst(failures)
-        return None
+        return None, bool(failures)
 
     def _share(self, others: int) -> Hurry:
         """A part of the time that look-ups have left."""

@@ -118,9 +118,11 @@ class ContentStore(Protocol):
         Raises    MayNotStore; ContentRefused; ContentCacheDown
         """
 
-    async def delete(self, key: str, *, etag: str) -> None:
+    async def delete(self, key: str, *, etag: str, copies: Collection[str] | None = None) -> None:
         """Remove the object if it is still the one that etag names; else nothing happens.
 
+        copies  just these, as `Found.copy` names them; None: all. An ETag does not tell a copy
+                that has rotted from a good one
         Raises  MayNotStore; ContentCacheDown
         """
 
