@@ -133,10 +133,18 @@ class Sharing:
         Raises  AskAgain if another node brings it, or has just done so
         """
         turn = await self.turn(layer.layer)
+        if turn is Turn.NOBODYS and wanted is not None:
+            if await self.has_after_all(layer, wanted):
+                raise AskAgain
+            turn = await self.turn(layer.layer)  # the content cache may be back, with less in it
         if turn is Turn.OTHERS and not self._waited_for_pages(layer.layer):
             raise AskAgain
         if turn is Turn.OURS and wanted is not None and await self._has(layer, wanted):
             raise AskAgain
+
+    async def has_after_all(self, layer: IndexedLayer, wanted: Extent) -> bool:
+        """Whether the content cache has bytes that it missed, or could not be asked for."""
+        return await self._has(layer, wanted)
 
     def arrived(self, layer: Layer) -> None:
         """Say that bytes of the layer have come from the content cache: pages are on the way."""
