@@ -133,19 +133,21 @@ class ContentCacheTier:
         return data[start : start + extent.length]
 
     async def has(self, layer: IndexedLayer, extent: Extent) -> bool:
-        """Whether a second look finds the bytes, and right."""
+        """Whether a second look finds the bytes, and right; it tries what was found down, too."""
         for page, chunks in by_page(extent.chunks()):
-            if await self._read_in_page(layer, page, chunks) is None:
+            if await self._read_in_page(layer, page, chunks, probes=self._waits) is None:
                 return False
         return True
 
     async def _read_in_page(
-        self, layer: IndexedLayer, page: int, chunks: range
+        self, layer: IndexedLayer, page: int, chunks: range, *, probes: bool = False
     ) -> bytearray | None:
         """The verified payload of whole chunks of one page, from the first copy that is right."""
         key, part = page_key(layer.cache_key, page), within_page(layer.index, page, chunks)
         wrong: list[Found] = []
-        while found := await found_in(self._cache, key, part, besides=wrong, dear=self._waits):
+        while found := await found_in(
+            self._cache, key, part, besides=wrong, dear=self._waits, probes=probes
+        ):
             self._on_received(len(found.data))
             at = first_wrong_chunk(layer.index, chunks, found.data)
             if at is None:

@@ -72,6 +72,7 @@ async def found_in(
     *,
     besides: Collection[Found],
     dear: bool = False,
+    probes: bool = False,
 ) -> Found | None:
     """As the store's `get`, but a store that gives no answer is a miss.
 
@@ -79,7 +80,7 @@ async def found_in(
     """
     passed_over = {one.copy for one in besides}
     try:
-        found = await cache.get(key, part=part, dear=dear, besides=passed_over)
+        found = await cache.get(key, part=part, dear=dear, probes=probes, besides=passed_over)
     except ContentCacheDown as down:
         log.debug("content cache gave no answer", key=key, error=str(down))
         return None

@@ -1,8 +1,11 @@
 """The claims that this process holds: renewed while it lives, told how far it is, given back.
 
-    held.keep(layer, claim)       it has been granted: renew it until `release`
+    held.keep(layer, key, claim)  it has been granted: renew it until `release`
     held.hold(layer)              ask for it, and renew it
     held.progressed(...)          those who wait hear of it with the next renewal
+
+A layer is claimed under its cache key; by who replaces a holder that lives and stands still, under
+the name of its index.
 
 Not here: who may claim, and who waits (`clipfs.tiers.sharing`).
 """
@@ -16,6 +19,7 @@ from msgspec.structs import replace
 
 from clipfs.image.model import Layer
 from clipfs.layer.job import PassProgress
+from clipfs.layer.layout import layer_index_name
 from clipfs.tiers.content.store import Claim, ContentCacheDown, ContentStore, Progress
 
 RENEW_S = 3
@@ -29,8 +33,16 @@ def node_of(holder: str) -> str:
     return holder.partition(".")[0]
 
 
+def claim_keys(layer: Layer) -> tuple[str, str]:
+    """The first is asked for first."""
+    return layer.cache_key, layer_index_name(layer.cache_key)
+
+
 @dataclass(slots=True)
 class _Held:
+    """key: what is claimed."""
+
+    key: str
     holder: str
     progress: Progress
     renewing: trio.Lock = field(default_factory=trio.Lock)
@@ -50,15 +62,15 @@ class HeldClaims:
     def __contains__(self, key: str) -> bool:
         return key in self._held
 
-    def keep(self, layer: Layer, claim: Claim) -> None:
-        """Renew a claim that has just been granted, to whichever holder."""
-        self._keep(layer.cache_key, _Held(claim.holder, claim.progress), at_once=False)
+    def keep(self, layer: Layer, key: str, claim: Claim) -> None:
+        """Renew a claim of the layer that has just been granted, to whichever holder."""
+        self._keep(layer, _Held(key, claim.holder, claim.progress), at_once=False)
 
     def hold(self, layer: Layer) -> None:
         """Claim a layer that is whole on this node, until it is stored."""
         if layer.cache_key not in self._held:
             whole = Progress(downloaded_bytes=layer.size, total_bytes=layer.size)
-            self._keep(layer.cache_key, _Held(self._holder, whole), at_once=True)
+            self._keep(layer, _Held(layer.cache_key, self._holder, whole), at_once=True)
 
     def progressed(self, layer: Layer, progress: PassProgress) -> None:
         """Say how far the layer's pass is."""
@@ -81,30 +93,32 @@ class HeldClaims:
                 for key in keys:
                     held = self._held.pop(key, None)
                     if held is not None:
-                        nursery.start_soon(self._release, key, held)
+                        nursery.start_soon(self._release, held)
 
     async def release_all(self) -> None:
         await self.release(list(self._held))
 
-    async def _release(self, key: str, held: _Held) -> None:
+    async def _release(self, held: _Held) -> None:
         async with held.renewing:
             with suppress(ContentCacheDown):
-                await self._cache.release(key, held.holder)
+                await self._cache.release(held.key, held.holder)
 
-    def _keep(self, key: str, held: _Held, *, at_once: bool) -> None:
-        self._held[key] = held
-        self._nursery.start_soon(self._renew, key, held, at_once)
+    def _keep(self, layer: Layer, held: _Held, *, at_once: bool) -> None:
+        self._held[layer.cache_key] = held
+        self._nursery.start_soon(self._renew, layer, held, at_once)
 
-    async def _renew(self, key: str, held: _Held, at_once: bool) -> None:
-        """As long as it is held; another's, if we were away for too long, is asked for again."""
+    async def _renew(self, layer: Layer, held: _Held, at_once: bool) -> None:
+        """As long as it is held; in the place of another's, the second key."""
         if not at_once:
             await trio.sleep(RENEW_S)
-        while self._held.get(key) is held:
+        while self._held.get(layer.cache_key) is held:
             async with held.renewing:
-                if self._held.get(key) is held:
+                if self._held.get(layer.cache_key) is held:
                     progress = replace(held.progress, stored_bytes=self._stored_bytes)
                     with suppress(ContentCacheDown):
-                        claim = await self._cache.claim(key, held.holder, progress)
+                        claim = await self._cache.claim(held.key, held.holder, progress)
                         if node_of(claim.holder) == node_of(held.holder):
                             held.holder = claim.holder  # of a process that has ended
+                        else:
+                            held.key = claim_keys(layer)[1]
             await trio.sleep(RENEW_S)

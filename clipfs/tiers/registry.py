@@ -109,7 +109,7 @@ class RegistryTier:
     async def read(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
         """The bytes once their chunks are there; raises what ended the fill without them.
 
-        Raises  AskAgain: another node brings the layer
+        Raises  AskAgain: another node brings the layer, or the content cache has the bytes by now
         """
         while self._disk.missing(layer, extent.chunks()):
             fill = self._fill(layer, extent)
@@ -117,6 +117,8 @@ class RegistryTier:
             if self._disk.missing(layer, extent.chunks()):  # none came before we held the pulse
                 await pulse.wait()
             if fill.error is not None and self._disk.missing(layer, extent.chunks()):
+                if await self._is_elsewhere(layer, extent, fill.error):
+                    raise AskAgain
                 raise fill.error
         data = await self._disk.peek(layer, extent)
         self._hooks.on_read()
@@ -176,6 +178,12 @@ class RegistryTier:
             fill = self._fills[layer.cache_key] = _Fill()
             self._nursery.start_soon(self._run_fill, layer, fill, wanted)
         return fill
+
+    async def _is_elsewhere(self, layer: IndexedLayer, extent: Extent, error: Exception) -> bool:
+        """Whether the content cache, which had not the bytes before the fill failed, has them."""
+        if self._sharing is None or not (isinstance(error, errors.ClipError) and error.transient):
+            return False
+        return await self._sharing.has_after_all(layer, extent)
 
     async def _run_fill(self, layer: IndexedLayer, fill: _Fill, wanted: Extent | None) -> None:
         try:

@@ -2,14 +2,15 @@
 
     OURS     the claim is ours until `held.release`: bring the layer, unless a second look finds
              it; who had the claim may have stored it since it was missed
-    NOBODYS  nobody keeps claims now, or its holder stands still: bring it, as without tier 2
+    NOBODYS  nobody keeps claims now, or all holders stand still: bring it, as without tier 2
     OTHERS   another node brings it: wait for its index, or for its pages
 
 A store that cannot say is no obstacle, and no warning of this module's: whoever finds it down
 warns of that, and the storer of a token that may only read.
 
 Whoever brings a layer holds its claim until its pages are stored, so that those who have its
-index wait for them. A claim that is not renewed lapses; then one of those who wait gets it.
+index wait for them. A claim that is not renewed lapses; then one of those who wait gets it. If its
+holder lives and stands still, one of them claims the layer's second key, and the others wait on.
 
 Not here: claims that are held (`clipfs.tiers.held_claims`); the pass (`clipfs.tiers.registry`).
 """
@@ -32,16 +33,13 @@ from clipfs.tiers.content.store import (
     MayNotStore,
     Progress,
 )
-from clipfs.tiers.held_claims import HeldClaims, node_of
+from clipfs.tiers.held_claims import HeldClaims, claim_keys, node_of
 from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer
 
 log = structlog.get_logger()
 
 STALLED_S = 60
 """A holder whose progress stands still for so long is waited for no more, as a registry is."""
-
-PAGES_S = 60
-"""So long a read waits for pages that another node stores, if none comes."""
 
 AWAY_S = 5
 """A store that restarts may take so long to say whose the claim is that others wait for."""
@@ -66,11 +64,13 @@ class Turn(enum.Enum):
 class _Waiting:
     """For a holder.
 
+    key      what he claims
     changed  when his progress was last another one, or he was
     asked    when the claim was last asked for
     away     since when nobody says whose it is
     """
 
+    key: str
     since: float
     changed: float
     asked: float
@@ -133,10 +133,18 @@ class Sharing:
         Raises  AskAgain if another node brings it, or has just done so
         """
         turn = await self.turn(layer.layer)
-        if turn is Turn.OTHERS and not self._waited_for_pages(layer.layer):
+        if turn is Turn.NOBODYS and wanted is not None:
+            if await self.has_after_all(layer, wanted):
+                raise AskAgain
+            turn = await self.turn(layer.layer)  # the content cache may be back, with less in it
+        if turn is Turn.OTHERS:
             raise AskAgain
         if turn is Turn.OURS and wanted is not None and await self._has(layer, wanted):
             raise AskAgain
+
+    async def has_after_all(self, layer: IndexedLayer, wanted: Extent) -> bool:
+        """Whether the content cache has bytes that it missed, or could not be asked for."""
+        return await self._has(layer, wanted)
 
     def arrived(self, layer: Layer) -> None:
         """Say that bytes of the layer have come from the content cache: pages are on the way."""
@@ -150,24 +158,39 @@ class Sharing:
         Who asks is the node's one filler of the layer: a claim of its node's is a dead process's,
         or that of one which has no more to fill. It goes on with that.
         """
-        key = layer.cache_key
-        if key in self.held:
+        if layer.cache_key in self.held:
             return Turn.OURS
-        progress = Progress(total_bytes=layer.size)
-        try:
-            claim = await self._cache.claim(key, self._holder, progress)
-            if self._is_mine(claim) and claim.holder != self._holder:
-                claim = await self._cache.claim(key, claim.holder, progress)
-        except ContentCacheDown as down:
-            if self._may_come_back(key, down):
+        for key in self._keys_to_ask(layer):
+            try:
+                claim = await self._claimed(layer, key)
+            except ContentCacheDown as down:
+                if self._may_come_back(layer.cache_key, down):
+                    return Turn.OTHERS
+                log.debug("layer is not claimed", cache_key=key, error=str(down))
+                return Turn.NOBODYS
+            if self._is_mine(claim):
+                if key == layer.cache_key:
+                    self._waiting.pop(key, None)
+                self.held.keep(layer, key, claim)
+                return Turn.OURS
+            if not self._stands_still(layer, key, claim):
                 return Turn.OTHERS
-            log.debug("layer is not claimed", cache_key=key, error=str(down))
-            return Turn.NOBODYS
-        if not self._is_mine(claim):
-            return self._judged(layer, claim)
-        self._waiting.pop(key, None)
-        self.held.keep(layer, claim)
-        return Turn.OURS
+        return Turn.NOBODYS
+
+    def _keys_to_ask(self, layer: Layer) -> tuple[str, ...]:
+        """From that of the holder who is waited for."""
+        keys, waiting = claim_keys(layer), self._waiting.get(layer.cache_key)
+        if waiting is None or trio.current_time() - waiting.asked > FORGOTTEN_S:
+            return keys
+        return keys[keys.index(waiting.key) :]
+
+    async def _claimed(self, layer: Layer, key: str) -> Claim:
+        """Whose the claim on key is now: this node's if it is nobody else's."""
+        progress = Progress(total_bytes=layer.size)
+        claim = await self._cache.claim(key, self._holder, progress)
+        if self._is_mine(claim) and claim.holder != self._holder:
+            claim = await self._cache.claim(key, claim.holder, progress)
+        return claim
 
     def _is_mine(self, claim: Claim) -> bool:
         """Whether it is this node's."""
@@ -190,17 +213,6 @@ class Sharing:
                 return index
         return None
 
-    def _waited_for_pages(self, layer: Layer) -> bool:
-        """Whether none has come for so long that a download of our own is the nearer way."""
-        if trio.current_time() - self._waiting[layer.cache_key].since < PAGES_S:
-            return False
-        log.info(
-            "no page of a layer that another node stores has come, it is downloaded",
-            layer=layer.digest,
-            cache_key=layer.cache_key,
-        )
-        return True
-
     def _tenth_of_wait_s(self, layer: Layer) -> float:
         waiting = self._waiting.get(layer.cache_key)
         waited_s = trio.current_time() - waiting.since if waiting else 0
@@ -216,13 +228,13 @@ class Sharing:
             waiting.away = now
         return now - waiting.away < AWAY_S
 
-    def _judged(self, layer: Layer, claim: Claim) -> Turn:
-        """Whether the holder of claim is worth waiting for."""
+    def _stands_still(self, layer: Layer, key: str, claim: Claim) -> bool:
+        """Whether the holder of the claim on key is not worth waiting for; else he is."""
         now = trio.current_time()
         waiting = self._waiting.get(layer.cache_key)
         fields = {"layer": layer.digest, "cache_key": layer.cache_key, "holder": claim.holder}
-        if waiting is None or now - waiting.asked > FORGOTTEN_S:
-            waiting = self._waiting[layer.cache_key] = _Waiting(now, now, now, claim)
+        if waiting is None or waiting.key != key or now - waiting.asked > FORGOTTEN_S:
+            waiting = self._waiting[layer.cache_key] = _Waiting(key, now, now, now, claim)
             log.info("another node brings the layer, waiting for it", **fields)
         before, waiting.away, waiting.asked = waiting.claim, None, now
         if (claim.holder, claim.progress) != (before.holder, before.progress):
@@ -230,10 +242,10 @@ class Sharing:
         if now - waiting.changed >= STALLED_S:
             log.warning("another node claims the layer and stands still, it is not waited for",
                         **fields)  # fmt: skip
-            return Turn.NOBODYS
+            return True
         said = claim.progress
         self._on_progress(
             layer,
             PassProgress(downloaded_bytes=said.downloaded_bytes, payload_bytes=said.payload_bytes),
         )
-        return Turn.OTHERS
+        return False

@@ -41,6 +41,7 @@ class MemoryStore:
         *,
         part: range | None = None,
         dear: bool = False,
+        probes: bool = False,
         besides: Collection[str] = (),
     ) -> Found | None:
         await self._answer(f"get {key}")

@@ -40,6 +40,7 @@ async def opened_tiers(
     retry: RetryPolicy = RETRY,
     mirrors: Mirrors = NO_MIRRORS,
     ranges: Ranges = RANGES,
+    mounted: bool = False,
 ) -> AsyncIterator[Tiers]:
     """The tiers of the image at reference, whose registry speaks plain HTTP."""
     parsed = parse_reference(reference)
@@ -56,7 +57,9 @@ async def opened_tiers(
     )
     async with (
         settings.open_registry() as registry,
-        open_tiers(settings, registry, parsed, hooks=hooks or TierHooks()) as tiers,
+        open_tiers(
+            settings, registry, parsed, hooks=hooks or TierHooks(), mounted=mounted
+        ) as tiers,
     ):
         yield tiers
 

@@ -1,14 +1,22 @@
 """Lazy reads while the content cache restarts: they wait, and no layer is fetched again."""
 
-from contextlib import AsyncExitStack
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MockClock
 
+from clipfs import errors
+from clipfs.image.retry import ONCE
+from clipfs.tiers.chain import TierChain
+from clipfs.tiers.content.breaker import SOON_S
 from clipfs.tiers.content.rendezvous import in_order
+from clipfs.tiers.content.replica import PROBE_S
 from clipfs.tiers.content.replicas import RESTART_S, Replicas
+from clipfs.tiers.content.store import ContentCacheDown
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.pages import page_key
 from clipfs.tiers.storer import Outcome, store_layer
@@ -16,7 +24,12 @@ from clipfs.tiers.tier import Extent
 from tests.support.content import TOKEN, key_of
 from tests.support.samples import Sample, make_sample
 from tests.support.small_cache import SmallCache, small_cache
-from tests.support.tier_stack import KEYS, store_sample
+from tests.support.tier_stack import KEYS, opened_tiers, store_sample
+
+KEY = key_of(7)
+
+OUTAGE_S = 25
+"""So long that a replica which is down is asked every 16 s."""
 
 
 @pytest.fixture(scope="module")
@@ -155,3 +168,157 @@ async def test_a_page_that_its_only_replica_cannot_read_is_a_miss_though_others_
                 nursery.cancel_scope.cancel()
     assert full.asked_for(f"GET /v1/objects/{key}") > 1
     assert full.asked_for(f"GET /v1/objects/{other}") > 1
+
+
+@asynccontextmanager
+async def dead_registry(
+    meanwhile: Callable[[], Awaitable[None]],
+) -> AsyncIterator[tuple[str, list[int]]]:
+    """Its host:port, and a count of its connections: meanwhile runs, and then each is closed."""
+    asked: list[int] = []
+
+    async def serve(stream: trio.SocketStream) -> None:
+        asked.append(1)
+        await meanwhile()
+        stream.socket.close()
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, serve, [listener])
+        yield f"127.0.0.1:{listener.socket.getsockname()[1]}", asked
+        nursery.cancel_scope.cancel()
+
+
+async def outage(chain: TierChain, sample: Sample) -> None:
+    """Reads that fail, for so long that the breaker asks seldom."""
+    begin = trio.current_time()
+    while trio.current_time() < begin + OUTAGE_S:
+        with pytest.raises(errors.RegistryUnavailable):
+            await chain.read(sample.indexed, Extent(0, 100))
+        await trio.sleep(0.5)
+
+
+async def test_the_first_read_after_a_long_outage_finds_the_content_cache_and_asks_no_registry(
+    small: Sample, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with small_cache() as cache, dead_registry(trio.lowlevel.checkpoint) as (host, asked):
+        await store_sample(cache.url, small)
+        image = f"{host}/some/image:1"
+        async with opened_tiers(
+            tmp_path, image, cache_url=cache.url, retry=ONCE, mounted=True
+        ) as tiers:
+            await cache.stop()
+            await outage(tiers.chain, small)
+            assert asked
+            asked.clear()
+            await cache.start()
+            extent = Extent(1000, 200_000)
+            assert await tiers.chain.read(small.indexed, extent) == small.bytes_of(extent)
+            assert not asked
+
+
+async def test_a_read_that_the_registry_fails_asks_the_content_cache_once_more(
+    small: Sample, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    """It came back while the registry was asked."""
+    returns = False
+
+    async def meanwhile() -> None:
+        if returns:
+            await cache.start()
+
+    async with small_cache() as cache, dead_registry(meanwhile) as (host, asked):
+        await store_sample(cache.url, small)
+        image = f"{host}/some/image:1"
+        async with opened_tiers(
+            tmp_path, image, cache_url=cache.url, retry=ONCE, mounted=True
+        ) as tiers:
+            await cache.stop()
+            await outage(tiers.chain, small)
+            asked.clear()
+            returns = True
+            extent = Extent(1000, 200_000)
+            assert await tiers.chain.read(small.indexed, extent) == small.bytes_of(extent)
+            assert len(asked) == 1
+
+
+async def test_a_read_that_no_tier_can_answer_fails_though_the_content_cache_is_up(
+    small: Sample, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with small_cache() as cache, dead_registry(trio.lowlevel.checkpoint) as (host, asked):
+        image = f"{host}/some/image:1"
+        async with opened_tiers(
+            tmp_path, image, cache_url=cache.url, retry=ONCE, mounted=True
+        ) as tiers:
+            with pytest.raises(errors.RegistryUnavailable):
+                await tiers.chain.read(small.indexed, Extent(0, 100))
+            assert len(asked) == 1
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+async def test_who_probes_a_replica_that_is_down_waits_little_and_for_one_request(
+    hangs: bool, autojump_clock: MockClock
+) -> None:
+    async with small_cache() as cache, Replicas.open([cache.url], token=TOKEN) as replicas:
+        await down(cache, replicas, hangs=hangs)
+        asked, begin = len(cache.asked), trio.current_time()
+
+        async def probe() -> None:
+            with pytest.raises(ContentCacheDown):
+                await replicas.get(KEY, dear=True, probes=True)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(probe)
+        assert trio.current_time() - begin <= PROBE_S + SOON_S
+        assert len(cache.asked) - asked == (1 if hangs else 0)
+
+
+async def test_all_who_probe_at_the_same_time_find_the_replica_that_is_back(
+    autojump_clock: MockClock,
+) -> None:
+    async with small_cache() as cache, Replicas.open([cache.url], token=TOKEN) as replicas:
+        cache.objects[KEY] = b"page"
+        await down(cache, replicas, hangs=False)
+        await cache.start()
+        with pytest.raises(ContentCacheDown):
+            await replicas.get(KEY, dear=True)
+        found: list[bytes] = []
+
+        async def probe() -> None:
+            got = await replicas.get(KEY, dear=True, probes=True)
+            assert got is not None
+            found.append(bytes(got.data))
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(probe)
+        assert found == [b"page"] * 20
+
+
+async def test_the_only_copy_is_found_on_a_replica_that_is_back_though_the_other_one_was_up(
+    autojump_clock: MockClock,
+) -> None:
+    async with small_cache("a") as first, small_cache("b") as second:
+        second.objects[KEY] = b"page"
+        async with Replicas.open([first.url, second.url], token=TOKEN) as replicas:
+            await down(second, replicas, hangs=False)
+            await second.start()
+            assert await replicas.get(KEY, dear=True) is None
+            found = await replicas.get(KEY, dear=True, probes=True)
+    assert found is not None
+    assert found.data == b"page"
+
+
+async def down(cache: SmallCache, replicas: Replicas, *, hangs: bool) -> None:
+    """Take the replica away for so long that it is asked seldom."""
+    await replicas.get(KEY, dear=True)
+    if hangs:
+        cache.pause_s = math.inf
+    else:
+        await cache.stop()
+    begin = trio.current_time()
+    while trio.current_time() < begin + OUTAGE_S:
+        with suppress(ContentCacheDown):
+            await replicas.get(KEY, dear=True)
+        await trio.sleep(0.5)

@@ -1,7 +1,7 @@
 """Whose turn it is to bring a layer, as nodes that share one store find out; on trio's clock."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import pytest
@@ -14,7 +14,7 @@ from clipfs.image.model import Layer
 from clipfs.layer.index import LayerIndex, PackedEntries, make_index
 from clipfs.layer.job import PassProgress
 from clipfs.tiers.content.store import ContentCacheDown
-from clipfs.tiers.sharing import AWAY_S, PAGES_S, STALLED_S, Sharing, Turn
+from clipfs.tiers.sharing import AWAY_S, STALLED_S, Sharing, Turn
 from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer
 from tests.support.memory_store import LAPSES_S, MemoryStore
 
@@ -266,9 +266,73 @@ async def test_a_holder_that_stands_still_is_waited_for_no_more(
             holder.sharing.held.progressed(LAYER, at(share))
             assert await asks(other, STALLED_S - 5) is Turn.OTHERS
         with capture_logs() as lines:
-            assert await asks(other, STALLED_S + 5) is Turn.NOBODYS
+            assert await asks(other, STALLED_S + 5) is Turn.OURS
     assert [line["log_level"] for line in lines] == ["warning"]
     assert "stands still" in lines[0]["event"]
+
+
+@pytest.mark.parametrize("dies", [True, False])
+async def test_of_those_who_lose_patience_with_a_holder_one_brings_the_layer(
+    dies: bool, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    """And the others wait for that one, or are one who follows it."""
+    brought: list[str] = []
+
+    async def run(name: str) -> None:
+        async with node(store, name) as one:
+
+            async def bring() -> None:
+                brought.append(name)
+                if dies and len(brought) == 1:
+                    one.die()
+                for done in range(5 * STALLED_S):
+                    await trio.sleep(1)
+                    one.sharing.held.progressed(LAYER, at(done))
+                await store.put(KEY, b"index")
+
+            await had(one, bring)
+
+    async with node(store, "still.1") as still:
+        assert await still.sharing.turn(LAYER) is Turn.OURS
+        async with trio.open_nursery() as nursery:
+            for number in range(9):
+                nursery.start_soon(run, f"node-{number}.1")
+        assert store.holder_of(KEY) == "still.1"
+    assert len(brought) == (2 if dies else 1)
+
+
+async def test_who_waits_for_a_second_holder_that_stands_still_too_waits_no_more(
+    store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    async with (
+        node(store, "first.1") as first,
+        node(store, "second.1") as second,
+        node(store, "other.1") as other,
+    ):
+        assert await first.sharing.turn(LAYER) is Turn.OURS
+        assert await asks(second, STALLED_S + 5) is Turn.OURS
+        begin = trio.current_time()
+        assert await asks(other, 3 * STALLED_S) is Turn.NOBODYS
+        assert trio.current_time() - begin >= 2 * STALLED_S
+        assert await other.sharing.turn(LAYER) is Turn.NOBODYS
+
+
+async def test_a_second_holder_is_waited_for_until_its_next_process_has_stored_the_layer(
+    store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    async with node(store, "still.1") as still, node(store, "other.1") as other:
+        assert await still.sharing.turn(LAYER) is Turn.OURS
+        async with node(store, "second.1") as second:
+            assert await asks(other, STALLED_S - 2) is Turn.OTHERS
+            assert await asks(second, STALLED_S + 5) is Turn.OURS
+            assert await asks(other, 2) is Turn.OTHERS
+        async with node(store, "second.2") as following:
+            following.sharing.held.hold(LAYER)
+            for _ in range(2 * STALLED_S):
+                following.sharing.held.stored(1)
+                assert await asks(other, 1) is Turn.OTHERS
+            await following.sharing.held.release([KEY])
+            assert await other.sharing.turn(LAYER) is Turn.OURS
 
 
 async def test_a_holder_that_stores_other_layers_first_does_not_stand_still(
@@ -358,24 +422,36 @@ async def test_a_store_that_hangs_holds_up_no_release(
         assert trio.current_time() - begin <= 1
 
 
-@pytest.mark.parametrize("arrives", [True, False])
-async def test_pages_are_waited_for_as_long_as_some_come(
-    arrives: bool, store: MemoryStore, autojump_clock: MockClock
+async def test_pages_are_waited_for_as_long_as_their_holder_stores_some(
+    store: MemoryStore, autojump_clock: MockClock
 ) -> None:
+    """Of whichever layer. Then one node of those that wait downloads, and not the others."""
     indexed = IndexedLayer(layer=LAYER, index=INDEX)
-    async with node(store, "holder.1") as holder, node(store, "other.1") as other:
+
+    async def downloads(one: Node) -> bool:
+        try:
+            await one.sharing.check_turn(indexed, Extent(0, 1))
+        except AskAgain:
+            return False
+        return True
+
+    async with AsyncExitStack() as stack:
+        holder = await stack.enter_async_context(node(store, "holder.1"))
+        others = [await stack.enter_async_context(node(store, f"{n}.1")) for n in range(9)]
         assert await holder.sharing.turn(LAYER) is Turn.OURS
-        for _ in range(PAGES_S):
-            holder.sharing.held.stored(1)
-            with pytest.raises(AskAgain):
-                await other.sharing.check_turn(indexed, Extent(0, 1))
+        for _ in range(5 * STALLED_S):
+            holder.sharing.held.stored(8 << 20)
+            assert not any([await downloads(one) for one in others])
             await trio.sleep(1)
-        if arrives:
-            other.sharing.arrived(LAYER)
-            with pytest.raises(AskAgain):
-                await other.sharing.check_turn(indexed, Extent(0, 1))
-        else:
-            await other.sharing.check_turn(indexed, Extent(0, 1))
+        went: set[int] = set()
+        for second in range(2 * STALLED_S):
+            for number, one in enumerate(others):
+                if number not in went and await downloads(one):
+                    went.add(number)
+                if number in went:
+                    one.sharing.held.progressed(LAYER, at(second))
+            await trio.sleep(1)
+        assert len(went) == 1
 
 
 async def test_who_waits_with_all_passes_busy_has_the_index_all_the_same(

@@ -34,6 +34,11 @@ class Breaker:
     _since: float | None = field(default=None, init=False)
 
     @property
+    def failed_at(self) -> float:
+        """When the last failure that counts was; of no meaning once it is over."""
+        return self._failed_at
+
+    @property
     def down_since(self) -> float | None:
         """When the first request of the outage was begun; None: there is none."""
         return self._since

@@ -8,6 +8,7 @@ Not here: what is asked (`clipfs.tiers.content.replicas`); who the replicas are
 """
 
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 
 import structlog
 import trio
@@ -44,6 +45,14 @@ class Copies:
             for one in copies
             if (only is None or str(one.endpoint) in only) and str(one.endpoint) not in besides
         ]
+
+    async def probe(self, key: str, *, besides: Collection[str] = ()) -> None:
+        """Find out which copies that were down are back; never fails."""
+        with suppress(ContentCacheDown):
+            copies = await self.of(key, besides=besides)
+            async with trio.open_nursery() as nursery:
+                for replica in copies:
+                    nursery.start_soon(replica.probe, key)
 
     async def change(
         self,

@@ -96,8 +96,10 @@ class ObjectStore:
         *,
         part: range | None = None,
         dear: bool = False,
+        probes: bool = False,
         besides: Collection[str] = (),
     ) -> Found | None:
+        """As ContentStore's; who is dear asks a store that is down in any case."""
         if _ONLY in besides:
             return None
         if dear:

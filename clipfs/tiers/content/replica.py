@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import NoReturn, TypeVar
 
 import msgspec
+import trio
 
 from clipfs.tiers.content.answer import Answer
 from clipfs.tiers.content.breaker import Breaker
@@ -32,6 +33,12 @@ from clipfs.tiers.content.store import (
     MayNotStore,
     Progress,
 )
+
+PROBE_S = 0.75
+"""For a replica that is down: a third of it until it may be asked, the rest for its answer."""
+
+PROBE_STEP_S = 0.05
+"""Between two looks at what another one, who asks now, has found."""
 
 MAX_BODY_BYTES = 1 << 30
 MAX_ID_BYTES = 256
@@ -164,6 +171,22 @@ class Replica:
         answer = await self._send("DELETE", _CLAIMS + key, wish)
         if answer.status not in (200, 204, 404, 409):  # given up, or not holder's any more
             self._refused(f"release of {key}", answer)
+
+    async def probe(self, key: str) -> None:
+        """If it is down, ask for a byte of key, so that the breaker knows it if it is back.
+
+        Of those who call at the same time one asks. Never fails, and takes PROBE_S at most.
+        """
+        begun = trio.current_time()
+        hurry = Hurry(by=begun + PROBE_S, soon=True)
+        while self.breaker.down_since is not None and self.breaker.failed_at < begun:
+            try:
+                await self.get(key, part=range(1), hurry=hurry)
+                return
+            except ContentCacheDown:
+                if trio.current_time() + PROBE_STEP_S > hurry.by:
+                    return
+            await trio.sleep(PROBE_STEP_S)
 
     async def ask_id(self) -> str:
         """Its stable id; "" if it has none.

@@ -92,8 +92,11 @@ class Replicas:
         *,
         part: range | None = None,
         dear: bool = False,
+        probes: bool = False,
         besides: Collection[str] = (),
     ) -> Found | None:
+        if probes:
+            await self._copies.probe(key, besides=besides)
         if dear:
             return await self._get_patiently(key, part, besides)
         with self._patience.waits() as waiting:

@@ -87,12 +87,14 @@ class ContentStore(Protocol):
         *,
         part: range | None = None,
         dear: bool = False,
+        probes: bool = False,
         besides: Collection[str] = (),
     ) -> Found | None:
         """The object, or just the bytes of part; None if there is no such object.
 
         dear     a miss costs more than a wait of some seconds for a store that restarts: a page,
                  or an index that another node brings; else no time is lost on one that is down
+        probes   a copy that has been down for long is asked, too: quickly, by one for all
         besides  copies that are passed over, since they were wrong
         Raises   ContentCacheDown, also if more bytes came than part asked for
         """
