@@ -36,6 +36,9 @@ log = structlog.get_logger()
 PAGES_AT_ONCE = 2
 """Pages on their way at the same time; more would only take memory and the reader's turn."""
 
+INDEXES_AT_ONCE = 2
+"""Likewise, of layer indexes: an image of many layers would have them all in memory at once."""
+
 
 class Outcome(enum.Enum):
     """What became of a store; one that was REFUSED would be refused again."""
@@ -67,6 +70,7 @@ class Storer:
         self._nursery = nursery
         self._held = held
         self._one = trio.CapacityLimiter(1)
+        self._few = trio.CapacityLimiter(INDEXES_AT_ONCE)
         self._on_their_way: set[str] = set()
         self._idle = trio.Event()
         self._has_tried = False
@@ -117,7 +121,8 @@ class Storer:
         if not self._cache.may_store:
             return False
         try:
-            await _store_index(self._cache, self._keys, layer)
+            async with self._few:
+                await _store_index(self._cache, self._keys, layer)
         except ContentCacheDown:
             return False
         return True
