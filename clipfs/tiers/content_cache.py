@@ -70,7 +70,7 @@ class ContentCacheTier:
         """
         key = layer_index_name(layer.cache_key)
         sealed = await self._get(key, None, besides=(), dear=dear)
-        opened = open_index(bytes(sealed.data), layer, self._keys) if sealed else None
+        opened = open_index(sealed.data, layer, self._keys) if sealed else None
         if sealed is None or opened is None:
             return None
         log.debug(
@@ -87,7 +87,7 @@ class ContentCacheTier:
         begin = time.perf_counter()
         wrong: list[Found] = []
         while sealed := await self._get(layer_index_name(layer.cache_key), None, besides=wrong):
-            opened = open_index(bytes(sealed.data), layer, self._keys)
+            opened = open_index(sealed.data, layer, self._keys)
             if opened is not None:
                 break
             self._on_unverified()

@@ -21,6 +21,7 @@ import trio
 
 from clipfs.layer.index import LayerIndex
 from clipfs.layer.layout import Layout, layer_index_name
+from clipfs.layer.limits import MAX_SHARED_INDEX_BYTES
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import open_index, seal_index
 from clipfs.system.cached import open_regular
@@ -174,6 +175,7 @@ async def store_layer(
     log.info("Storing decompressed layer in ContentCache (async)", **fields)
     begin = time.perf_counter()
     try:
+        _check_size(len(layer.index.chunk_digests))  # before the pages, which nobody could read
         fd = open_regular(payload)
         try:
             await _store_pages(cache, layer, fd, on_stored)
@@ -225,6 +227,7 @@ async def _store_index(cache: ContentStore, keys: KeyRing, layer: IndexedLayer) 
     key = layer_index_name(layer.cache_key)
     seal = partial(seal_index, layer.index, layer.layer, keys, packed=True)
     sealed = await trio.to_thread.run_sync(seal)
+    _check_size(len(sealed))
     found = await cache.get(key, dear=True)
     if found is None or found.is_alone:
         await cache.put(key, sealed, copies=await cache.lacking(key))
@@ -233,9 +236,17 @@ async def _store_index(cache: ContentStore, keys: KeyRing, layer: IndexedLayer) 
         await cache.put(key, sealed, replaces=found.etag)
 
 
+def _check_size(index_bytes: int) -> None:
+    if index_bytes > MAX_SHARED_INDEX_BYTES:
+        raise ContentRefused(
+            f"its index has {index_bytes} bytes, over {MAX_SHARED_INDEX_BYTES}: too large to be "
+            "shared; each node downloads it, or spread it over more layers"
+        )
+
+
 def _is_right(found: Found, layer: IndexedLayer, keys: KeyRing) -> bool:
     """Whether a stored index is the layer's own, and signed with the key that is in use."""
-    opened = open_index(bytes(found.data), layer.layer, keys)
+    opened = open_index(found.data, layer.layer, keys)
     return opened is not None and opened[0] == layer.index and not opened[1]
 
 

@@ -18,9 +18,11 @@ from structlog.testing import capture_logs
 from clipfs import errors
 from clipfs.tiers.content.bucket_process import BucketProcess
 from clipfs.tiers.content.objectstore import ObjectStore
+from clipfs.tiers.content.obstore_bucket import ObstoreBucket
 from clipfs.tiers.content.opening import MOST_START_S, open_object_store
 from clipfs.tiers.content.patience import TOTAL_S, Patience
 from clipfs.tiers.content.store import (
+    MAX_OBJECT_BYTES,
     ContentCacheDown,
     ContentRefused,
     Found,
@@ -523,6 +525,14 @@ async def test_a_put_that_the_stores_death_cuts_leaves_nothing_wrong_behind(
             assert await eventually(store, key) is None
             await store.put(key, PAGE)
             assert await got(store, key) == PAGE
+
+
+async def test_an_object_that_is_too_long_to_be_one_is_not_read(url: str) -> None:
+    bucket = ObstoreBucket(url)
+    await trio.to_thread.run_sync(bucket.overwrite, "long", bytes(MAX_OBJECT_BYTES + 1))
+    async with open_object_store(url) as store:
+        with pytest.raises(ContentCacheDown, match="GET long: bytes"):
+            await store.get("long", dear=True)
 
 
 @pytest.mark.parametrize("will_fork", [False, True])

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from clipfs.layer.index import Entry, EntryKind, PackedEntries
 from clipfs.layer.layout import Layout
+from clipfs.tiers import storer
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.storer import Outcome, Storer, store_layer
@@ -101,6 +102,19 @@ async def test_a_payload_that_the_disk_has_damaged_is_not_stored(
     assert "damaged" in next(line for line in lines if line["event"] == NOT_STORED)["error"]
     assert not (content_server.objects / own.key / "000001").exists()
     assert await cache.get(f"{own.key}.v1.toc") is None
+
+
+async def test_of_a_layer_whose_index_cannot_be_shared_nothing_is_stored(
+    own: Sample, cache: Replicas, content_server: ContentServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storer, "MAX_SHARED_INDEX_BYTES", len(own.indexed.index.chunk_digests) - 1)
+    with capture_logs() as lines:
+        assert await store_layer(cache, KEYS, own.indexed, own.tar) is Outcome.REFUSED
+    assert (
+        "too large to be shared"
+        in next(line for line in lines if line["event"] == NOT_STORED)["error"]
+    )
+    assert not (content_server.objects / own.key).exists()
 
 
 class _SlowStore(MemoryStore):
