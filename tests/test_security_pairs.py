@@ -122,7 +122,7 @@ PAIRS = [
     Pair(
         check="content digest of an upload",
         module="clipfs.content.incoming",
-        old="if promised is not None and digest != promised:",
+        old="if digest != promised:",
         new="if False:",
         test=CONTENT + "test_objects.py::test_a_content_digest_is_checked",
     ),

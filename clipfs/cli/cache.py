@@ -17,6 +17,7 @@ from clipfs.cli import options
 from clipfs.cli.collect_store import collect_store
 from clipfs.cli.limits import limit_options, limits_of
 from clipfs.cli.output import human_bytes, print_json, printable
+from clipfs.image.tls import load_ca_file
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.mount.root import ready_root
@@ -89,6 +90,7 @@ def verify(root: Path, index_key_file: Path | None, as_json: bool) -> None:
     metavar="URL",
     help="Collect this object store instead: s3://bucket/prefix, gs://, az://; --max-bytes of it.",
 )
+@options.ca_file_option
 @options.json_option
 @options.log_options
 def collect(
@@ -96,6 +98,7 @@ def collect(
     max_bytes: int | None,
     min_free: Limits | None,
     content_cache: str | None,
+    ca_file: Path | None,
     as_json: bool,
 ) -> None:
     """Remove what was used least recently until the limits hold; never what is in use.
@@ -106,8 +109,11 @@ def collect(
     if content_cache is not None:
         if max_bytes is None or min_free is not None:
             raise click.UsageError("--content-cache goes with --max-bytes, and no other limit")
-        collect_store(content_cache, max_bytes, as_json)
+        ca_pem = load_ca_file(ca_file) if ca_file else ""
+        collect_store(content_cache, max_bytes, as_json, ca_pem=ca_pem)
         return
+    if ca_file is not None:
+        raise click.UsageError("--ca-file goes with --content-cache: a node's cache has no server")
     layout = _existing(root)
     ready_root(layout)
     found = collected(layout, limits_of(max_bytes, min_free))

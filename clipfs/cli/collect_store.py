@@ -10,12 +10,16 @@ from clipfs.cli.output import human_bytes, print_json
 from clipfs.tiers.content.bucket import NoAnswer, NoBucket, NotAllowed, Odd
 
 
-def collect_store(url: str, max_bytes: int, as_json: bool) -> None:
-    """Collect the store at url, and say so. Raises InvalidInput; NodeFault"""
+def collect_store(url: str, max_bytes: int, as_json: bool, *, ca_pem: str = "") -> None:
+    """Collect the store at url, and say so.
+
+    ca_pem  CAs that it is trusted by, beside the node's own
+    Raises  InvalidInput; NodeFault
+    """
     from clipfs.tiers.content.collection import collect  # obstore, which other commands do without
 
     try:
-        found = collect(url, max_bytes)
+        found = collect(url, max_bytes, ca_pem=ca_pem)
     except NotAllowed as refused:
         raise errors.InvalidInput(
             f"{url}: {refused}: these credentials may not list, write and delete there; give others"

@@ -162,11 +162,15 @@ def image_options(command: F) -> F:
             metavar="DIR",
             help="Registries' mirrors, in containerd's layout: DIR/HOST[:PORT]/hosts.toml.",
         ),
-        click.option(
-            "--ca-file",
-            type=_FILE,
-            metavar="F",
-            help="CAs, in PEM form, that registries and the content cache are trusted by, beside "
-            "the node's own.",
-        ),
+        ca_file_option,
+    )(command)
+
+
+def ca_file_option(command: F) -> F:
+    return click.option(
+        "--ca-file",
+        type=_FILE,
+        metavar="F",
+        help="CAs, in PEM form, that registries and the content cache are trusted by, beside "
+        "the node's own.",
     )(command)

@@ -33,7 +33,7 @@ class ConditionFailed(Exception):
 
 
 class DigestMismatch(Exception):
-    """The bytes that came are not the ones that Content-Digest announced."""
+    """The bytes that came are not the ones that Content-Digest announced, or it is missing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +147,7 @@ class Incoming:
         while view:
             view = view[self._file.write(view) :]
 
-    def finish(self, promised: bytes | None) -> Stored:
+    def finish(self, promised: bytes) -> Stored:
         """Give the object its name, unless it has it.
 
         promised  the sha256 that the bytes were promised to have
@@ -181,7 +181,7 @@ class Comparison:
     def write(self, data: bytes) -> None:
         self._hash.update(data)
 
-    def finish(self, promised: bytes | None) -> Stored:
+    def finish(self, promised: bytes) -> Stored:
         """As that of `Incoming`."""
         digest = _checked(self._hash.digest(), promised)
         try:
@@ -190,8 +190,8 @@ class Comparison:
             raise Conflict("the object was removed meanwhile; store it again") from error
 
 
-def _checked(digest: bytes, promised: bytes | None) -> bytes:
-    if promised is not None and digest != promised:
+def _checked(digest: bytes, promised: bytes) -> bytes:
+    if digest != promised:
         raise DigestMismatch("the bytes that came differ from Content-Digest")
     return digest
 
@@ -202,8 +202,8 @@ def _content_time_ns(digest: bytes) -> int:
 
 
 def wanted_digest(header: bytes) -> bytes:
-    """The sha256 that a Content-Digest header promises; DigestMismatch if there is none."""
+    """The sha256 that a Content-Digest header promises; DigestMismatch if it is missing."""
     match = _CONTENT_DIGEST.search(header)
     if match is None:
-        raise DigestMismatch("Content-Digest: this server checks sha-256=:BASE64:")
+        raise DigestMismatch("Content-Digest: sha-256=:BASE64: of the body is needed")
     return base64.b64decode(match[1])

@@ -9,8 +9,9 @@ All keys of one layer begin with the same cache key, and go together when room i
 import re
 
 PAGE_BYTES = 8 << 20
-MAX_INDEX_BYTES = 1 << 30
-"""A layer index takes about 150 bytes an entry, and 256 bytes a MiB of payload."""
+MAX_INDEX_BYTES = 64 << 20
+"""A packed layer index takes 256 bytes a MiB of payload, 25 MiB for 100 GiB, and at most 32 MiB for
+its entries; the clients have the same bound (`MAX_SHARED_INDEX_BYTES` of `clipfs.layer.limits`)."""
 
 _HEX = "[0-9a-f]{64}"
 _LAYER = re.compile(rf"sha256_{_HEX}(?:\.raw)?")

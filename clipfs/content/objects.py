@@ -2,8 +2,9 @@
 
     GET, HEAD, PUT, DELETE /v1/objects/<key>     PUT, DELETE /v1/claims/<key>     GET /healthz
 
-An ETag follows from the bytes. DELETE, and PUT in the place of an index, an origin record or a
-trace, want If-Match with the ETag of what stands there; `*` names none. Pages never change.
+An ETag follows from the bytes. PUT wants Content-Digest, lest damaged bytes are stored. DELETE,
+and PUT in the place of an index, an origin record or a trace, want If-Match with the ETag of what
+stands there; `*` names none. Pages never change.
 
 Not here: framing (`clipfs.content.connection`); files (`clipfs.content.store`); claims
 (`clipfs.content.claiming`); metrics.
@@ -125,8 +126,7 @@ class Objects:
         self, http: Connection, key: str, length: int, request: Request
     ) -> Stored | None:
         """None if the body broke off."""
-        announced = request.headers.get(b"content-digest")
-        digest = wanted_digest(announced) if announced is not None else None
+        digest = wanted_digest(request.headers.get(b"content-digest", b""))
         replaces = _etags(request) if is_replaceable(key) else None
         begin = partial(self._store.receive, key, length, replaces=replaces)
         with await trio.to_thread.run_sync(begin) as incoming:

@@ -19,6 +19,12 @@ MAX_ENTRY_BYTES = 160 << 20
 """Entries of one layer as its index holds them, and as a pass has them in memory: 40 bytes for
 each of `MAX_ENTRIES`, or a million with paths of 120."""
 
+MAX_SHARED_INDEX_BYTES = 64 << 20
+"""A layer index, packed and sealed, as the content cache has it. 32 bytes each chunk of 128 KiB:
+25 MiB for 100 GiB of payload, the largest weights seen in one layer; entries at `MAX_ENTRY_BYTES`
+pack to a fifth, 32 MiB. That is 57 MiB; a usual one has 0.1 to a few. A layer beyond is not shared.
+"""
+
 MAX_IMAGE_ENTRIES = 4_000_000
 """Entries of an image's layers together: merged they take 3 of the 4 GiB that a merge has."""
 

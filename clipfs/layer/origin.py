@@ -32,7 +32,7 @@ def seal_record(layer: Layer, host: str, keys: KeyRing) -> bytes:
 
 
 def open_record(
-    sealed: bytes, layer: Layer, keys: KeyRing, *, name: str
+    sealed: bytes | bytearray, layer: Layer, keys: KeyRing, *, name: str
 ) -> tuple[str, bool] | None:
     """The host of the layer's record of this name, and whether to seal it anew.
 

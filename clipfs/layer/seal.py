@@ -59,18 +59,22 @@ class KeyRing:
     def seal(self, content: bytes, *, kind: str, version: int, name: str) -> bytes:
         return MAGIC + _tag(self.keys[0], content, kind, version, name) + content
 
-    def open(self, sealed: bytes, *, kind: str, version: int, name: str) -> Opened | None:
+    def open(
+        self, sealed: bytes | bytearray, *, kind: str, version: int, name: str
+    ) -> Opened | None:
         """The content, if one of the keys signed it under just this kind, version and name."""
         start = len(MAGIC) + TAG_BYTES
         if len(sealed) < start or not sealed.startswith(MAGIC):
             return None
-        tag, content = sealed[len(MAGIC) : start], sealed[start:]
+        tag, content = sealed[len(MAGIC) : start], memoryview(sealed)[start:]
         for position, key in enumerate(self.keys):
             if hmac.compare_digest(tag, _tag(key, content, kind, version, name)):
-                return Opened(content=content, renew=position > 0)
+                return Opened(content=bytes(content), renew=position > 0)
         return None
 
 
-def _tag(key: bytes, content: bytes, kind: str, version: int, name: str) -> bytes:
+def _tag(key: bytes, content: bytes | memoryview, kind: str, version: int, name: str) -> bytes:
     header = f"{kind}\0{version}\0{name}\0".encode()
-    return hmac.digest(key, header + content, "sha256")
+    made = hmac.new(key, header, "sha256")
+    made.update(content)  # where it lies: nothing is copied that may be forged
+    return made.digest()

@@ -16,8 +16,10 @@ from clipfs.layer.seal import KeyRing
 
 KIND = "toc"
 
-MAX_INDEX_BYTES = 512 << 20
-"""Of an index that is unpacked: chunk digests and entries at their limits are 416 MiB."""
+MAX_INDEX_BYTES = 256 << 20
+"""Of one that was packed. Chunk digests do not pack, so that `MAX_SHARED_INDEX_BYTES` holds them
+too, 64 MiB; entries at `MAX_ENTRY_BYTES` are 160 MiB, sparse maps at their limits 16 bytes a run
+and 24 a member, 19 MiB: 243 MiB."""
 
 _ZLIB = b"\x78"
 _FASTEST = 1
@@ -31,7 +33,9 @@ def seal_index(index: LayerIndex, layer: Layer, keys: KeyRing, *, packed: bool =
     return keys.seal(content, kind=KIND, version=layer_index.VERSION, name=layer.cache_key)
 
 
-def open_index(sealed: bytes, layer: Layer, keys: KeyRing) -> tuple[LayerIndex, bool] | None:
+def open_index(
+    sealed: bytes | bytearray, layer: Layer, keys: KeyRing
+) -> tuple[LayerIndex, bool] | None:
     """The index of just this layer and whether to seal it anew; None if anything is wrong."""
     opened = keys.open(sealed, kind=KIND, version=layer_index.VERSION, name=layer.cache_key)
     content = _unpacked(opened.content) if opened else None

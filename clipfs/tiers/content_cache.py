@@ -72,7 +72,7 @@ class ContentCacheTier:
         """
         one = index_of(layer, self._keys)
         sealed = await found_in(self._cache, one.key, None, besides=(), dear=dear)
-        opened = one.open(bytes(sealed.data)) if sealed else None
+        opened = one.open(sealed.data) if sealed else None
         if sealed is None or opened is None:
             return None
         log.debug(

@@ -16,10 +16,11 @@ import trio
 from clipfs.image.model import Layer
 from clipfs.layer.index import LayerIndex
 from clipfs.layer.layout import layer_index_name
+from clipfs.layer.limits import MAX_SHARED_INDEX_BYTES
 from clipfs.layer.origin import MAX_RECORD_BYTES, open_record, record_name, seal_record
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import open_index, seal_index
-from clipfs.tiers.content.store import ContentStore, Found
+from clipfs.tiers.content.store import ContentRefused, ContentStore, Found
 from clipfs.tiers.tier import IndexedLayer
 
 log = structlog.get_logger()
@@ -39,7 +40,7 @@ class Derived(Generic[T]):
     what: str
     layer: Layer
     key: str
-    open: Callable[[bytes], tuple[T, bool] | None]
+    open: Callable[[bytes | bytearray], tuple[T, bool] | None]
     seal: Callable[[T], bytes]
     part: range | None = None
 
@@ -97,8 +98,18 @@ async def _is_stored(cache: ContentStore, one: Derived[T], said: T) -> bool:
     return found is not None and _is_right(found, one, said) and not found.is_alone
 
 
+def check_index_size(index_bytes: int) -> None:
+    """ContentRefused if an index of so many bytes is too large to be shared."""
+    if index_bytes > MAX_SHARED_INDEX_BYTES:
+        raise ContentRefused(
+            f"its index has {index_bytes} bytes, over {MAX_SHARED_INDEX_BYTES}: too large to be "
+            "shared; each node downloads it, or spread it over more layers"
+        )
+
+
 async def _store(cache: ContentStore, one: Derived[T], said: T) -> None:
     sealed = await trio.to_thread.run_sync(partial(one.seal, said))
+    check_index_size(len(sealed))
     found = await cache.get(one.key, part=one.part, dear=True)
     if found is None or found.is_alone:
         await cache.put(one.key, sealed, copies=await cache.lacking(one.key))
@@ -109,4 +120,4 @@ async def _store(cache: ContentStore, one: Derived[T], said: T) -> None:
 
 def _is_right(found: Found, one: Derived[T], said: T) -> bool:
     """Whether a copy says just this, and is signed with the key that is in use."""
-    return one.open(bytes(found.data)) == (said, False)
+    return one.open(found.data) == (said, False)

@@ -36,7 +36,7 @@ class DerivedReader:
         """What the first copy says that opens, and how many bytes that has; None is a miss."""
         wrong: list[Found] = []
         while found := await found_in(self._cache, one.key, one.part, besides=wrong):
-            opened = one.open(bytes(found.data))
+            opened = one.open(found.data)
             if opened is not None:
                 said, renew = opened
                 self._mend(one, said, [*wrong, *([found] if renew else [])], found.is_alone)

@@ -24,7 +24,7 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.system.cached import open_regular
 from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, ContentStore
-from clipfs.tiers.derived import is_derived_stored, store_derived
+from clipfs.tiers.derived import check_index_size, is_derived_stored, store_derived
 from clipfs.tiers.held_claims import HeldClaims
 from clipfs.tiers.origins import OriginRecords
 from clipfs.tiers.pages import PAGE_BYTES, chunks_of_page, page_bytes, page_count, page_key
@@ -36,6 +36,9 @@ log = structlog.get_logger()
 
 PAGES_AT_ONCE = 2
 """Pages on their way at the same time; more would only take memory and the reader's turn."""
+
+INDEXES_AT_ONCE = 2
+"""Likewise, of layer indexes: an image of many layers would have them all in memory at once."""
 
 
 class Outcome(enum.Enum):
@@ -69,6 +72,7 @@ class Storer:
         self._nursery = nursery
         self._held = held
         self._one = trio.CapacityLimiter(1)
+        self._few = trio.CapacityLimiter(INDEXES_AT_ONCE)
         self._on_their_way: set[str] = set()
         self._idle = trio.Event()
         self._has_tried = False
@@ -118,8 +122,9 @@ class Storer:
         if not self._cache.may_store:
             return False
         try:
-            hosts = self._origins.hosts(layer.layer)
-            await store_derived(self._cache, layer, hosts, self._keys)
+            async with self._few:
+                hosts = self._origins.hosts(layer.layer)
+                await store_derived(self._cache, layer, hosts, self._keys)
         except ContentCacheDown:
             return False
         return True
@@ -174,6 +179,7 @@ async def store_layer(
     log.info("Storing decompressed layer in ContentCache (async)", **fields)
     begin = time.perf_counter()
     try:
+        check_index_size(len(layer.index.chunk_digests))  # else nobody could read the pages
         fd = open_regular(payload)
         try:
             await _store_pages(cache, layer, fd, on_stored)

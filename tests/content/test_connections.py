@@ -68,7 +68,9 @@ def test_a_client_that_asks_first_sends_its_body_when_told_to(
     server: ContentServer, key: str
 ) -> None:
     with server.connect() as connection:
-        connection.sendall(request("PUT", key, "Content-Length: 5", "Expect: 100-continue"))
+        connection.sendall(
+            request("PUT", key, "Content-Length: 5", "Expect: 100-continue", whole=b"hello")
+        )
         assert read_answer(connection) == (100, b"")
         connection.sendall(b"hello")
         assert read_answer(connection)[0] == 201
@@ -109,7 +111,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(
 
 def test_an_upload_is_invisible_until_it_is_whole(server: ContentServer, key: str) -> None:
     with server.connect() as connection:
-        connection.sendall(request("PUT", key, "Content-Length: 5", body=b"hell"))
+        connection.sendall(request("PUT", key, "Content-Length: 5", body=b"hell", whole=b"hello"))
         wait_for(lambda: list(server.incoming.iterdir()))
         assert server.ask("GET", key).status == 404
         connection.sendall(b"o")
@@ -119,8 +121,9 @@ def test_an_upload_is_invisible_until_it_is_whole(server: ContentServer, key: st
 
 def test_two_uploads_of_one_key_leave_one_whole_object(server: ContentServer, key: str) -> None:
     with server.connect() as one, server.connect() as other:
-        for connection, body in ((one, b"hell"), (other, b"shel")):
-            connection.sendall(request("PUT", key, "Content-Length: 5", body=body))
+        for connection, whole in ((one, b"hello"), (other, b"shell")):
+            head = request("PUT", key, "Content-Length: 5", body=whole[:4], whole=whole)
+            connection.sendall(head)
         other.sendall(b"l")
         assert read_answer(other)[0] == 201
         one.sendall(b"o")

@@ -3,6 +3,7 @@
 To let time pass, a test sets a layer's last use, its folder's mtime, back.
 """
 
+import hashlib
 import itertools
 import os
 import threading
@@ -216,7 +217,8 @@ def test_an_object_that_never_fits_is_refused_and_nothing_goes_for_it(
 def test_bytes_on_their_way_count(small: ContentServer) -> None:
     put(small, 1, *range(9))
     with small.connect() as slow:
-        slow.sendall(request("PUT", key_of(2), f"Content-Length: {len(PAGE)}", body=PAGE[:5]))
+        length = f"Content-Length: {len(PAGE)}"
+        slow.sendall(request("PUT", key_of(2), length, body=PAGE[:5], whole=PAGE))
         wait_for(lambda: list(small.incoming.iterdir()))
         assert put(small, 3, 0) == [507]
         slow.sendall(PAGE[5:])
@@ -367,7 +369,7 @@ def test_an_account_that_was_being_changed_when_its_process_died_is_made_anew(
     store = Store.open(tmp_path, max_bytes=MAX_BYTES)
     with store.receive(key_of(1), 5, replaces=None) as incoming:
         incoming.write(b"hello")
-        incoming.finish(None)
+        incoming.finish(hashlib.sha256(b"hello").digest())
     kept = bytearray((tmp_path / "kept").read_bytes())
     kept[0], kept[5] = 1, 77  # as it is between two writes, and wrong
     (tmp_path / "kept").write_bytes(kept)

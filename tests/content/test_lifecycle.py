@@ -29,7 +29,9 @@ def no_longer_accepts(server: ContentServer) -> bool:
 
 def test_sigterm_finishes_an_upload_that_is_in_flight(tmp_path: Path) -> None:
     with run_content_server(tmp_path) as server, server.connect() as connection:
-        connection.sendall(request("PUT", key_of(1), "Content-Length: 5", body=b"hell"))
+        connection.sendall(
+            request("PUT", key_of(1), "Content-Length: 5", body=b"hell", whole=b"hello")
+        )
         wait_for(lambda: list(server.incoming.iterdir()))
         server.process.send_signal(signal.SIGTERM)
         wait_for(lambda: no_longer_accepts(server))

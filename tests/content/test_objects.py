@@ -1,7 +1,5 @@
 """What the content cache answers, spoken to over plain HTTP."""
 
-import base64
-import hashlib
 import json
 from collections.abc import Callable
 
@@ -12,6 +10,7 @@ from tests.support.content import (
     READ_TOKEN,
     TOKEN,
     ContentServer,
+    content_digest,
     key_of,
     read_answer,
     request,
@@ -20,10 +19,6 @@ from tests.support.wait import wait_for
 
 DATA = bytes(range(256)) * 100
 LAYER = "sha256_" + "a" * 64
-
-
-def content_digest(data: bytes) -> str:
-    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
 
 
 def test_what_is_put_can_be_got(server: ContentServer, key: str) -> None:
@@ -111,8 +106,9 @@ def test_of_two_objects_that_come_for_one_key_at_once_the_first_stands(
 ) -> None:
     with server.connect() as one, server.connect() as other:
         before = len(list(server.incoming.iterdir()))
-        for connection in (one, other):
-            connection.sendall(request("PUT", key, "Content-Length: 5", body=b"hell"))
+        for connection, whole in ((one, b"hello"), (other, b"hell!")):
+            head = request("PUT", key, "Content-Length: 5", body=b"hell", whole=whole)
+            connection.sendall(head)
         wait_for(lambda: len(list(server.incoming.iterdir())) == before + 2)
         one.sendall(b"o")
         assert read_answer(one)[0] == 201
@@ -138,6 +134,20 @@ def test_a_content_digest_is_checked(
     assert server.ask("PUT", key, DATA, headers={"Content-Digest": header}).status == status
     assert server.ask("GET", key).status == (200 if status == 201 else 404)
     assert list(server.incoming.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "target", [key_of(0xD16E57), key_of(0xD16E57, None)], ids=["page", "index"]
+)
+def test_an_upload_without_a_content_digest_is_refused_in_one_line(
+    target: str, server: ContentServer
+) -> None:
+    put = f"PUT /v1/objects/{target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
+    with server.connect() as connection:
+        connection.sendall(f"{put}Content-Length: 5\r\n\r\nhello".encode())
+        status, words = read_answer(connection)
+    assert (status, words) == (400, b"Content-Digest: sha-256=:BASE64: of the body is needed\n")
+    assert server.ask("GET", target).status == 404
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pytest
 from tests.support.content import (
     TOKEN,
     ContentServer,
+    content_digest,
     key_of,
     read_answer,
     request,
@@ -59,7 +60,7 @@ def test_objects_go_both_ways_over_tls(tmp_path: Path, certificate: Certificate)
         )
         path, sent = f"/v1/objects/{key_of(1)}", {"Authorization": f"Bearer {TOKEN}"}
         for method, headers, body, status, found in [
-            ("PUT", {}, BIG, 201, b""),
+            ("PUT", {"Content-Digest": content_digest(BIG)}, BIG, 201, b""),
             ("GET", {}, None, 200, BIG),
             ("GET", {"Range": "bytes=300000-4999999"}, None, 206, BIG[300_000:5_000_000]),
             ("HEAD", {}, None, 200, b""),

@@ -82,7 +82,9 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
 def test_a_signal_to_all_processes_at_once_finishes_what_is_in_flight(tmp_path: Path) -> None:
     """As a terminal or a shell sends it: the workers get it twice."""
     with run_content_server(tmp_path, *TWO) as server, server.connect() as connection:
-        connection.sendall(request("PUT", key_of(1), "Content-Length: 5", body=b"hell"))
+        connection.sendall(
+            request("PUT", key_of(1), "Content-Length: 5", body=b"hell", whole=b"hello")
+        )
         wait_for(lambda: list(server.incoming.iterdir()))
         for pid in (server.process.pid, *server.workers()):
             with suppress(ProcessLookupError):  # it had nothing to finish

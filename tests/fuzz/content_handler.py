@@ -9,6 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,7 +78,7 @@ class Handler:
         for key, data in self._objects.items():
             with self._store.receive(key, len(data), replaces=None) as incoming:
                 incoming.write(data)
-                etags[key] = incoming.finish(None).etag
+                etags[key] = incoming.finish(sha256(data).digest()).etag
         return etags
 
     def _stored(self) -> Iterator[tuple[str, bytes]]:

@@ -14,7 +14,7 @@ import h11
 from clipfs.content.connection import Request
 from clipfs.content.objects import CLAIMS, OBJECTS
 from tests.fuzz.judge import Broken, broken, expect, expect_same
-from tests.support.content import READ_TOKEN, TOKEN
+from tests.support.content import READ_TOKEN, TOKEN, content_digest
 
 _CONTENT_RANGE = re.compile(rb"bytes (\d+)-(\d+)/(\d+)")
 _OF_THE_MOMENT = ("/metrics", "/healthz", CLAIMS)
@@ -162,6 +162,8 @@ def _judge_one(one: Asked, answer: Answered, stored: dict[str, bytes]) -> None:
             expect_same(answer.body, wanted, "the bytes of an object")
         case "PUT":
             expect(one.is_whole, "an object is stored before it is whole")
+            promised = content_digest(one.body).encode() in one.headers.get(b"content-digest", b"")
+            expect(promised, "an object is stored without its digest")
             may = b"if-match" in one.headers or stored.get(key, one.body) == one.body
             expect(may, "an object is replaced unseen")
             expect_same(answer.status == 201, key not in stored, "a new object")

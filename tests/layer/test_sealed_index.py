@@ -4,13 +4,15 @@ import zlib
 
 import pytest
 
+from clipfs.content import keys
 from clipfs.image.digest import Digest
 from clipfs.image.model import Layer
 from clipfs.layer import index as layer_index
-from clipfs.layer import sealed_index
+from clipfs.layer import limits, sealed_index
 from clipfs.layer.index import CHUNK_BYTES, Entry, EntryKind, PackedEntries, make_index
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import KIND, open_index, seal_index
+from clipfs.tiers.content import store
 
 KEYS = KeyRing((b"key",))
 LAYER = Layer(digest=Digest("sha256:" + "1" * 64), media_type="", size=1, diff_id=None)
@@ -60,3 +62,14 @@ def test_an_index_that_unpacks_to_more_than_any_index_has_is_a_miss(
     assert open_index(packed, LAYER, KEYS) == (INDEX, False)
     monkeypatch.setattr(sealed_index, "MAX_INDEX_BYTES", len(CONTENT) - 1)
     assert open_index(packed, LAYER, KEYS) is None
+
+
+def test_whoever_keeps_or_moves_an_index_has_the_same_bound_for_it() -> None:
+    assert keys.limit_of(f"{LAYER.cache_key}.v1.toc") == limits.MAX_SHARED_INDEX_BYTES
+    assert store.MAX_OBJECT_BYTES == limits.MAX_SHARED_INDEX_BYTES
+
+
+def test_what_is_signed_is_unpacked_to_no_more_than_a_shared_index_has() -> None:
+    at_its_limits = limits.MAX_SHARED_INDEX_BYTES + limits.MAX_ENTRY_BYTES
+    at_its_limits += 16 * limits.MAX_LAYER_EXTENTS + 24 * limits.MAX_SPARSE_MEMBERS
+    assert at_its_limits <= sealed_index.MAX_INDEX_BYTES <= 256 << 20

@@ -1,5 +1,7 @@
 """A content cache as a process of its own, and plain HTTP to speak to it."""
 
+import base64
+import hashlib
 import http.client
 import json
 import os
@@ -79,9 +81,14 @@ class ContentServer:
         token: str | None = TOKEN,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request on a connection of its own; target is a key, or a path with its slash."""
+        """One request on a connection of its own; target is a key, or a path with its slash.
+
+        A PUT of an object has the digest of body, unless headers have one.
+        """
         path = target if target.startswith("/") else f"/v1/objects/{target}"
         sent = {"Authorization": f"Bearer {token}"} if token else {}
+        if method == "PUT" and path.startswith("/v1/objects/"):
+            sent["Content-Digest"] = content_digest(body or b"")
         connection = http.client.HTTPConnection(self.host, self.port, timeout=10)
         try:
             connection.request(method, path, body, {**sent, **(headers or {})})
@@ -121,9 +128,26 @@ def has_ended(pid: int) -> bool:
         return True
 
 
-def request(method: str, key: str, *lines: str, token: str = TOKEN, body: bytes = b"") -> bytes:
-    """The bytes of a request, for a raw connection."""
+def content_digest(data: bytes) -> str:
+    """The value of Content-Digest. Source: RFC 9530."""
+    return f"sha-256=:{base64.b64encode(hashlib.sha256(data).digest()).decode()}:"
+
+
+def request(
+    method: str,
+    key: str,
+    *lines: str,
+    token: str = TOKEN,
+    body: bytes = b"",
+    whole: bytes | None = None,
+) -> bytes:
+    """The bytes of a request, for a raw connection.
+
+    whole  what the body of a PUT will be in the end; None: body is all of it
+    """
     fields = [f"{method} /v1/objects/{key} HTTP/1.1", "Host: x", f"Authorization: Bearer {token}"]
+    if method == "PUT":
+        fields.append(f"Content-Digest: {content_digest(body if whole is None else whole)}")
     return "\r\n".join([*fields, *lines, "", ""]).encode() + body
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.registry import Certificate
+from tests.support.registry import Certificate, issue_certificate, make_certificate
 from tests.support.wait import wait_for
 
 WRITER, READER = ("AKWRITER", "secret of the writer"), ("AKREADER", "secret of the reader")
@@ -166,3 +166,13 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     with run_s3_server(tmp_path_factory.mktemp("s3")) as server:
         server.make_bucket("shared")
         yield server
+
+
+@pytest.fixture(scope="session")
+def secure_s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S3Server, Path]]:
+    """One with a certificate and an empty bucket `secure`, and the CA that signed it."""
+    home = tmp_path_factory.mktemp("secure-s3")
+    ca = make_certificate(home)
+    with run_s3_server(home / "s3", tls=issue_certificate(home, ca)) as server:
+        server.make_bucket("secure")
+        yield server, ca.cert

@@ -7,10 +7,10 @@ import pytest
 from tests.support.azurite import azurite
 from tests.support.content import ContentServer, run_content_server
 from tests.support.registry import RegistryServer
-from tests.support.s3_server import s3_server
+from tests.support.s3_server import s3_server, secure_s3
 from tests.support.samples import Sample, make_sample
 
-__all__ = ["azurite", "s3_server"]
+__all__ = ["azurite", "s3_server", "secure_s3"]
 
 
 @pytest.fixture(scope="session")

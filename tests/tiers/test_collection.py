@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import trio
@@ -99,6 +100,13 @@ async def test_the_command_spares_what_was_stored_just_now(url: str) -> None:
         pytest.param("http://x", ["--max-bytes", "1"], 1, "s3://bucket/prefix", id="http"),
         pytest.param("s3://shared", [], 2, "--max-bytes", id="no limit"),
         pytest.param("s3://shared", ["--min-free", "1"], 2, "--max-bytes", id="other limit"),
+        pytest.param(
+            "s3://shared",
+            ["--max-bytes", "1", "--ca-file", "/none"],
+            1,
+            "CA file /none",
+            id="no CA",
+        ),
     ],
 )
 def test_what_cannot_be_collected_is_said(
@@ -113,6 +121,26 @@ def test_credentials_that_may_not_write_are_refused(s3_server: S3Server) -> None
     done = _collect("s3://shared/x", ["--max-bytes", "0"], s3_server.environment(READER))
     assert done.returncode == 1
     assert "may not list, write and delete" in done.stderr
+
+
+def test_a_store_behind_a_private_ca_is_collected_by_that_ca(
+    secure_s3: tuple[S3Server, Path],
+) -> None:
+    server, ca = secure_s3
+    environment = server.environment() | {"AWS_ENDPOINT_URL": server.secure_endpoint}
+    options = ["--max-bytes", "1Mi", "--json"]
+    unknown = _collect("s3://secure/collection", options, environment)
+    assert unknown.returncode == 1
+    assert "its certificate is not trusted (UnknownIssuer); see --ca-file" in unknown.stderr
+    done = _collect("s3://secure/collection", [*options, "--ca-file", str(ca)], environment)
+    assert json.loads(done.stdout) == {"removed": [], "bytes": 0, "excess_bytes": 0}
+
+
+def test_a_ca_file_is_of_use_for_a_store_alone(tmp_path: Path) -> None:
+    command = [CLIPFS, "cache", "collect", "--root", str(tmp_path), "--ca-file", "/none"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "--ca-file goes with --content-cache" in done.stderr
 
 
 def _collect(

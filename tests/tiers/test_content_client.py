@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from clipfs.tiers.content.connection import SMALL_BODY_BYTES
 from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, MAX_CONNECTIONS
 from clipfs.tiers.content.replica import Replica
-from clipfs.tiers.content.store import ContentCacheDown, MayNotStore, Progress
+from clipfs.tiers.content.store import MAX_OBJECT_BYTES, ContentCacheDown, MayNotStore, Progress
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, endpoint_of, key_of
 from tests.support.hostile import Misbehave, answers, hostile_server, says_nothing
 from tests.support.small_cache import small_cache
@@ -158,6 +158,13 @@ async def test_a_broken_answer_is_down_and_opens_the_breaker(misbehave: Misbehav
 async def test_nobody_listening_is_down() -> None:
     with pytest.raises(ContentCacheDown, match="Connection refused"):
         await get("http://127.0.0.1:1")
+
+
+async def test_an_object_that_is_too_long_to_be_one_is_refused_by_its_head() -> None:
+    head = b"HTTP/1.1 200 \r\nContent-Length: %d\r\n\r\n" % (MAX_OBJECT_BYTES + 1)
+    async with hostile_server(answers(head)) as server, opened(server.url) as replica:
+        with pytest.raises(ContentCacheDown, match="an answer of more than"):
+            await replica.get(key_of(1, None))
 
 
 async def test_a_server_that_never_answers_costs_the_answer_timeout(

@@ -18,9 +18,11 @@ from structlog.testing import capture_logs
 from clipfs import errors
 from clipfs.tiers.content.bucket_process import BucketProcess
 from clipfs.tiers.content.objectstore import ObjectStore
+from clipfs.tiers.content.obstore_bucket import ObstoreBucket
 from clipfs.tiers.content.opening import MOST_START_S, open_object_store
 from clipfs.tiers.content.patience import TOTAL_S, Patience
 from clipfs.tiers.content.store import (
+    MAX_OBJECT_BYTES,
     ContentCacheDown,
     ContentRefused,
     Found,
@@ -34,7 +36,6 @@ from clipfs.tiers.tier import Extent
 from tests.support.azurite import Azurite
 from tests.support.content import key_of
 from tests.support.odd_s3 import Oddity, OddS3, run_odd_s3
-from tests.support.registry import issue_certificate, make_certificate
 from tests.support.relay import OnPiece, relay
 from tests.support.s3_server import READER, WRITER, S3Server, run_s3_server
 from tests.support.samples import Sample
@@ -526,14 +527,24 @@ async def test_a_put_that_the_stores_death_cuts_leaves_nothing_wrong_behind(
             assert await got(store, key) == PAGE
 
 
+async def test_an_object_that_is_too_long_to_be_one_is_not_read(url: str) -> None:
+    bucket = ObstoreBucket(url)
+    await trio.to_thread.run_sync(bucket.overwrite, "long", bytes(MAX_OBJECT_BYTES + 1))
+    async with open_object_store(url) as store:
+        with pytest.raises(ContentCacheDown, match="GET long: bytes"):
+            await store.get("long", dear=True)
+
+
 @pytest.mark.parametrize("will_fork", [False, True])
 async def test_https_is_trusted_by_the_cas_that_were_given_and_by_no_other(
-    will_fork: bool, secure: tuple[S3Server, str], monkeypatch: pytest.MonkeyPatch, key: str
+    will_fork: bool, secure_s3: tuple[S3Server, Path], monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
-    server, ca_pem = secure
+    server, ca = secure_s3
     server.use(monkeypatch)
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.secure_endpoint)
-    async with open_object_store("s3://secure", will_fork=will_fork, ca_pem=ca_pem) as store:
+    async with open_object_store(
+        "s3://secure", will_fork=will_fork, ca_pem=ca.read_text()
+    ) as store:
         await store.put(key, b"data")
         assert await got(store, key) == b"data"
     with capture_logs() as logs:
@@ -541,16 +552,6 @@ async def test_https_is_trusted_by_the_cas_that_were_given_and_by_no_other(
             with pytest.raises(ContentCacheDown):
                 await store.get(key)
     assert "its certificate is not trusted (UnknownIssuer); see --ca-file" in logs[0]["error"]
-
-
-@pytest.fixture(scope="module")
-def secure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[S3Server, str]]:
-    """A server with a certificate, and the CA that signed it."""
-    home = tmp_path_factory.mktemp("secure")
-    ca = make_certificate(home)
-    with run_s3_server(home / "s3", tls=issue_certificate(home, ca)) as server:
-        server.make_bucket("secure")
-        yield server, ca.cert.read_text()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from clipfs.tiers.content.patience import (
     ANSWER_IS_WORTH_S,
     TOTAL_S,
     WORTH_BYTES_PER_S,
+    WORTH_S,
     Patience,
 )
 
@@ -39,7 +40,7 @@ async def test_many_who_wait_at_once_use_it_up_once(mock_clock: MockClock) -> No
     ("received", "waited_s"),
     [
         pytest.param(0, ANSWER_IS_WORTH_S, id="a miss at once"),
-        pytest.param(WORTH_BYTES_PER_S, 1, id="many bytes"),
+        pytest.param(WORTH_BYTES_PER_S // 64, ANSWER_IS_WORTH_S + 1 / 64, id="many bytes"),
     ],
 )
 async def test_what_a_healthy_store_takes_is_given_back(
@@ -51,6 +52,17 @@ async def test_what_a_healthy_store_takes_is_given_back(
             mock_clock.jump(waited_s)
             waiting.received = received
     assert patience.left_s == pytest.approx(TOTAL_S)
+
+
+async def test_what_bytes_take_is_given_back_up_to_an_end(mock_clock: MockClock) -> None:
+    patience = Patience()
+    assert patience.longest_s == TOTAL_S + WORTH_S
+    while patience.left_s:
+        with patience.waits() as waiting:
+            mock_clock.jump(1)
+            waiting.received = WORTH_BYTES_PER_S * 10
+    assert patience.longest_s == 0
+    assert trio.current_time() == pytest.approx(TOTAL_S + WORTH_S, abs=1.1)
 
 
 async def test_slow_answers_use_it_up_though_they_are_answers(mock_clock: MockClock) -> None:

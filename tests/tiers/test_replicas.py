@@ -11,14 +11,17 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from clipfs.tiers.content.addresses import AGAIN_S
+from clipfs.tiers.content.patience import TOTAL_S, WORTH_S
 from clipfs.tiers.content.rendezvous import in_order
 from clipfs.tiers.content.replicas import RESTART_S, Replicas
 from clipfs.tiers.content.store import (
+    MAX_OBJECT_BYTES,
     ContentCacheDown,
     ContentRefused,
     Progress,
 )
 from tests.support.content import TOKEN, key_of
+from tests.support.hostile import hostile_server
 from tests.support.small_cache import SmallCache, etag_of, small_cache
 
 IDS = ("content-0", "content-1", "content-2")
@@ -538,6 +541,42 @@ async def test_a_replica_that_does_not_run_yet_is_waited_for_too(autojump_clock:
             await trio.sleep(2)
             for one in two.values():
                 await one.start()
+
+
+@pytest.mark.parametrize(
+    ("mib_per_s", "lacks", "came", "longest_s"),
+    [
+        pytest.param(5, 0, 0, 1.5, id="too slow"),
+        pytest.param(20, 0, 1, TOTAL_S + WORTH_S, id="as fast as a registry"),
+        pytest.param(20, 1, 0, TOTAL_S + WORTH_S, id="as fast, and without its end"),
+    ],
+)
+async def test_a_mount_is_held_up_by_a_body_for_as_long_as_it_comes_fast_and_not_for_ever(
+    mib_per_s: int, lacks: int, came: int, longest_s: float, autojump_clock: MockClock
+) -> None:
+    piece = bytes(mib_per_s << 20 >> 4)
+
+    async def comes_at_a_pace(stream: trio.SocketStream, _: bytes) -> None:
+        await stream.send_all(b"HTTP/1.1 200 \r\nContent-Length: %d\r\n\r\n" % MAX_OBJECT_BYTES)
+        sent = 0
+        for _number in range(-(-MAX_OBJECT_BYTES // len(piece)) - lacks):
+            await trio.sleep(1 / 16)
+            await stream.send_all(piece[: MAX_OBJECT_BYTES - sent])
+            sent += len(piece)
+        await trio.sleep_forever()
+
+    found = 0
+    async with (
+        hostile_server(comes_at_a_pace) as server,
+        Replicas.open([server.url], token=TOKEN) as store,
+    ):
+        begin = trio.current_time()
+        for number in range(10):
+            with suppress(ContentCacheDown):
+                found += await store.get(key_of(number, None)) is not None
+        waited = trio.current_time() - begin
+    assert server.requests
+    assert (found, waited <= longest_s + 0.1) == (came, True)
 
 
 WAYS = [hangs, hangs_but_is_healthy, is_slow, refuses]

@@ -1,16 +1,18 @@
 """Storing: whole layers, pages before index, only verified bytes, never in a reader's way."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import msgspec
 import pytest
 import trio
+import trio.testing
 from structlog.testing import capture_logs
 
 from clipfs.layer.index import Entry, EntryKind, PackedEntries
 from clipfs.layer.layout import Layout
+from clipfs.tiers import storer
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.storer import Outcome, Storer, store_layer
@@ -18,6 +20,7 @@ from clipfs.tiers.storing import left_behind, mark_storing, storing_now
 from clipfs.tiers.tier import IndexedLayer
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, run_content_server
 from tests.support.hostile import answers, hostile_server
+from tests.support.memory_store import MemoryStore
 from tests.support.recording_proxy import recording_proxy
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import KEYS, made_layout
@@ -99,6 +102,59 @@ async def test_a_payload_that_the_disk_has_damaged_is_not_stored(
     assert "damaged" in next(line for line in lines if line["event"] == NOT_STORED)["error"]
     assert not (content_server.objects / own.key / "000001").exists()
     assert await cache.get(f"{own.key}.v1.toc") is None
+
+
+async def test_of_a_layer_whose_index_cannot_be_shared_nothing_is_stored(
+    own: Sample, cache: Replicas, content_server: ContentServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storer, "MAX_SHARED_INDEX_BYTES", len(own.indexed.index.chunk_digests) - 1)
+    with capture_logs() as lines:
+        assert await store_layer(cache, KEYS, own.indexed, own.tar) is Outcome.REFUSED
+    assert (
+        "too large to be shared"
+        in next(line for line in lines if line["event"] == NOT_STORED)["error"]
+    )
+    assert not (content_server.objects / own.key).exists()
+
+
+class _SlowStore(MemoryStore):
+    """Takes a second for an index, and knows how many were on their way at most."""
+
+    on_their_way = 0
+    most = 0
+
+    async def put(
+        self,
+        key: str,
+        data: bytes | memoryview,
+        *,
+        replaces: str | None = None,
+        copies: Collection[str] | None = None,
+    ) -> None:
+        if key.endswith(".toc"):
+            self.on_their_way += 1
+            self.most = max(self.most, self.on_their_way)
+            await trio.sleep(1)
+            self.on_their_way -= 1
+        await MemoryStore.put(self, key, data, replaces=replaces, copies=copies)
+
+
+async def test_an_image_of_many_layers_has_few_indexes_on_their_way(
+    tmp_path: Path, layout: Layout, autojump_clock: trio.testing.MockClock
+) -> None:
+    layers = [make_sample(tmp_path / str(n), content_bytes=512, seed=n) for n in range(10)]
+    for one in layers:
+        layout.payload(one.key).write_bytes(one.payload)
+    store = _SlowStore()
+    async with trio.open_nursery() as nursery:
+        storer = Storer(store, layout, KEYS, nursery)
+        for one in layers[:5]:
+            storer.publish_soon(one.indexed)
+        for one in layers[5:]:
+            storer.store_soon(one.indexed)
+        await storer.drain()
+    assert {f"{one.key}.v1.toc" for one in layers} <= set(store.objects)
+    assert store.most == 2
 
 
 @pytest.mark.parametrize(

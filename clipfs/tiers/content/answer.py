@@ -4,6 +4,7 @@ The server is not trusted: how much it may send is known before anything is allo
 Source: RFC 9112; only what our own server sends is understood: no chunked bodies.
 """
 
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -15,9 +16,21 @@ MAX_WORDS_BYTES = 64 << 10
 """Of an answer that is not a success."""
 
 LEAST_BYTES_PER_S = 4 << 20
-"""A body that comes slower than this is given up, once the time for the head is over too."""
+"""A body that comes slower than this is given up, once the time for the head is over too; a mount's
+look-ups are in more of a hurry (`clipfs.tiers.content.patience`)."""
 
 _PIECE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How bytes that come put a deadline off: by what they take at this speed, never beyond end."""
+
+    least_bytes_per_s: float = LEAST_BYTES_PER_S
+    end: float = math.inf
+
+
+ANY_LENGTH = Pace()
 
 Head = h11.Response | h11.InformationalResponse
 ReceiveInto = Callable[[memoryview], Awaitable[int]]
@@ -82,10 +95,11 @@ async def read_body(
     received: bytearray,
     length: int,
     scope: trio.CancelScope,
+    pace: Pace,
 ) -> Answer:
     """The whole answer; received is what of its body has come already.
 
-    scope   its deadline is put off as bytes come
+    scope   its deadline is put off as bytes come, at pace
     Raises  h11.RemoteProtocolError if more comes, or less
     """
     if len(received) > length:
@@ -98,7 +112,7 @@ async def read_body(
         if not count:
             raise h11.RemoteProtocolError("the connection ended inside a body")
         at += count
-        scope.deadline += count / LEAST_BYTES_PER_S
+        scope.deadline = min(scope.deadline + count / pace.least_bytes_per_s, pace.end)
     headers = dict(head.headers)
     return Answer(
         status=head.status_code,

@@ -44,12 +44,13 @@ class Collected:
     excess_bytes: int
 
 
-def collect(url: str, max_bytes: int, *, spared_s: float = SPARED_S) -> Collected:
+def collect(url: str, max_bytes: int, *, spared_s: float = SPARED_S, ca_pem: str = "") -> Collected:
     """Remove layers of the store at url until max_bytes hold.
 
+    ca_pem  CAs that the store is trusted by, beside the node's own
     Raises  InvalidInput; what a bucket raises
     """
-    bucket = ObstoreBucket(url)
+    bucket = ObstoreBucket(url, ca_pem=ca_pem)
     bucket.check()
     young = store_time(bucket) - timedelta(seconds=spared_s)
     listed = list(bucket.listed())

@@ -14,7 +14,7 @@ from typing import Self
 import h11
 import trio
 
-from clipfs.tiers.content.answer import Answer, body_length, read_body, read_head
+from clipfs.tiers.content.answer import ANY_LENGTH, Answer, Pace, body_length, read_body, read_head
 from clipfs.tiers.content.tls_stream import TlsStream
 
 SMALL_BODY_BYTES = 64 << 10
@@ -86,10 +86,12 @@ class Connection:
         else:
             self._stream.close()
 
-    async def ask(self, request: Request, *, deadline: float) -> tuple[Answer, bool]:
+    async def ask(
+        self, request: Request, *, deadline: float, pace: Pace = ANY_LENGTH
+    ) -> tuple[Answer, bool]:
         """The answer, and whether the connection can be used again.
 
-        deadline  for the answer's head; bytes that come or go put it off
+        deadline  for the answer's head; bytes that go put it off, and those that come, at pace
         Raises    TooSlowError; OSError, BrokenResourceError, h11.RemoteProtocolError if the
                   connection broke
         """
@@ -103,7 +105,7 @@ class Connection:
                 head = await read_head(self._receive_into, request.method, received)
                 unsent = False
             length = body_length(head, most_bytes=request.most_bytes)
-            answer = await read_body(self._receive_into, head, received, length, scope)
+            answer = await read_body(self._receive_into, head, received, length, scope, pace)
         return answer, answer.keeps_open and not unsent
 
     async def _receive_into(self, buffer: memoryview) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import h11
 import trio
 
-from clipfs.tiers.content.answer import Answer
+from clipfs.tiers.content.answer import ANY_LENGTH, Answer, Pace
 from clipfs.tiers.content.breaker import Breaker
 from clipfs.tiers.content.connection import Connection, Endpoint, Request
 from clipfs.tiers.content.store import ContentCacheDown
@@ -35,13 +35,15 @@ class Hurry:
     """How long a caller waits.
 
     answer_s  for an answer, once it is asked for
-    by        for all of it, on trio's clock, but for bytes that come
+    by        for all of it, on trio's clock, but for bytes that come at pace
     soon      ask though the replica was down a moment ago
+    pace      how fast bytes are to come, and until when
     """
 
     answer_s: float = ANSWER_TIMEOUT_S
     by: float = math.inf
     soon: bool = False
+    pace: Pace = ANY_LENGTH
 
 
 AT_LEISURE = Hurry()
@@ -94,7 +96,8 @@ class Exchange:
                 raise ContentCacheDown("skipped: it was unavailable a moment ago")
             begun = trio.current_time()
             try:
-                answer = await self._exchange(request, min(begun + hurry.answer_s, hurry.by))
+                deadline = min(begun + hurry.answer_s, hurry.by)
+                answer = await self._exchange(request, deadline, hurry.pace)
             except _FAILURES as error:
                 reason = _words_of(error)
                 self.breaker.failed(reason, begun=begun)
@@ -129,23 +132,23 @@ class Exchange:
         finally:
             self._limit.release()
 
-    async def _exchange(self, request: Request, deadline: float) -> Answer:
+    async def _exchange(self, request: Request, deadline: float, pace: Pace = ANY_LENGTH) -> Answer:
         kept = self._kept()
         if kept is not None:
             try:
-                return await self._exchange_on(kept, request, deadline)
+                return await self._exchange_on(kept, request, deadline, pace)
             except (OSError, trio.BrokenResourceError, h11.RemoteProtocolError):
                 pass  # closed by the server meanwhile: all requests are idempotent
         with trio.fail_at(min(trio.current_time() + CONNECT_TIMEOUT_S, deadline)):
             connection = await Connection.open(self._endpoint, self._tls)
-        return await self._exchange_on(connection, request, deadline)
+        return await self._exchange_on(connection, request, deadline, pace)
 
     async def _exchange_on(
-        self, connection: Connection, request: Request, deadline: float
+        self, connection: Connection, request: Request, deadline: float, pace: Pace
     ) -> Answer:
         reusable = False
         try:
-            answer, reusable = await connection.ask(request, deadline=deadline)
+            answer, reusable = await connection.ask(request, deadline=deadline, pace=pace)
             return answer
         finally:
             if reusable and not self._closed:

@@ -34,6 +34,7 @@ from clipfs.tiers.content.bucket import (
     Standing,
 )
 from clipfs.tiers.content.obstore_failures import named
+from clipfs.tiers.content.store import MAX_OBJECT_BYTES
 
 CONNECT_TIMEOUT_S = 0.7
 ANSWER_TIMEOUT_S = 5
@@ -42,7 +43,6 @@ ANSWER_TIMEOUT_S = 5
 RETRY_WITHIN_S = 0.3
 """A request that failed faster, on a connection closed meanwhile or by a 503, is sent again."""
 
-MAX_OBJECT_BYTES = 1 << 30
 _PIECE_BYTES = 1 << 20
 _ENDPOINTS = {
     "s3": aws_profile.ENDPOINTS,

@@ -19,6 +19,9 @@ ANSWER_IS_WORTH_S = 0.02
 WORTH_BYTES_PER_S = 16 << 20
 """Bytes that come faster than this are no delay: the registry's would not come sooner."""
 
+WORTH_S = 4
+"""But of one mount no longer than this: what the largest layer index takes at that speed."""
+
 
 @dataclass(slots=True)
 class Waiting:
@@ -37,6 +40,7 @@ class Patience:
 
     def __init__(self, total_s: float = TOTAL_S) -> None:
         self._left_s = total_s
+        self._worth_left_s: float = WORTH_S
         self._waiting = 0
         self._since = 0.0
 
@@ -45,6 +49,11 @@ class Patience:
         """How long a look-up may still wait; 0: it should not begin."""
         run_off_s = trio.current_time() - self._since if self._waiting else 0
         return max(0.0, self._left_s - run_off_s)
+
+    @property
+    def longest_s(self) -> float:
+        """How long a look-up may take whose bytes come fast enough; 0: it should not begin."""
+        return left_s + self._worth_left_s if (left_s := self.left_s) else 0
 
     @contextmanager
     def waits(self) -> Iterator[Waiting]:
@@ -60,8 +69,13 @@ class Patience:
             if one.is_no_delay:
                 self._since = now
             elif one.received is not None:
-                worth_s = ANSWER_IS_WORTH_S + one.received / WORTH_BYTES_PER_S
-                self._since = min(now, self._since + worth_s)
+                self._give_back(one.received, now)
             self._waiting -= 1
             if not self._waiting:
                 self._left_s -= now - self._since
+
+    def _give_back(self, received: int, now: float) -> None:
+        answered = min(now, self._since + ANSWER_IS_WORTH_S)
+        bytes_s = min(received / WORTH_BYTES_PER_S, self._worth_left_s, now - answered)
+        self._worth_left_s -= bytes_s
+        self._since = answered + bytes_s

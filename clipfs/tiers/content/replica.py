@@ -26,6 +26,7 @@ from clipfs.tiers.content.connection import (
 )
 from clipfs.tiers.content.exchange import AT_LEISURE, Exchange, Hurry
 from clipfs.tiers.content.store import (
+    MAX_OBJECT_BYTES,
     Claim,
     ContentCacheDown,
     ContentRefused,
@@ -40,7 +41,6 @@ PROBE_S = 0.75
 PROBE_STEP_S = 0.05
 """Between two looks at what another one, who asks now, has found."""
 
-MAX_BODY_BYTES = 1 << 30
 MAX_ID_BYTES = 256
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ class Replica:
     ) -> Found | None:
         """As ContentStore's."""
         lines = f"Range: bytes={part.start}-{part.stop - 1}\r\n" if part is not None else ""
-        most = len(part) if part is not None else MAX_BODY_BYTES
+        most = len(part) if part is not None else MAX_OBJECT_BYTES
         head = self._head("GET", _OBJECTS + key, lines)
         answer = await self._exchange.ask(Request(method="GET", head=head, most_bytes=most), hurry)
         whole = part is None or len(answer.body) == len(part)

@@ -19,12 +19,13 @@ import trio
 
 from clipfs.image.tls import client_context
 from clipfs.tiers.content.addresses import Addresses
+from clipfs.tiers.content.answer import Pace
 from clipfs.tiers.content.breaker import SOON_S
 from clipfs.tiers.content.claiming import claim_at, release_at
 from clipfs.tiers.content.connection import SMALL_BODY_BYTES, Endpoint
 from clipfs.tiers.content.copies import COPIES, Copies
 from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, AT_LEISURE, Hurry
-from clipfs.tiers.content.patience import Patience
+from clipfs.tiers.content.patience import WORTH_BYTES_PER_S, Patience
 from clipfs.tiers.content.replica import Replica, content_digest
 from clipfs.tiers.content.store import (
     Claim,
@@ -261,7 +262,9 @@ class Replicas:
         left_s = self._patience.left_s
         if not left_s:
             raise ContentCacheDown("skipped: look-ups have waited for it long enough")
-        return Hurry(by=trio.current_time() + left_s / (1 + others))
+        now = trio.current_time()
+        pace = Pace(least_bytes_per_s=WORTH_BYTES_PER_S, end=now + self._patience.longest_s)
+        return Hurry(by=now + left_s / (1 + others), pace=pace)
 
     def _check_may_store(self) -> None:
         if not self._copies.may_store:

@@ -12,6 +12,9 @@ from typing import Protocol
 
 import msgspec
 
+MAX_OBJECT_BYTES = 64 << 20
+"""Of any: a page has 8 MiB, a layer index no more than this (`clipfs.layer.limits`)."""
+
 
 class ContentCacheDown(Exception):
     """The store gave no usable answer. Never leaves `clipfs.tiers`."""

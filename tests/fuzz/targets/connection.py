@@ -137,8 +137,9 @@ def _with_line(request: bytes, line: str, random: Random) -> bytes:
 def _made(
     method: str, target: str, *lines: str, token: str = TOKEN, body: bytes | None = None
 ) -> bytes:
-    """A request; the length of a body is right."""
+    """A request; length and digest of a body are right."""
     fields = [f"{method} {target} HTTP/1.1", "Host: x"]
     fields += [f"Authorization: Bearer {token}"] if token else []
-    fields += [f"Content-Length: {len(body)}"] if body is not None else []
+    if body is not None:
+        fields += [f"Content-Length: {len(body)}", f"Content-Digest: {content_digest(body)}"]
     return "\r\n".join([*fields, *lines, "", ""]).encode("latin-1") + (body or b"")
