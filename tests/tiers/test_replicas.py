@@ -11,8 +11,9 @@ from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from clipfs.tiers.content.addresses import AGAIN_S
+from clipfs.tiers.content.reading import RESTART_S
 from clipfs.tiers.content.rendezvous import in_order
-from clipfs.tiers.content.replicas import RESTART_S, Replicas
+from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import (
     ContentCacheDown,
     ContentRefused,

@@ -7,8 +7,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from clipfs.tiers.content.reading import RESTART_S
 from clipfs.tiers.content.rendezvous import in_order
-from clipfs.tiers.content.replicas import RESTART_S, Replicas
+from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.pages import page_key
 from clipfs.tiers.storer import Outcome, store_layer
