@@ -20,6 +20,7 @@ import trio
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.layer.seal import KeyRing
+from clipfs.tiers.blame import Blame
 from clipfs.tiers.content.mender import Mender
 from clipfs.tiers.content.store import ContentCacheDown, ContentStore, Found
 from clipfs.tiers.derived import index_of, origin_of
@@ -60,6 +61,7 @@ class ContentCacheTier:
         self._keys = keys
         self._mender = mender
         self._derived = DerivedReader(cache, mender, on_unverified)
+        self._blame = Blame()
         self._waits = waits
         self._on_received = on_received
         self._on_unverified = on_unverified
@@ -151,6 +153,7 @@ class ContentCacheTier:
             self._on_received(len(found.data))
             at = first_wrong_chunk(layer.index, chunks, found.data)
             if at is None:
+                self._blame.right(found.copy)
                 if (wrong or found.is_alone) and self._mender is not None:
                     self._mender.soon(key, partial(self._put_page, layer, page))
                 return found.data
@@ -166,8 +169,13 @@ class ContentCacheTier:
         return None
 
     async def _remove(self, key: str, wrong: Found) -> None:
-        """Take this copy of a page away, if it still is the one that was read."""
+        """Take this copy of a page away, if it still is the one that was read.
+
+        Not if this node may be what is at fault.
+        """
         if not wrong.etag or not self._cache.may_store:
+            return
+        if not self._blame.wrong(key, wrong.copy):
             return
         with trio.move_on_after(REMOVE_WITHIN_S):
             try:

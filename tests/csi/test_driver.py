@@ -17,7 +17,7 @@ from tests.support.driver import (
     umount,
 )
 from tests.support.machine import needs_fuse
-from tests.support.node import alive
+from tests.support.node import alive, kill
 from tests.support.registry import RegistryServer
 from tests.support.wait import wait_for
 
@@ -125,7 +125,7 @@ def test_an_image_whose_server_died_is_served_again_at_the_next_publish(
     driver: Driver, image: str, tmp_path: Path
 ) -> None:
     driver.publish("one", image)
-    os.kill(servers(tmp_path / "root")[0], signal.SIGKILL)
+    kill(servers(tmp_path / "root")[0])
     assert (driver.publish("two", image) / "hello").read_text() == "world\n"
     driver.unpublish("one")
     driver.unpublish("two")

@@ -9,7 +9,8 @@ from trio.testing import MockClock
 
 from clipfs.image.tls import load_ca_file
 from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, MAX_CONNECTIONS
-from clipfs.tiers.content.replicas import RESTART_S, Replicas
+from clipfs.tiers.content.reading import RESTART_S
+from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import ContentCacheDown
 from tests.support.content import TOKEN, key_of
 from tests.support.hostile import hostile_server, says_nothing

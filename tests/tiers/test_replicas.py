@@ -12,8 +12,9 @@ from trio.testing import MockClock
 
 from clipfs.tiers.content.addresses import AGAIN_S
 from clipfs.tiers.content.patience import TOTAL_S, WORTH_S
+from clipfs.tiers.content.reading import RESTART_S
 from clipfs.tiers.content.rendezvous import in_order
-from clipfs.tiers.content.replicas import RESTART_S, Replicas
+from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import (
     MAX_OBJECT_BYTES,
     ContentCacheDown,

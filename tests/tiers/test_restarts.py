@@ -13,9 +13,10 @@ from clipfs import errors
 from clipfs.image.retry import ONCE
 from clipfs.tiers.chain import TierChain
 from clipfs.tiers.content.breaker import SOON_S
+from clipfs.tiers.content.reading import RESTART_S
 from clipfs.tiers.content.rendezvous import in_order
 from clipfs.tiers.content.replica import PROBE_S
-from clipfs.tiers.content.replicas import RESTART_S, Replicas
+from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import ContentCacheDown
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.pages import page_key
