@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from clipfs.layer.index import Entry, EntryKind, PackedEntries
 from clipfs.layer.layout import Layout
-from clipfs.tiers import storer
+from clipfs.tiers import derived
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.storer import Outcome, Storer, store_layer
@@ -107,7 +107,7 @@ async def test_a_payload_that_the_disk_has_damaged_is_not_stored(
 async def test_of_a_layer_whose_index_cannot_be_shared_nothing_is_stored(
     own: Sample, cache: Replicas, content_server: ContentServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storer, "MAX_SHARED_INDEX_BYTES", len(own.indexed.index.chunk_digests) - 1)
+    monkeypatch.setattr(derived, "MAX_SHARED_INDEX_BYTES", len(own.indexed.index.chunk_digests) - 1)
     with capture_logs() as lines:
         assert await store_layer(cache, KEYS, own.indexed, own.tar) is Outcome.REFUSED
     assert (
