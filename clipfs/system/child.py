@@ -54,7 +54,8 @@ def run_job(work: Work, module: str, memory_bytes: int) -> None:
     """Limits, job, result: all of a worker's life; never returns."""
     name_process(module.removeprefix("clipfs."))
     _tune_malloc()
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    most_bytes = _address_space_bytes() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     sys.setswitchinterval(_SWITCH_S)
     gc.disable()  # a tree of a million nodes has no garbage, and is looked through again and again
@@ -77,6 +78,11 @@ def run_job(work: Work, module: str, memory_bytes: int) -> None:
         _say_error(named.code, str(named))
     out.flush()
     os._exit(0)  # threads of the pipeline may still wait for input that never comes
+
+
+def _address_space_bytes() -> int:
+    """What a worker begins with: its modules, and of one that was forked its parent's as well."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
 def name_process(name: str) -> None:

@@ -85,7 +85,7 @@ async def started(
     Forked where a `fork_server` is open, else `python -m module`, which loads while the block
     does something else.
 
-    memory_bytes  address space limit of the worker
+    memory_bytes  address space that it may take, beyond what it begins with
     """
     process = await launched(module, memory_bytes=memory_bytes, pass_fds=pass_fds)
     try:

@@ -4,6 +4,7 @@ That a forked worker behaves as an executed one does is in `test_workers.py`.
 """
 
 import fcntl
+import mmap
 import os
 import signal
 import subprocess
@@ -100,11 +101,12 @@ async def test_descriptors_have_the_numbers_that_they_have_here(
             file.close()
 
 
-async def test_nothing_else_of_the_parent_s_is_open_there(server: int, tmp_path: Path) -> None:
+async def test_nothing_else_of_the_parent_s_is_open_there(tmp_path: Path) -> None:
     with (tmp_path / "secret").open("w") as secret:
         os.set_inheritable(secret.fileno(), True)
+        before = set(children("self"))
         with fork_server([WORKER]):
-            (second,) = set(children("self")) - {server}
+            (second,) = set(children("self")) - before
             async with started(WORKER, memory_bytes=1 << 30):
                 (worker,) = children(second)
                 for pid in (second, worker):
@@ -188,3 +190,8 @@ def test_a_module_that_cannot_be_loaded_leaves_no_process(
         assert trio.run(main) == b"JOB"  # executed
     assert children("self") == before
     assert "no_such_worker" in capfd.readouterr().err
+
+
+async def test_a_worker_has_its_memory_beside_what_its_parent_has_taken() -> None:
+    with mmap.mmap(-1, 2 << 30), fork_server([WORKER]):
+        assert await result(b"job") == b"JOB"
