@@ -219,8 +219,8 @@ PAIRS = [
     Pair(
         check="single-flight, layer and cluster",
         module="clipfs.tiers.sharing",
-        old="if not self._is_mine(claim):",
-        new="if False:",
+        old="if self._is_mine(claim):",
+        new="if True:",
         test=TIERS + "test_sharing.py::test_of_ten_nodes_one_brings_the_layer",
     ),
     Pair(
