@@ -1,6 +1,7 @@
 """Room under --max-bytes: whole layers go, the least recently used first, nothing that is used.
 
 To let time pass, a test sets a layer's last use, its folder's mtime, back.
+One module, though long: the account of room, its watermarks and its kills share that trick.
 """
 
 import hashlib

@@ -1,4 +1,7 @@
-"""Background fill with the installed commands, real mounts and a real content cache."""
+"""Background fill with the installed commands, real mounts and a real content cache.
+
+One module, though long: its tests share an image and a cache whose requests can be held.
+"""
 
 import json
 import os

@@ -7,8 +7,9 @@ import pytest
 from tests.support.azurite import azurite
 from tests.support.content import ContentServer, run_content_server
 from tests.support.registry import RegistryServer
-from tests.support.s3_server import s3_server, secure_s3
+from tests.support.s3_server import S3Server, s3_server, secure_s3
 from tests.support.samples import Sample, make_sample
+from tests.support.tier2 import Tier2, of_bucket, of_server
 
 __all__ = ["azurite", "s3_server", "secure_s3"]
 
@@ -31,3 +32,17 @@ def content_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Content
     """A content cache; the tests share it, each with its own layers."""
     with run_content_server(tmp_path_factory.mktemp("content")) as server:
         yield server
+
+
+@pytest.fixture(params=["http", "s3"])
+def tier2(
+    request: pytest.FixtureRequest,
+    content_server: ContentServer,
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Tier2:
+    """Of either kind, with a hand that writes past all rules."""
+    if request.param == "http":
+        return of_server(content_server)
+    s3_server.use(monkeypatch)
+    return of_bucket("shared")

@@ -1,6 +1,7 @@
 """The background fill: what it brings, that reads go first, and where it stops.
 
 The clock stands still but where a test moves it, so that whoever waits goes on waiting.
+One module, though long: nearly all of it needs the same held tier and clock.
 """
 
 from collections.abc import AsyncIterator, Callable

@@ -1,4 +1,7 @@
-"""The chain: nearest first, each chunk fetched once, on disk before it is served."""
+"""The chain: nearest first, each chunk fetched once, on disk before it is served.
+
+One module, though long: its tests share tiers that hold, refuse and count what they are asked.
+"""
 
 import errno
 import os

@@ -1,7 +1,8 @@
 """Tier 2 in an object store: the promises of `ContentStore`, kept by a real S3 server and,
 where it is installed, by Azure's emulator.
 
-What no real server does is shown against a small one of our own (`tests.support.odd_s3`).
+What no real server does is shown against a small one of our own (`tests.support.odd_s3`). One
+module, though long: it is one list of promises, each run against every kind of store.
 """
 
 import itertools

@@ -26,10 +26,9 @@ from tests.support.damage import DAMAGES
 from tests.support.faulty_registry import Fault, FaultyRegistry, on_downloads, wrong_at
 from tests.support.recording_proxy import recording_proxy
 from tests.support.registry import RegistryServer
-from tests.support.s3_server import S3Server
 from tests.support.samples import Sample, make_sample
 from tests.support.small_cache import SmallCache, small_cache
-from tests.support.tier2 import Tier2, of_bucket, of_server
+from tests.support.tier2 import Tier2
 from tests.support.tier_stack import (
     KEYS,
     made_layout,
@@ -62,19 +61,6 @@ def own_image(own: Sample, registry: RegistryServer) -> str:
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     return made_layout(tmp_path / "root")
-
-
-@pytest.fixture(params=["http", "s3"])
-def tier2(
-    request: pytest.FixtureRequest,
-    content_server: ContentServer,
-    s3_server: S3Server,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Tier2:
-    if request.param == "http":
-        return of_server(content_server)
-    s3_server.use(monkeypatch)
-    return of_bucket("shared")
 
 
 def host_of(reference: str) -> str:

@@ -39,9 +39,8 @@ from tests.support.faulty_registry import (
     wrong_at,
 )
 from tests.support.registry import RegistryServer
-from tests.support.s3_server import S3Server
 from tests.support.samples import Sample, make_sample
-from tests.support.tier2 import Tier2, of_bucket, of_server
+from tests.support.tier2 import Tier2
 from tests.support.tier_stack import KEYS, opened_tiers, store_sample
 from tests.support.web import Asked, Reply, run_web
 
@@ -51,19 +50,6 @@ EXTENT = Extent(3 * CHUNK_BYTES - 50, 100)
 
 Poison = Callable[[Sample, Sample, bytes], bytes]
 """From the layer, another layer, and what stands under the key."""
-
-
-@pytest.fixture(params=["http", "s3"])
-def tier2(
-    request: pytest.FixtureRequest,
-    content_server: ContentServer,
-    s3_server: S3Server,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Tier2:
-    if request.param == "http":
-        return of_server(content_server)
-    s3_server.use(monkeypatch)
-    return of_bucket("shared")
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""Several replicas as one store: copies, claims, failures, restarts; on trio's clock."""
+"""Several replicas as one store: copies, claims, failures, restarts; on trio's clock.
+
+One module, though long: copies, claims and waiting share the small caches and their faults.
+"""
 
 import itertools
 import math

@@ -1,4 +1,7 @@
-"""Whose turn it is to bring a layer, as nodes that share one store find out; on trio's clock."""
+"""Whose turn it is to bring a layer, as nodes that share one store find out; on trio's clock.
+
+One module, though long: it is the table of what may become of a holder, on one set of nodes.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
