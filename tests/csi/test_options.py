@@ -16,7 +16,7 @@ from tests.csi.test_sockets import info, node_id, registration
 from tests.support import images
 from tests.support.driver import M, cleaned_up, failure, mounts_below, run_driver
 from tests.support.machine import CLIP_CSI, needs_fuse
-from tests.support.node import Node, content_cache
+from tests.support.node import ROOM, Node, content_cache
 from tests.support.registry import RegistryServer, make_certificate, run_registry
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.wait import wait_for
@@ -130,7 +130,7 @@ def test_the_driver_s_servers_fill_what_a_pod_has_touched(
     ]  # fmt: skip
     Node(tmp_path / "A", options).json("index", image)
     root = tmp_path / "root"
-    for limits, whole in ((["--max-bytes", "1Mi"], 0), (["--max-bytes", "1Gi"], 1)):
+    for limits, whole in ((["--max-bytes", "1Mi"], 0), (["--max-bytes", "1Gi", *ROOM], 1)):
         words = [*options, "--background-fill", "touched", *limits]
         with run_driver(tmp_path / "home", words, root=root) as driver:
             target = driver.publish("pod", image)

@@ -20,7 +20,7 @@ from tests.support import images
 from tests.support.content import ContentServer, run_content_server
 from tests.support.held_proxy import HeldProxy, held_proxy
 from tests.support.machine import needs_fuse
-from tests.support.node import Node, alive, kill
+from tests.support.node import ROOM, Node, alive, kill
 from tests.support.processes import descendants
 from tests.support.registry import RegistryServer
 from tests.support.small_disk import needs_loop, small_disk
@@ -35,7 +35,8 @@ READ_BYTES = 53_248
 LOG_BYTES = 100 << 10
 """What debug lines of the fill, and the disk's own records of its blocks, may take."""
 
-TOUCHED = ("--front", "fuse", "--background-fill", "touched")
+UNLIMITED = ("--front", "fuse", "--background-fill", "touched")
+TOUCHED = (*UNLIMITED, *ROOM)
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ def test_touched_fills_the_touched_layers_alone_and_all_fills_all(
     assert list((cluster.b.root / "partial").iterdir()) == []
     assert [path.name for path in (cluster.b.root / "run").rglob("*.fill")] == []
 
-    pid = cluster.mount(tmp_path / "m", "--front", "auto", "--background-fill", "all")
+    pid = cluster.mount(tmp_path / "m", "--front", "auto", "--background-fill", "all", *ROOM)
     cluster.until(state="idle", layers=1)
     assert cluster.whole() == {big, two, three}
     cluster.b.unmount(tmp_path / "m")
@@ -278,7 +279,7 @@ def test_without_limits_a_tenth_of_the_disk_stays_free_for_others(
 ) -> None:
     disk = stack.enter_context(small_disk(tmp_path / "small", mebibytes=20))
     cluster.b.root = disk.folder / "root"
-    cluster.mount(tmp_path / "m", *TOUCHED)
+    cluster.mount(tmp_path / "m", *UNLIMITED)
     read(tmp_path / "m/big")
     cluster.until(state="no_room", layers=0)
     found = os.statvfs(disk.folder)
@@ -298,7 +299,7 @@ def test_a_disk_that_others_have_filled_is_waited_for(
 ) -> None:
     disk = stack.enter_context(small_disk(tmp_path / "small", mebibytes=40))
     cluster.b.root = disk.folder / "root"
-    pid = cluster.mount(tmp_path / "m", *TOUCHED, "--min-free", "0")
+    pid = cluster.mount(tmp_path / "m", *TOUCHED)
     cluster.proxy.hold(after=8)
     read(tmp_path / "m/big")
     wait_for(lambda: cluster.proxy.waiting == REQUESTS_AT_ONCE)
@@ -316,7 +317,7 @@ def test_a_disk_that_others_have_filled_is_waited_for(
 def test_two_servers_of_a_node_bring_a_layer_once(cluster: Cluster, tmp_path: Path) -> None:
     layout = Layout(cluster.b.root)
     cluster.proxy.hold(after=8)
-    words = ("--front", "fuse", "--background-fill", "all")
+    words = ("--front", "fuse", "--background-fill", "all", *ROOM)
     pids = [cluster.mount(tmp_path / "one", *words)]
     wait_for(lambda: cluster.proxy.waiting == REQUESTS_AT_ONCE)
     pids.append(cluster.mount(tmp_path / "other", *words))
@@ -383,7 +384,7 @@ def test_unmount_ends_a_download_that_nobody_waits_for(
     for page in (cluster.cache.objects / big).iterdir():
         page.unlink()
     slow.bytes_per_s = 100_000
-    pid = cluster.mount(tmp_path / "m", "--front", "fuse", "--background-fill", "all")
+    pid = cluster.mount(tmp_path / "m", "--front", "fuse", "--background-fill", "all", *ROOM)
     wait_for(lambda: cluster.b.json("stats")["registry"]["bytes"])
     workers = descendants(pid)
     assert workers
@@ -404,7 +405,7 @@ def test_a_layer_that_another_node_brings_is_not_downloaded_too(
     wish = json.dumps({"holder": "another.node"}).encode()
     assert cluster.cache.ask("PUT", f"/v1/claims/{big}", wish).status == 201
     before = len(registry.blob_reads())
-    cluster.mount(tmp_path / "m", "--front", "fuse", "--background-fill", "all")
+    cluster.mount(tmp_path / "m", "--front", "fuse", "--background-fill", "all", *ROOM)
     wait_for(lambda: len([key for key, _ in cluster.proxy.asked if key == big]) > 8)
     for path, data in pages.items():
         stored = cluster.cache.ask("PUT", f"{big}/{path.name}", data)

@@ -11,7 +11,7 @@ import pytest
 from tests.support import images
 from tests.support.content import ContentServer, run_content_server
 from tests.support.machine import needs_fuse
-from tests.support.node import Node
+from tests.support.node import ROOM, Node
 from tests.support.registry import RegistryServer
 from tests.support.wait import wait_for
 
@@ -156,7 +156,7 @@ def test_a_page_that_is_lost_or_wrong_is_neither_stored_again_nor_removed(
     before, written = nodes.objects(), nodes.writes()
     assert len(before) == (8 if spoil == "wrong" else 7), "pages, indexes and origin records"
     node = nodes.reader()
-    node.mount(image, tmp_path / "m", "--front", "fuse", "--background-fill", fill)
+    node.mount(image, tmp_path / "m", "--front", "fuse", "--background-fill", fill, *ROOM)
     with (tmp_path / "m/big").open("rb", buffering=0) as file:
         right = random.Random(BYTES).randbytes(BYTES)
         assert os.pread(file.fileno(), 53_248, 1 << 20) == right[1 << 20 :][:53_248]

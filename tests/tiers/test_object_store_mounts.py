@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.machine import needs_fuse
-from tests.support.node import Node
+from tests.support.node import ROOM, Node
 from tests.support.registry import RegistryServer
 from tests.support.s3_server import S3Server, run_s3_server
 from tests.support.samples import Sample
@@ -78,7 +78,7 @@ def test_a_touched_layer_is_filled_from_the_store(
     first.json("index", image)
     stored(first)
     before = layer_reads(registry, sample)
-    words = ("--front", "fuse", "--background-fill", "touched")
+    words = ("--front", "fuse", "--background-fill", "touched", *ROOM)
     second.mount(image, tmp_path / "m", *words)
     found = next(path for path in (tmp_path / "m").rglob("*") if path.is_file())
     with found.open("rb", buffering=0) as file:
