@@ -49,6 +49,10 @@ class EntryKind(enum.IntEnum):
     SPARSE = 8
 
 
+FILE, DIRECTORY, SYMLINK, HARDLINK, *_ = EntryKind
+"""Members of an enumeration are slow to reach, and a merge asks for each entry's kind."""
+
+
 Mode = Annotated[int, msgspec.Meta(ge=0, le=0o7777)]
 Id = Annotated[int, msgspec.Meta(ge=0, lt=1 << 32)]
 Seconds = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]

@@ -19,29 +19,33 @@ class Record(NamedTuple):
     kind: int
 
 
-def in_blocks(records: Sequence[Record]) -> bytes:
+RecordLike = tuple[bytes, int, int]
+"""A `Record`, or what takes half the time to make."""
+
+
+def in_blocks(records: Sequence[RecordLike]) -> bytes:
     """The blocks of a folder with these records, the last one unpadded."""
-    blocks = bytearray()
-    taken: list[Record] = []
-    used = 0
-    for one in records:
-        need = erofs.DIRENT.size + len(one.name)
-        if used + need > erofs.BLOCK:
-            blocks += packed(taken).ljust(erofs.BLOCK, b"\0")
-            taken, used = [], 0
-        taken.append(one)
-        used += need
-    return bytes(blocks + packed(taken))
+    blocks: list[bytes] = []
+    start = used = 0
+    for at, (name, _, _) in enumerate(records):
+        used += erofs.DIRENT.size + len(name)
+        if used > erofs.BLOCK:
+            blocks.append(packed(records[start:at]).ljust(erofs.BLOCK, b"\0"))
+            start, used = at, erofs.DIRENT.size + len(name)
+    blocks.append(packed(records[start:]))
+    return b"".join(blocks)
 
 
-def packed(records: Sequence[Record]) -> bytes:
+def packed(records: Sequence[RecordLike]) -> bytes:
     """The block of records, unpadded."""
     offset = len(records) * erofs.DIRENT.size
-    head = bytearray()
+    pack = erofs.DIRENT.pack
+    parts = []
     for name, nid, kind in records:
-        head += erofs.DIRENT.pack(nid, offset, kind, 0)
+        parts.append(pack(nid, offset, kind, 0))
         offset += len(name)
-    return bytes(head) + b"".join(record.name for record in records)
+    parts += [name for name, _, _ in records]
+    return b"".join(parts)
 
 
 def count(block: bytes) -> int:

@@ -23,8 +23,9 @@ from typing import NamedTuple
 
 from clipfs import errors
 from clipfs.layer.archive.names import shown
-from clipfs.layer.index import Entry, EntryKind
-from clipfs.tree.node import Node, count_links, implied_folder, resolve
+from clipfs.layer.index import DIRECTORY, HARDLINK, SYMLINK, Entry
+from clipfs.layer.limits import MAX_DEPTH
+from clipfs.tree.node import Node, count_links, implied_folder, resolve, trail_to
 
 WHITEOUT = b".wh."
 OPAQUE = b".wh..wh..opq"
@@ -42,8 +43,12 @@ def merge(layers: Iterable[Iterable[Entry]]) -> Node:
 
 
 def _apply(root: Node, number: int, entries: list[Entry]) -> None:
-    targets = _linked(root, entries)
-    _hide(root, entries)
+    whiteouts = [entry for entry in entries if WHITEOUT in entry.path and _is_whiteout(entry)]
+    targets: dict[bytes, Node] = {}
+    if whiteouts:
+        entries = [entry for entry in entries if not _is_whiteout(entry)]
+        targets = _linked(root, entries)
+        _hide(root, whiteouts, entries)
     lower = {
         target: node
         for target, node in targets.items()
@@ -52,9 +57,7 @@ def _apply(root: Node, number: int, entries: list[Entry]) -> None:
     waiting: list[_Waiting] = []
     places = _Places(root, number)
     for entry in entries:
-        if _is_whiteout(entry):
-            continue
-        if entry.kind == EntryKind.HARDLINK:
+        if entry.kind is HARDLINK:
             _link(places, entry, waiting)
         else:
             _add(places, entry)
@@ -70,21 +73,20 @@ def _is_whiteout(entry: Entry) -> bool:
 
 def _linked(root: Node, entries: list[Entry]) -> dict[bytes, Node]:
     """Target -> node of the lower layers, of the hard links of a layer that has whiteouts."""
-    if not any(_is_whiteout(entry) for entry in entries):
-        return {}
-    targets = {entry.target for entry in entries if entry.kind == EntryKind.HARDLINK}
+    targets = {entry.target for entry in entries if entry.kind is HARDLINK}
     found = {target: resolve(root, target, follow_last=False) for target in targets}
     return {target: node for target, node in found.items() if node is not None}
 
 
-def _hide(root: Node, entries: list[Entry]) -> None:
-    """Apply the whiteouts of a layer; all are found before the first one hides anything."""
-    whiteouts = [entry.path.rpartition(b"/") for entry in entries if _is_whiteout(entry)]
-    if not whiteouts:
-        return
+def _hide(root: Node, whiteouts: list[Entry], entries: list[Entry]) -> None:
+    """Apply the whiteouts of a layer; all are found before the first one hides anything.
+
+    entries  the layer's others
+    """
     new = {entry.path for entry in entries if _replaces_symlink(root, entry)}
     hidden: list[tuple[dict[bytes, Node], bytes]] = []
-    for folder, _, name in whiteouts:
+    for whiteout in whiteouts:
+        folder, _, name = whiteout.path.rpartition(b"/")
         if name in _NO_NAME:
             raise errors.CorruptImage(f"whiteout {shown(folder + b'/' + name)} names no entry")
         if name.startswith(WHITEOUT_META) and name != OPAQUE:
@@ -102,10 +104,10 @@ def _hide(root: Node, entries: list[Entry]) -> None:
 
 
 def _replaces_symlink(root: Node, entry: Entry) -> bool:
-    if entry.kind != EntryKind.DIRECTORY:
+    if entry.kind is not DIRECTORY:
         return False
     lower = resolve(root, entry.path, follow_last=False)
-    return lower is not None and lower.entry.kind == EntryKind.SYMLINK
+    return lower is not None and lower.entry.kind is SYMLINK
 
 
 def _with_parents(path: bytes) -> Iterator[bytes]:
@@ -114,41 +116,58 @@ def _with_parents(path: bytes) -> Iterator[bytes]:
         path = path.rpartition(b"/")[0]
 
 
+class _Folder(NamedTuple):
+    children: dict[bytes, Node]
+    depth: int
+
+
 class _Places:
     """Where the entries of one layer, the number-th, go."""
 
     def __init__(self, root: Node, number: int) -> None:
         self.root = root
         self.number = number
-        self._folder: bytes | None = None  # the last one asked for, as the next entry's may be
-        self._children: dict[bytes, Node] = {}
+        self._known: dict[bytes, _Folder] = {}
 
-    def children(self, folder: bytes) -> dict[bytes, Node]:
-        """Those of the folder at that path, which is made where it is missing."""
-        if folder != self._folder:
-            node = resolve(self.root, folder, make=self.number)
-            assert node is not None
-            assert node.children is not None
-            self._folder, self._children = folder, node.children
-        return self._children
+    def children(self, path: bytes) -> dict[bytes, Node]:
+        """Those of the folder at path, which is made where it is missing."""
+        found = self._known.get(path)
+        if found is None:
+            found = self._known[path] = self._below_known(path) or self._walked_to(path)
+        return found.children
+
+    def _below_known(self, path: bytes) -> "_Folder | None":
+        """The folder at path, if the one above it is known: most are, and ways are long."""
+        parent, _, name = path.rpartition(b"/")
+        above = self._known.get(parent)
+        node = above.children.get(name) if above else None
+        if above is None or node is None or node.children is None or above.depth >= MAX_DEPTH:
+            return None
+        return _Folder(node.children, above.depth + 1)
+
+    def _walked_to(self, path: bytes) -> "_Folder":
+        trail = trail_to(self.root, path, make=self.number)
+        assert trail is not None
+        assert trail[-1].children is not None
+        return _Folder(trail[-1].children, len(trail))
 
     def put(self, children: dict[bytes, Node], name: bytes, node: Node) -> None:
         """Set name in children to node; what that replaces may have been on the way elsewhere."""
         if name in children:
-            self._folder = None
+            self._known.clear()
         children[name] = node
 
 
 def _add(places: _Places, entry: Entry) -> None:
     folder, _, name = entry.path.rpartition(b"/")
     if not entry.path:
-        if entry.kind == EntryKind.DIRECTORY:
+        if entry.kind is DIRECTORY:
             places.root.entry, places.root.layer = entry, places.number
             return
         raise errors.CorruptImage("the root of the image is not a folder")
     children = places.children(folder)
     old = children.get(name)
-    if old is not None and old.children is not None and entry.kind == EntryKind.DIRECTORY:
+    if old is not None and old.children is not None and entry.kind is DIRECTORY:
         old.entry, old.layer = entry, places.number
     else:
         places.put(children, name, Node(entry, places.number))
@@ -170,7 +189,7 @@ def _link(places: _Places, entry: Entry, waiting: list[_Waiting]) -> None:
     if target is not None and target.children is not None:
         raise _linked_folder(entry)
     children = places.children(folder)
-    if target is None or target.entry.kind == EntryKind.HARDLINK:
+    if target is None or target.entry.kind is HARDLINK:
         target = Node(entry, places.number)
         waiting.append(_Waiting(children, name, target))
     places.put(children, name, target)
@@ -182,7 +201,7 @@ def _settle(root: Node, waiting: list[_Waiting], lower: dict[bytes, Node]) -> No
     for _, _, link in waiting:
         chain: dict[Node, None] = {}
         node = link
-        while node.entry.kind == EntryKind.HARDLINK and node not in inodes:
+        while node.entry.kind is HARDLINK and node not in inodes:
             chain[node] = None
             target = resolve(root, node.entry.target, follow_last=False)
             target = target or lower.get(node.entry.target)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from clipfs import errors
 from clipfs.layer.archive.names import shown
-from clipfs.layer.index import Entry, EntryKind
+from clipfs.layer.index import DIRECTORY, SYMLINK, Entry
 from clipfs.layer.limits import MAX_COMPONENT_BYTES, MAX_DEPTH
 
 MAX_SYMLINKS = 40
@@ -32,7 +32,7 @@ class Node:
         self.links = 0
         self.nid = 0
         self.parent = self
-        self.children: dict[bytes, Node] | None = {} if entry.kind == EntryKind.DIRECTORY else None
+        self.children: dict[bytes, Node] | None = {} if entry.kind is DIRECTORY else None
 
 
 def walk(root: Node) -> Iterator[Node]:
@@ -51,10 +51,16 @@ def walk(root: Node) -> Iterator[Node]:
             pending.append(child)
 
 
-def resolve(
+def resolve(root: Node, path: bytes, *, follow_last: bool = True) -> Node | None:
+    """The node at path, through symlinks clamped to the root; None if there is none."""
+    trail = trail_to(root, path, follow_last=follow_last)
+    return trail[-1] if trail else None
+
+
+def trail_to(
     root: Node, path: bytes, *, make: int | None = None, follow_last: bool = True
-) -> Node | None:
-    """The node at path, through symlinks clamped to the root; None if there is none.
+) -> list[Node] | None:
+    """From the root to the node at path, as `resolve`.
 
     make    number of the layer in whose name missing folders are made, and files replaced
     Raises  CorruptImage if no folder can be made there
@@ -72,7 +78,7 @@ def resolve(
                 trail.pop()
             continue
         node = children.get(part)
-        if node is not None and node.entry.kind == EntryKind.SYMLINK and (todo or follow_last):
+        if node is not None and node.entry.kind is SYMLINK and (todo or follow_last):
             symlinks += 1
             if symlinks > MAX_SYMLINKS:
                 if make is None:
@@ -94,11 +100,11 @@ def resolve(
         trail.append(node)
         if make is not None and len(trail) > MAX_DEPTH:
             raise errors.CorruptImage(f"{shown(path)} is more than {MAX_DEPTH} folders deep")
-    return trail[-1]
+    return trail
 
 
 def implied_folder() -> Entry:
-    return Entry(path=b"", kind=EntryKind.DIRECTORY, mode=0o755)
+    return Entry(path=b"", kind=DIRECTORY, mode=0o755)
 
 
 def count_links(root: Node) -> None:

@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.layer.archive.names import shown
-from clipfs.layer.index import Entry, EntryKind
+from clipfs.layer.index import FILE, SYMLINK, Entry, EntryKind
 from clipfs.tree import erofs, folder
-from clipfs.tree.folder import Record
 from clipfs.tree.node import Node, walk
 from clipfs.tree.sparse import Placed, SparseLayout, chunk_blocks, sparse_chunk_bits
 from clipfs.tree.superblock import (
@@ -30,7 +29,7 @@ from clipfs.tree.superblock import (
 )
 from clipfs.tree.xattrs import area_bytes, packed
 
-_TYPES = {
+_MODES = {
     EntryKind.FILE: stat.S_IFREG,
     EntryKind.SPARSE: stat.S_IFREG,
     EntryKind.DIRECTORY: stat.S_IFDIR,
@@ -39,7 +38,10 @@ _TYPES = {
     EntryKind.BLOCK: stat.S_IFBLK,
     EntryKind.FIFO: stat.S_IFIFO,
 }
-_FOLDER_TYPES = {kind: erofs.FILE_TYPES[mode] for kind, mode in _TYPES.items()}
+_TYPES = [_MODES.get(kind, 0) for kind in (0, *EntryKind)]  # type: ignore[call-overload]
+"""By kind: a member of an enumeration is slow to hash, and fast as an index."""
+
+_FOLDER_TYPES = [erofs.FILE_TYPES.get(kind, 0) for kind in _TYPES]
 _U64 = (1 << 64) - 1
 
 
@@ -97,17 +99,17 @@ def _table(devices: Sequence[Device]) -> list[DeviceRow]:
 
 
 def _is_chunked(entry: Entry) -> bool:
-    return entry.kind in (EntryKind.FILE, EntryKind.SPARSE) and entry.size > 0
+    return entry.size > 0 and entry.kind in (FILE, EntryKind.SPARSE)
 
 
 def _is_plain_file(entry: Entry) -> bool:
     """Whether it is a file of one chunk, and without xattrs."""
-    return entry.kind == EntryKind.FILE and entry.size > 0 and not entry.xattrs
+    return entry.kind is FILE and entry.size > 0 and not entry.xattrs
 
 
 def _is_inline(entry: Entry) -> bool:
     """Whether a symlink's target fits behind its inode, wherever in a block that begins."""
-    if entry.kind != EntryKind.SYMLINK:
+    if entry.kind is not SYMLINK:
         return False
     tail = (erofs.INODE.size + area_bytes(entry.xattrs)) % erofs.SLOT
     return tail + len(entry.target) <= erofs.BLOCK - erofs.SLOT
@@ -174,7 +176,8 @@ class _Writer:
         entry, at = node.entry, self._meta_start + node.nid * erofs.SLOT
         xattrs = packed(entry.xattrs)
         tail = at + erofs.INODE.size + len(xattrs)
-        self.image[at + erofs.INODE.size : tail] = xattrs
+        if xattrs:
+            self.image[at + erofs.INODE.size : tail] = xattrs
         layout, size, union = erofs.LAYOUT_PLAIN, entry.size, 0
         if node.children is not None:
             union, size = self._append_folder(node)
@@ -184,7 +187,7 @@ class _Writer:
             table = self._chunk_table(node)
             start = erofs.round_up(tail, 8)
             self.image[start : start + len(table)] = table
-        elif entry.kind == EntryKind.SYMLINK:
+        elif entry.kind is SYMLINK:
             size = len(entry.target)
             if _is_inline(entry):
                 layout = erofs.LAYOUT_INLINE
@@ -243,16 +246,17 @@ class _Writer:
     def _append(self, data: bytes | bytearray) -> int:
         """Add data in blocks of its own; the number of the first."""
         block = len(self.image) // erofs.BLOCK
-        self.image += data
-        self.image += bytes(-len(self.image) % erofs.BLOCK)
+        self.image += data.ljust(erofs.round_up(len(data), erofs.BLOCK), b"\0")
         return block
 
     def _append_folder(self, node: Node) -> tuple[int, int]:
         """Add a folder's blocks; the number of the first, and the folder's size."""
         assert node.children is not None
-        rows = [
-            Record(name, one.nid, _FOLDER_TYPES[one.entry.kind])
-            for name, one in (*node.children.items(), (b".", node), (b"..", node.parent))
+        here = erofs.FILE_TYPES[stat.S_IFDIR]
+        rows = [(b".", node.nid, here), (b"..", node.parent.nid, here)]
+        rows += [
+            (name, one.nid, _FOLDER_TYPES[one.entry.kind]) for name, one in node.children.items()
         ]
-        blocks = folder.in_blocks(sorted(rows))
+        rows.sort()
+        blocks = folder.in_blocks(rows)
         return self._append(blocks), len(blocks)
