@@ -27,7 +27,7 @@ from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_moun
 from clipfs.mount.prepare import Prepared, prepared, side_by_side, workers_at_hand
 from clipfs.mount.syscalls import check_context
 from clipfs.mount.unmount import unmount
-from clipfs.tiers.content.opening import load_content_store
+from clipfs.tiers.content.opening import load_content_store, store_at_hand
 from clipfs.tiers.settings import TierSettings
 from clipfs.tiers.storing import left_behind, mark_storing
 from clipfs.tiers.tier import IndexedLayer
@@ -78,15 +78,17 @@ def mount(
     where = real_mountpoint(mountpoint)
     check_mountpoint(where)
     on_platform = chosen_platform(platform)
-    with workers_at_hand(given["root"], reference), progress.shown() as on_progress:
+    with workers_at_hand(given["root"], reference):
         settings = tier_settings(**given, launched=log_to == "stderr")
         if front == "erofs":
             check_kernel(settings.layout)
         # to the command's end: by then the mount's record is written
         in_use = click.get_current_context().with_resource(InUse(settings.layout))
-        found, to_store = trio.run(
-            _prepared, settings, reference, on_platform, on_progress, in_use, front == "erofs"
-        )
+        store = store_at_hand(settings.content_cache_urls, ca_pem=settings.ca_pem)
+        with store, progress.shown() as on_progress:
+            found, to_store = trio.run(
+                _prepared, settings, reference, on_platform, on_progress, in_use, front == "erofs"
+            )
     mount_begin = time.perf_counter()
 
     def say(pid: int | None) -> None:
@@ -196,6 +198,7 @@ async def _prepared(
 
 def _load_server(settings: TierSettings) -> None:
     """What a process left behind needs is loaded while another merges, not once it is done."""
+    import_module("structlog")  # for its first line
     with suppress(ImportError):  # whoever needs it says so
         import_module("clipfs.mount.server")
         load_content_store(settings.content_cache_urls)

@@ -19,6 +19,8 @@ MOST_START_S = 0.2
 """So much of what a process apart takes to start is taken off the time for the store: a mount
 waits for both. Longer, and it is this node that is busy."""
 
+_at_hand: list[Bucket] = []
+
 
 @asynccontextmanager
 async def open_content_store(
@@ -47,6 +49,25 @@ async def open_content_store(
             urls, token=token, ca_pem=ca_pem, on_failure=on_failure
         ) as replicas:
             yield replicas
+
+
+@contextmanager
+def store_at_hand(urls: Sequence[str], *, ca_pem: str) -> Iterator[None]:
+    """Have the process start now that `open_content_store` with will_fork asks an object store by.
+
+    It takes 60 ms to load, in which a mount has other things to do.
+    """
+    if not _is_object_store(urls):
+        yield
+        return
+    from clipfs.tiers.content.bucket_process import BucketProcess
+
+    with BucketProcess.open(urls[0], ca_pem=ca_pem) as bucket:
+        _at_hand.append(bucket)
+        try:
+            yield
+        finally:
+            _at_hand.remove(bucket)
 
 
 def load_content_store(urls: Sequence[str]) -> None:
@@ -103,6 +124,9 @@ def _opened(url: str, will_fork: bool, ca_pem: str) -> Iterator[Bucket]:
         if is_usable():
             yield ObstoreBucket(url, ca_pem=ca_pem)
             return
+    elif _at_hand:
+        yield _at_hand[-1]
+        return
     from clipfs.tiers.content.bucket_process import BucketProcess
 
     with BucketProcess.open(url, ca_pem=ca_pem) as bucket:
