@@ -8,14 +8,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import structlog
-
 from clipfs import errors
 from clipfs.cache.collect import collect
 from clipfs.cache.limits import Limits
 from clipfs.layer.layout import Layout
-
-log = structlog.get_logger()
+from clipfs.log import log
 
 EVERY_S = 60
 """Reads fill layers without a call; this is how soon the limits hold again after them."""

@@ -7,13 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import grpc
-import structlog
 import trio
 
 from clipfs import errors
 from clipfs.cache.limits import Limits
 from clipfs.image.model import Image
 from clipfs.layer.layout import Layout
+from clipfs.log import log
 from clipfs.tiers.settings import TierSettings
 from csi.collector import Collector
 from csi.identity import Identity
@@ -25,8 +25,6 @@ from csi.publisher import Publisher
 from csi.registration import Registration
 from csi.server import THREADS, Endpoint, told_to_end
 from csi.volume import Volume, VolumeRules
-
-log = structlog.get_logger()
 
 RENEW_S = 2
 """How soon the driver notices that one of its sockets has lost its name."""

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
-import structlog
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
@@ -26,8 +25,6 @@ from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.records import Front
 from clipfs.mount.unmount import unmount
 from csi.collector import Collector
-
-log = structlog.get_logger()
 
 SERVER_END_S = 2
 """A server ends within milliseconds, unless it still stores layers or is frozen: let it."""

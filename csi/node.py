@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import grpc
-import structlog
 
 from clipfs import errors
+from clipfs.log import log
 from csi.errors import GRPC_CODE
 from csi.proto import csi_pb2 as pb
 from csi.proto.csi_pb2_grpc import NodeServicer
 from csi.publisher import Publisher
 from csi.volume import VolumeRules, parse_publish, parse_target, parse_volume_id, real_place
-
-log = structlog.get_logger()
 
 MAX_MESSAGE_CHARACTERS = 600
 """gRPC carries a status in 8 KiB of headers, twelve bytes a character at worst."""

@@ -14,7 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
-import structlog
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
@@ -22,6 +21,7 @@ from clipfs.image.digest import Digest, cache_key
 from clipfs.image.model import Image
 from clipfs.layer.layout import Layout
 from clipfs.layer.use import InUse
+from clipfs.log import log
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.records import RecordStore, is_ours
 from clipfs.mount.syscalls import bind_read_only, detach
@@ -31,8 +31,6 @@ from csi.errors import VolumeConflict, VolumeNotFound
 from csi.locks import NamedLocks, StillWanted, always
 from csi.mounter import Mounter
 from csi.volume import Volume
-
-log = structlog.get_logger()
 
 Resolve = Callable[[Volume, RegistryConfig], Image]
 """Asks the registry, with the pod's credentials, which image the volume's reference names."""

@@ -6,12 +6,10 @@ Source: Kubernetes, pkg/kubelet/pluginmanager, plugin registration API v1.
 """
 
 import grpc
-import structlog
 
+from clipfs.log import log
 from csi.proto import pluginregistration_pb2 as pb
 from csi.proto.pluginregistration_pb2_grpc import RegistrationServicer
-
-log = structlog.get_logger()
 
 CSI_VERSION = "1.12.0"
 

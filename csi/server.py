@@ -12,11 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
-import structlog
 
 from clipfs import errors
-
-log = structlog.get_logger()
+from clipfs.log import log
 
 MAX_SOCKET_PATH_BYTES = 107
 """sun_path of unix(7), less its final NUL."""

@@ -14,8 +14,6 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import structlog
-
 from clipfs import errors
 from clipfs.cache.inventory import Item, files_of, inventory, last_use_ns, users_of
 from clipfs.cache.limits import Limits
@@ -23,10 +21,9 @@ from clipfs.cache.litter import sweep
 from clipfs.cache.plan import Space, excess_bytes, to_remove
 from clipfs.layer.layout import Layout
 from clipfs.layer.partial import fill_lock
+from clipfs.log import log
 from clipfs.system.cached import discard
 from clipfs.system.locks import alone
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ from dataclasses import astuple
 from pathlib import Path
 
 import click
-import structlog
 
 from clipfs import errors
 from clipfs.cli import options
@@ -19,8 +18,7 @@ from clipfs.content.store import Store
 from clipfs.content.tls import TlsFiles
 from clipfs.content.tokens import Tokens
 from clipfs.content.worker import FIRST_WORKER, Shared
-
-log = structlog.get_logger()
+from clipfs.log import log
 
 
 @click.group("content-cache")

@@ -1,12 +1,12 @@
 """Log lines on stderr: for people by default, one JSON object a line on request."""
 
-import logging
 import sys
-from typing import Literal
-
-import structlog
+from collections.abc import MutableMapping
+from functools import partial
+from typing import Any, Literal
 
 from clipfs.cli.output import printable
+from clipfs.log import log
 
 LogFormat = Literal["text", "json"]
 LEVELS = ("debug", "info", "warning", "error")
@@ -15,9 +15,17 @@ _format: LogFormat = "text"
 
 
 def configure(log_format: LogFormat, level: str) -> None:
-    """Set structlog up for this process; a level below `level` costs a reader next to nothing."""
+    """Say how this process logs; a level below `level` costs a reader next to nothing."""
     global _format
     _format = log_format
+    log.set_up_by(partial(_set_up, log_format, level))
+
+
+def _set_up(log_format: LogFormat, level: str) -> None:
+    import logging
+
+    import structlog
+
     last: structlog.typing.Processor
     if log_format == "json":
         last = structlog.processors.JSONRenderer()
@@ -47,14 +55,14 @@ def configure(log_format: LogFormat, level: str) -> None:
 def say_failure(program: str, code: str, message: str) -> None:
     """The line that a failed command ends with: words, or where all lines are JSON an object."""
     if _format == "json":
-        structlog.get_logger().error("failed", program=program, code=code, error=message)
+        log.error("failed", program=program, code=code, error=message)
     else:
         print(f"{program}: {printable(message)}", file=sys.stderr, flush=True)
 
 
 def _printable_values(
-    _: object, __: str, event: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
+    _: object, __: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
     """A terminal must not obey what a name in an image says; JSON escapes by itself."""
     return {
         key: printable(value) if isinstance(value, str) else value for key, value in event.items()

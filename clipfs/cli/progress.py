@@ -9,12 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import structlog
-
 from clipfs.image.model import Layer
 from clipfs.layer.job import PassProgress
-
-log = structlog.get_logger()
+from clipfs.log import log
 
 OnProgress = Callable[[Layer, PassProgress], None]
 

@@ -7,8 +7,6 @@ Files are read here, once, so that nothing below opens an option. `tier_settings
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import structlog
-
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig, load_registry_config
 from clipfs.image.mirrors import NO_MIRRORS, Mirrors
@@ -16,10 +14,9 @@ from clipfs.image.platform import Platform, host_platform, parse_platform
 from clipfs.image.tls import load_ca_file
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
+from clipfs.log import log
 from clipfs.mount.root import ready_root
 from clipfs.tiers.settings import TierSettings
-
-log = structlog.get_logger()
 
 
 def tier_settings(

@@ -19,13 +19,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import structlog
-
 from clipfs.content.folder import Folder, cost_of
 from clipfs.content.keys import layer_of
 from clipfs.content.ledger import Kept, Ledger
-
-log = structlog.get_logger()
+from clipfs.log import log
 
 TOUCH_S = 30
 IN_USE_S = 120

@@ -16,7 +16,6 @@ import os
 from functools import partial
 
 import msgspec
-import structlog
 import trio
 
 from clipfs.content.claiming import JSON, answer_claim
@@ -27,8 +26,7 @@ from clipfs.content.misses import Misses
 from clipfs.content.ranges import Unsatisfiable, parse_range
 from clipfs.content.store import Found, NeverFits, NoRoom, Store
 from clipfs.content.tokens import Tokens
-
-log = structlog.get_logger()
+from clipfs.log import log
 
 OBJECTS, CLAIMS = "/v1/objects/", "/v1/claims/"
 METHODS = "GET, HEAD, PUT, DELETE"

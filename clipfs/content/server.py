@@ -19,14 +19,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from clipfs import errors
 from clipfs.content import counters as count
 from clipfs.content import worker
 from clipfs.content.worker import FIRST_WORKER, GRACE_S, Shared
-
-log = structlog.get_logger()
+from clipfs.log import log
 
 MOST_BY_DEFAULT = 4
 """Workers: beyond that the network is slower than they are."""

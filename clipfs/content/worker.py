@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 
 import h11
-import structlog
 import trio
 
 from clipfs import errors
@@ -28,8 +27,7 @@ from clipfs.content.store import Store
 from clipfs.content.tls import TlsFiles
 from clipfs.content.tokens import Tokens
 from clipfs.content.wire import PlainWire, TlsWire, Wire
-
-log = structlog.get_logger()
+from clipfs.log import log
 
 MAX_CONNECTIONS = 1024
 """In one worker; further ones are closed, which clients take for a cache that is down."""

@@ -15,15 +15,13 @@ Not here: the download, which goes on where it broke off (`clipfs.layer.blob.sou
 import random
 from dataclasses import dataclass
 
-import structlog
 import trio
 
 from clipfs import errors
 from clipfs.image.model import BlobSource, Layer
 from clipfs.image.reference import Reference
 from clipfs.image.registry import Registry
-
-log = structlog.get_logger()
+from clipfs.log import log
 
 PROGRESS_BYTES = 1 << 20
 """A download that came so far before it broke off has all its attempts again."""

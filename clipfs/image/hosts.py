@@ -14,7 +14,6 @@ import math
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-import structlog
 import trio
 
 from clipfs import errors
@@ -23,8 +22,7 @@ from clipfs.image.http import Wire
 from clipfs.image.mirrors import Host, Mirrors
 from clipfs.image.reference import Reference
 from clipfs.image.session import Session
-
-log = structlog.get_logger()
+from clipfs.log import log
 
 T = TypeVar("T")
 

@@ -15,13 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
-import structlog
-
 from clipfs.layer.layout import Layout
+from clipfs.log import log
 from clipfs.system.processes import is_running, name_of
 from clipfs.tiers.tier import FillState, TierName, Trouble
-
-log = structlog.get_logger()
 
 TIERS: tuple[TierName, ...] = ("disk", "content_cache", "registry")
 TROUBLES: tuple[Trouble, ...] = ("errors", "verify_failures")  # of the content cache

@@ -10,12 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import structlog
 
 from clipfs import errors
+from clipfs.log import log
 from clipfs.system.processes import start_time
-
-log = structlog.get_logger()
 
 KEPT_LOGS = 20
 """Of servers that have ended: why the last ones did is what people ask."""

@@ -13,18 +13,15 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
-import structlog
-
 from clipfs import errors
 from clipfs.image.digest import cache_key
 from clipfs.layer.layout import Layout
+from clipfs.log import log
 from clipfs.mount import records, syscalls
 from clipfs.mount.front import erofs
 from clipfs.mount.prepare import Prepared
 from clipfs.mount.rebuilt import is_rebuilt, rebuilt
 from clipfs.system.cached import open_cached
-
-log = structlog.get_logger()
 
 Wanted = Literal["auto", "erofs", "fuse"]
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import structlog
 import trio
 
 from clipfs import errors
@@ -27,6 +26,7 @@ from clipfs.layer.job import WORKER as PASS_WORKER
 from clipfs.layer.job import PassProgress
 from clipfs.layer.layout import Layout
 from clipfs.layer.use import InUse, touch
+from clipfs.log import log
 from clipfs.mount import counters
 from clipfs.system.fork_server import fork_server
 from clipfs.system.groups import lone_error_unwrapped
@@ -37,8 +37,6 @@ from clipfs.tree.build import Merger, merging
 from clipfs.tree.reader import ImageIndex
 from clipfs.tree.sparse import SparseLayout, layout_of
 from clipfs.tree.worker import WORKER as MERGE_WORKER
-
-log = structlog.get_logger()
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -10,18 +10,15 @@ import fcntl
 import os
 from pathlib import Path
 
-import structlog
-
 from clipfs import errors
 from clipfs.layer.layout import Layout
+from clipfs.log import log
 from clipfs.mount import counters, records
 from clipfs.mount.mountinfo import read_mounts
 from clipfs.system.cached import read_regular
 from clipfs.system.durable import naming
 from clipfs.system.processes import boot_id
 from clipfs.tiers import storing
-
-log = structlog.get_logger()
 
 
 def ready_root(layout: Layout) -> None:

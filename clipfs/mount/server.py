@@ -12,12 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
-import structlog
 import trio
 
 from clipfs.image.digest import cache_key
 from clipfs.layer.layout import Layout
 from clipfs.layer.use import touch
+from clipfs.log import log
 from clipfs.mount import counters, device, records, syscalls
 from clipfs.mount.front.fuse import serve_front
 from clipfs.mount.mountinfo import mounts_at
@@ -29,8 +29,6 @@ from clipfs.tiers.settings import TierHooks, TierSettings
 from clipfs.tiers.stack import open_tiers
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.reader import ImageIndex
-
-log = structlog.get_logger()
 
 STORE_GRACE_S = 300
 """How long a server whose mount is gone goes on storing in the content cache."""

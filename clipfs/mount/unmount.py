@@ -6,19 +6,16 @@ a file of the mount open, is left to serve that. Where the kernel serves alone t
 
 from pathlib import Path
 
-import structlog
-
 from clipfs import errors
 from clipfs.layer.layout import Layout
 from clipfs.layer.use import touch
+from clipfs.log import log
 from clipfs.mount import records
 from clipfs.mount.mountinfo import mounts_at, read_mounts
 from clipfs.mount.mountpoint import real_mountpoint
 from clipfs.mount.records import MountRecord
 from clipfs.mount.syscalls import detach
 from clipfs.system.processes import wait_for_end
-
-log = structlog.get_logger()
 
 
 def unmount(layout: Layout, mountpoint: Path, *, wait_s: float) -> None:

@@ -15,6 +15,8 @@ import os
 import stat
 from pathlib import Path
 
+from clipfs.log import log
+
 DAMAGED = "damaged"
 """The folder, beside the cached file's own, that keeps what is not ours to remove."""
 
@@ -130,6 +132,4 @@ def _reason(error: OSError) -> str:
 
 
 def _warn(event: str, *, path: Path, **more: str) -> None:
-    import structlog  # here: a worker never comes here, and starts in half the time without it
-
-    structlog.get_logger().warning(event, path=str(path), **more)
+    log.warning(event, path=str(path), **more)

@@ -18,11 +18,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import structlog
 import trio
 
 from clipfs import errors
 from clipfs.layer.partial import fill_lock
+from clipfs.log import log
 from clipfs.system.locks import alone
 from clipfs.tiers.chain import TierChain
 from clipfs.tiers.content.store import ContentCacheDown
@@ -31,8 +31,6 @@ from clipfs.tiers.foreground import Foreground
 from clipfs.tiers.layer_fill import FarTiers, LayerFill, Room, Source
 from clipfs.tiers.stack import Tiers
 from clipfs.tiers.tier import Extent, FillState, IndexedLayer, Payload, Reader
-
-log = structlog.get_logger()
 
 WATCH_S = 0.2
 """How often it is looked whether another process still fills."""

@@ -8,10 +8,9 @@ Decisions only, on trio's clock. Not here: what is wrong (`clipfs.tiers.verify`)
 
 from dataclasses import dataclass, field
 
-import structlog
 import trio
 
-log = structlog.get_logger()
+from clipfs.log import log
 
 WITHIN_S = 60
 MOST_WRONG_PAGES = 16

@@ -14,16 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
-import structlog
 import trio
 
 from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
+from clipfs.log import log
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer, Payload, Tier
-
-log = structlog.get_logger()
 
 _COMPLETE_CHUNKS = (8 << 20) // CHUNK_BYTES
 """How much is asked for at a time where all is wanted: what the content cache keeps together."""

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-import structlog
 import trio
 
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.layer.seal import KeyRing
+from clipfs.log import log
 from clipfs.tiers.blame import Blame
 from clipfs.tiers.content.mender import Mender
 from clipfs.tiers.content.store import ContentCacheDown, ContentStore, Found
@@ -28,8 +28,6 @@ from clipfs.tiers.derived_reader import DerivedReader, found_in
 from clipfs.tiers.pages import by_page, chunks_of_page, page_key, within_page
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 from clipfs.tiers.verify import first_wrong_chunk
-
-log = structlog.get_logger()
 
 REMOVE_WITHIN_S = 0.5
 """A reader waits so long for a wrong page to go, before the next copy is asked."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-import structlog
 import trio
 
 from clipfs.image.model import Layer
@@ -20,10 +19,9 @@ from clipfs.layer.limits import MAX_SHARED_INDEX_BYTES
 from clipfs.layer.origin import MAX_RECORD_BYTES, open_record, record_name, seal_record
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import open_index, seal_index
+from clipfs.log import log
 from clipfs.tiers.content.store import ContentRefused, ContentStore, Found
 from clipfs.tiers.tier import IndexedLayer
-
-log = structlog.get_logger()
 
 T = TypeVar("T")
 

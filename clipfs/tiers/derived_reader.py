@@ -9,14 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import TypeVar
 
-import structlog
 import trio
 
+from clipfs.log import log
 from clipfs.tiers.content.mender import Mender
 from clipfs.tiers.content.store import ContentCacheDown, ContentStore, Found
 from clipfs.tiers.derived import Derived
-
-log = structlog.get_logger()
 
 T = TypeVar("T")
 

@@ -16,7 +16,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Self
 
-import structlog
 import trio
 
 from clipfs import errors
@@ -26,12 +25,11 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.partial import Partial
 from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import open_index, seal_index
+from clipfs.log import log
 from clipfs.system.cached import is_unreadable, open_cached, read_cached, set_aside
 from clipfs.system.durable import write_atomically
 from clipfs.tiers.origins import OriginRecords
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
-
-log = structlog.get_logger()
 
 
 class DiskTier:

@@ -19,13 +19,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
-import structlog
 import trio
 
 from clipfs.layer.layout import Layout
+from clipfs.log import log
 from clipfs.system.locks import lock_now
-
-log = structlog.get_logger()
 
 QUIET_S = 0.05
 """A reader that had to wait will soon ask for more: so long after it nothing is begun."""

@@ -6,17 +6,14 @@ Not here: what a record says (`clipfs.layer.origin`); those in the content cache
 
 import os
 
-import structlog
-
 from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer.layout import Layout
 from clipfs.layer.origin import open_record, record_name, seal_record
 from clipfs.layer.seal import KeyRing
+from clipfs.log import log
 from clipfs.system.cached import read_cached
 from clipfs.system.durable import write_atomically
-
-log = structlog.get_logger()
 
 
 class OriginRecords:

@@ -15,14 +15,12 @@ Not here: who reads what (`clipfs.mount.payloads`); what the kernel reads ahead
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import structlog
 import trio
 
 from clipfs import errors
+from clipfs.log import log
 from clipfs.tiers.chain import TierChain
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
-
-log = structlog.get_logger()
 
 START_BYTES = 512 << 10
 """Read in order before anything is read ahead: a few reads of a header are no stream."""

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
-import structlog
 import trio
 
 from clipfs import errors
@@ -26,12 +25,11 @@ from clipfs.layer.index import LayerIndex
 from clipfs.layer.job import RANGES, PassProgress, Ranges
 from clipfs.layer.partial import fill_lock, publish_first_pass
 from clipfs.layer.passes import PassRequest, PassResult
+from clipfs.log import log
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.pass_over_hosts import pass_over_hosts
 from clipfs.tiers.sharing import Sharing
 from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer, Payload
-
-log = structlog.get_logger()
 
 WATCH_INTERVAL_S = 0.02
 """How often another process's fill is looked at; a reader waits half of it in the mean."""

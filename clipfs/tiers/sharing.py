@@ -20,12 +20,12 @@ import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-import structlog
 import trio
 
 from clipfs.image.model import Layer
 from clipfs.layer.index import LayerIndex
 from clipfs.layer.job import PassProgress
+from clipfs.log import log
 from clipfs.tiers.content.store import (
     Claim,
     ContentCacheDown,
@@ -35,8 +35,6 @@ from clipfs.tiers.content.store import (
 )
 from clipfs.tiers.held_claims import HeldClaims, claim_keys, node_of
 from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer
-
-log = structlog.get_logger()
 
 STALLED_S = 60
 """A holder whose progress stands still for so long is waited for no more, as a registry is."""

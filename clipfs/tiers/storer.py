@@ -16,12 +16,12 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
-import structlog
 import trio
 
 from clipfs.layer.index import LayerIndex
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
+from clipfs.log import log
 from clipfs.system.cached import open_regular
 from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, ContentStore
 from clipfs.tiers.derived import check_index_size, is_derived_stored, store_derived
@@ -31,8 +31,6 @@ from clipfs.tiers.pages import PAGE_BYTES, chunks_of_page, page_bytes, page_coun
 from clipfs.tiers.storing import mark_failed, mark_storing, unmark
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tiers.verify import first_wrong_chunk
-
-log = structlog.get_logger()
 
 PAGES_AT_ONCE = 2
 """Pages on their way at the same time; more would only take memory and the reader's turn."""

@@ -12,13 +12,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import structlog
-
 from clipfs.layer.layout import Layout
+from clipfs.log import log
 from clipfs.system.processes import is_running, name_of
 from clipfs.tiers.tier import IndexedLayer
-
-log = structlog.get_logger()
 
 NOBODY = "nobody"
 

@@ -38,7 +38,7 @@ _MODES = {
     EntryKind.BLOCK: stat.S_IFBLK,
     EntryKind.FIFO: stat.S_IFIFO,
 }
-_TYPES = [_MODES.get(kind, 0) for kind in (0, *EntryKind)]  # type: ignore[call-overload]
+_TYPES = [_MODES.get(kind, 0) for kind in (0, *EntryKind)]
 """By kind: a member of an enumeration is slow to hash, and fast as an index."""
 
 _FOLDER_TYPES = [erofs.FILE_TYPES.get(kind, 0) for kind in _TYPES]

@@ -16,7 +16,7 @@ from tests.support.node import Node, alive
 from tests.support.wait import wait_for
 
 COMMANDS = ["mount", "unmount", "index", "ls", "stats", "cache", "cache list", "cache verify",
-            "cache collect",             "content-cache", "content-cache serve"]  # fmt: skip
+            "cache collect", "content-cache", "content-cache serve"]  # fmt: skip
 
 
 def run(node: Node, *words: str) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,10 @@
 """What commands print, and what a terminal is spared."""
 
 import io
+import json
+import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -11,6 +14,7 @@ from hypothesis import strategies as st
 from clipfs import errors
 from clipfs.cli.main import ended
 from clipfs.cli.output import human_bytes, printable
+from tests.support.machine import CLIPFS
 
 
 @pytest.mark.parametrize(
@@ -57,3 +61,40 @@ def test_every_end_has_its_exit_code_and_one_line(
 def test_a_broken_pipe_is_a_failure_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
     assert ended(lambda: fail(BrokenPipeError()), ["--json"], program="p") == 1
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_a_stdout_that_is_full_is_one_line_and_a_failure(words: list[str], tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [CLIPFS, "stats", "--root", str(tmp_path), *words],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip # one thought
+    assert done.returncode == 1
+    assert done.stderr.startswith("clipfs: No space left on device")
+    assert done.stderr.count("\n") == 1
+
+
+LOGGING = """
+import sys
+from clipfs.cli import logs
+from clipfs.log import log
+logs.configure("text", "warning")
+log.info("unheard")
+assert "structlog" in sys.modules
+logs.configure("json", "info")
+log.info("heard", path="a\x1b[2Jb")
+"""
+
+
+def test_a_log_is_set_up_anew_after_its_first_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LOGGING], capture_output=True, text=True, check=True
+    )
+    (line,) = done.stderr.splitlines()
+    assert json.loads(line)["event"] == "heard"
+
+
+def test_a_command_that_says_nothing_loads_no_logger() -> None:
+    code = "import sys, clipfs.cli.mount; sys.exit('structlog' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

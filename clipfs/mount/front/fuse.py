@@ -16,17 +16,15 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 import pyfuse3
-import structlog
 import trio
 
 from clipfs import errors
 from clipfs.layer.limits import MAX_DEPTH
+from clipfs.log import log
 from clipfs.mount import device
 from clipfs.mount.front.errno import errno_of
 from clipfs.tree.chunk_table import Piece
 from clipfs.tree.reader import ImageIndex, Inode, Nid
-
-log = structlog.get_logger()
 
 FOREVER_S = 10 * 365 * 86400
 BLOCK_BYTES = 4096

@@ -11,14 +11,12 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
-import structlog
 import trio
 
+from clipfs.log import log
 from clipfs.tiers.content.connection import Endpoint
 from clipfs.tiers.content.replica import Replica
 from clipfs.tiers.content.store import ContentCacheDown
-
-log = structlog.get_logger()
 
 LEARN_S = 0.2
 """So long callers wait for all replicas to have answered."""

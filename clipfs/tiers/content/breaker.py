@@ -6,10 +6,9 @@ Decisions only, on trio's clock; what counts as a failure is `clipfs.tiers.conte
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import structlog
 import trio
 
-log = structlog.get_logger()
+from clipfs.log import log
 
 SOON_S = 0.25
 """A caller to whom an answer is dear asks again so long after a failure."""

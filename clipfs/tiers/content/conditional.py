@@ -9,12 +9,9 @@ import secrets
 import threading
 from collections.abc import Callable
 
-import structlog
-
+from clipfs.log import log
 from clipfs.tiers.content.bucket import FOLDER, Bucket, Conflict, NoConditions
 from clipfs.tiers.content.store import ContentCacheDown, ContentRefused
-
-log = structlog.get_logger()
 
 _ATTEMPTS = 3
 """Of a write that meets an object which is gone when it is looked at."""

@@ -10,16 +10,14 @@ Not here: what is asked (`clipfs.tiers.content.replicas`); who the replicas are
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 
-import structlog
 import trio
 
+from clipfs.log import log
 from clipfs.tiers.content.addresses import Addresses
 from clipfs.tiers.content.connection import Endpoint
 from clipfs.tiers.content.rendezvous import in_order
 from clipfs.tiers.content.replica import Replica
 from clipfs.tiers.content.store import ContentCacheDown, worst
-
-log = structlog.get_logger()
 
 COPIES = 2
 

@@ -11,12 +11,10 @@ Not here: what is wrong and what is right (`clipfs.tiers.content_cache`).
 import random
 from collections.abc import Awaitable, Callable
 
-import structlog
 import trio
 
+from clipfs.log import log
 from clipfs.tiers.content.store import ContentCacheDown, ContentStore
-
-log = structlog.get_logger()
 
 SPREAD_S = 1
 MAX_WAITING = 64
