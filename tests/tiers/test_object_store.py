@@ -8,6 +8,7 @@ module, though long: it is one list of promises, each run against every kind of 
 import itertools
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
@@ -15,10 +16,12 @@ from pathlib import Path
 import pytest
 import trio
 from structlog.testing import capture_logs
+from trio.testing import MockClock
 
 from clipfs import errors
+from clipfs.tiers.content.bucket import NoAnswer
 from clipfs.tiers.content.bucket_process import BucketProcess
-from clipfs.tiers.content.objectstore import ObjectStore
+from clipfs.tiers.content.objectstore import RESTART_S, ObjectStore
 from clipfs.tiers.content.obstore_bucket import ObstoreBucket
 from clipfs.tiers.content.opening import MOST_START_S, open_object_store
 from clipfs.tiers.content.patience import TOTAL_S, Patience
@@ -621,6 +624,47 @@ async def test_what_is_dear_elsewhere_is_waited_for_while_a_store_restarts(
                 await trio.to_thread.run_sync(wait_for, lambda: found)
     assert found[0] is not None
     assert found[0].data == b"data"
+
+
+class _PartlyDown:
+    """Of a `Bucket`, what is asked here: it fails for one key, and is slow."""
+
+    def __init__(self, lost: str) -> None:
+        self._lost = lost
+
+    def check(self) -> None:
+        pass
+
+    def get(self, key: str, *, part: range | None = None) -> None:
+        if key == self._lost:
+            raise NoAnswer(f"GET {key}: 500")
+        time.sleep(0.01)
+
+
+async def test_what_a_store_cannot_read_is_a_miss_though_others_come_from_there(
+    mock_clock: MockClock, key: str
+) -> None:
+    """Each failure begins an outage, which the next answer to somebody else ends."""
+    mock_clock.rate = 20
+    store = ObjectStore(
+        _PartlyDown(key),  # type: ignore[arg-type] # no more of it is used
+        claim_lapses_s=15,
+        patience=Patience(),
+        on_failure=lambda: None,
+    )
+
+    async def read_others() -> None:
+        while True:
+            with suppress(ContentCacheDown):
+                await store.get(key_of(0), dear=True)
+
+    with trio.fail_after(20 * RESTART_S):
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(read_others)
+            with pytest.raises(ContentCacheDown, match="500"):
+                await store.get(key, dear=True)
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("odd", ["quotes requests"], indirect=True)

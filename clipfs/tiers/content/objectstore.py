@@ -12,6 +12,7 @@ Not here: requests and their errors (`clipfs.tiers.content.bucket`); writes that
 stands there (`clipfs.tiers.content.conditional`); claims (`clipfs.tiers.content.claims`).
 """
 
+import math
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import TypeVar
@@ -186,12 +187,14 @@ class ObjectStore:
 
     async def _get_patiently(self, key: str, part: range | None) -> Found | None:
         """Wait for a store that has been away for less than RESTART_S."""
+        last = math.inf  # when this caller has waited long enough, however often it came back
         while True:
             try:
                 return await self._get(key, part, soon=True)
             except ContentCacheDown:
-                since = self._breaker.down_since
-                if since is None or trio.current_time() >= since + RESTART_S:
+                now, since = trio.current_time(), self._breaker.down_since
+                last = min(last, now + RESTART_S)
+                if since is None or now >= min(last, since + RESTART_S):
                     raise
             await trio.sleep(SOON_S)
 
