@@ -70,18 +70,17 @@ class ContentCacheTier:
 
         dear  as of `ContentStore.get`
         """
-        one = index_of(layer, self._keys)
-        sealed = await found_in(self._cache, one.key, None, besides=(), dear=dear)
-        opened = one.open(sealed.data) if sealed else None
-        if sealed is None or opened is None:
+        loaded = await self._derived.look(index_of(layer, self._keys), dear=dear)
+        if loaded is None:
             return None
+        index, received_bytes = loaded
         log.debug(
             "CONTENT CACHE HIT - range read from remote",
             layer=layer.digest,
             cache_key=layer.cache_key,
-            bytes_read=len(sealed.data),
+            bytes_read=received_bytes,
         )
-        return opened[0]
+        return index
 
     async def load_index(self, layer: Layer) -> LayerIndex | None:
         fields = {"layer": layer.digest, "cache_key": layer.cache_key}

@@ -6,8 +6,9 @@ Not here: what they are, and how they are stored first (`clipfs.tiers.derived`).
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import trio
 
@@ -19,39 +20,77 @@ from clipfs.tiers.derived import Derived
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class _Opened(Generic[T]):
+    """What the copy `found` says, in so many bytes; stale: copies to be put back, as that may be.
+
+    Of no copy the bytes are kept.
+    """
+
+    said: T
+    found: Found
+    received: int
+    stale: Sequence[Found]
+
+
 class DerivedReader:
     """Reads what is derived; with a mender it puts back what is wrong."""
 
     def __init__(
         self, cache: ContentStore, mender: Mender | None, on_unverified: Callable[[], None]
     ) -> None:
-        """on_unverified  is called for each answer that is not what it should be"""
+        """on_unverified  is called for each object that is not what it should be, once"""
         self._cache = cache
         self._mender = mender
         self._on_unverified = on_unverified
+        self._told: set[tuple[str, str, str]] = set()  # key, copy and ETag of what was wrong
 
     async def load(self, one: Derived[T]) -> tuple[T, int] | None:
         """What the first copy says that opens, and how many bytes that has; None is a miss."""
+        opened = await self._opened(one, dear=False)
+        if opened is None:
+            return None
+        self._mend(one, opened)
+        return opened.said, opened.received
+
+    async def look(self, one: Derived[T], *, dear: bool) -> tuple[T, int] | None:
+        """As load, for what another node is about to store; what is wrong is that one's to mend.
+
+        dear  as of `ContentStore.get`
+        """
+        opened = await self._opened(one, dear=dear)
+        return None if opened is None else (opened.said, opened.received)
+
+    async def _opened(self, one: Derived[T], dear: bool) -> _Opened[T] | None:
         wrong: list[Found] = []
-        while found := await found_in(self._cache, one.key, one.part, besides=wrong):
-            opened = one.open(found.data)
+        while found := await found_in(self._cache, one.key, one.part, besides=wrong, dear=dear):
+            opened, received = one.open(found.data), len(found.data)
+            found = replace(found, data=bytearray())
             if opened is not None:
                 said, renew = opened
-                self._mend(one, said, [*wrong, *([found] if renew else [])], found.is_alone)
-                return said, len(found.data)
-            self._on_unverified()
-            log.warning(
-                f"{one.what} from the content cache does not verify",
-                layer=one.layer.digest,
-                cache_key=one.layer.cache_key,
-            )
+                return _Opened(said, found, received, [*wrong, *([found] if renew else [])])
+            self._tell(one, found)
             wrong.append(found)
         return None
 
-    def _mend(self, one: Derived[T], said: T, stale: Sequence[Found], is_alone: bool) -> None:
-        etags = [copy.etag for copy in stale if copy.etag]
-        if self._mender is not None and (etags or is_alone):
-            self._mender.soon(one.key, partial(self._put, one, said, etags), spread=False)
+    def _tell(self, one: Derived[T], wrong: Found) -> None:
+        """Of what is looked at again and again, once."""
+        lie = (one.key, wrong.copy, wrong.etag)
+        if lie in self._told:
+            return
+        self._told.add(lie)
+        self._on_unverified()
+        log.warning(
+            f"{one.what} from the content cache does not verify",
+            layer=one.layer.digest,
+            cache_key=one.layer.cache_key,
+        )
+
+    def _mend(self, one: Derived[T], opened: _Opened[T]) -> None:
+        etags = [copy.etag for copy in opened.stale if copy.etag]
+        if self._mender is not None and (etags or opened.found.is_alone):
+            mend = partial(self._put, one, opened.said, etags)
+            self._mender.soon(one.key, mend, spread=False)
 
     async def _put(self, one: Derived[T], said: T, stale: Sequence[str]) -> None:
         """Store it in the place of those that stale names, or where there is none."""

@@ -40,6 +40,7 @@ from tests.support.faulty_registry import (
 )
 from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
+from tests.support.small_cache import small_cache
 from tests.support.tier2 import Tier2
 from tests.support.tier_stack import KEYS, opened_tiers, store_sample
 from tests.support.web import Asked, Reply, run_web
@@ -154,6 +155,27 @@ async def test_a_false_index_is_met_and_counted_and_the_registrys_is_used(
             assert await tiers.chain.read(one.indexed, EXTENT) == one.bytes_of(EXTENT)
     assert counted.troubles == {"verify_failures": 1}
     assert counted.bytes["registry"] >= one.layer.size
+
+
+async def test_who_waits_for_an_index_is_told_of_a_false_one_once_and_gets_the_other_copy(
+    pair: tuple[Sample, Sample],
+) -> None:
+    one, key = pair[0], f"{pair[0].key}.v1.toc"
+    counted: list[str] = []
+    async with small_cache("content-0") as first, small_cache("content-1") as second:
+        copies = {"content-0": first, "content-1": second}
+        at, other = (copies[name] for name in in_order(key, copies))
+        at.objects[key] = _lying_index(*pair, b"")
+        async with Replicas.open([first.url, second.url], token=TOKEN) as cache:
+            tier = ContentCacheTier(cache, KEYS, on_unverified=lambda: counted.append("index"))
+            for _ in range(3):
+                assert await tier.look_for_index(one.layer, False) is None
+            assert counted == ["index"]
+            other.objects[key] = seal_index(one.indexed.index, one.layer, KEYS)
+            assert await tier.look_for_index(one.layer, True) == one.indexed.index
+            at.objects[key] = b"another lie"
+            assert await tier.look_for_index(one.layer, False) == one.indexed.index
+    assert counted == ["index"] * 2
 
 
 @pytest.mark.parametrize("name", PAGES)
