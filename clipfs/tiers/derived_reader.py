@@ -1,6 +1,7 @@
 """Reads sealed indexes and origin records from the content cache: from the first copy that opens.
 
 Wrong copies, those of an older key and missing ones are put back from it behind the reader's back.
+What is large is read a few at a time, lest a store that lies fills the memory of an image's mount.
 
 Not here: what they are, and how they are stored first (`clipfs.tiers.derived`).
 """
@@ -18,6 +19,9 @@ from clipfs.tiers.content.store import ContentCacheDown, ContentStore, Found
 from clipfs.tiers.derived import Derived
 
 T = TypeVar("T")
+
+LARGE_AT_ONCE = 4
+"""Objects of any size in memory: 256 MiB, where an image has layers without number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ class DerivedReader:
         self._cache = cache
         self._mender = mender
         self._on_unverified = on_unverified
+        self._few = trio.CapacityLimiter(LARGE_AT_ONCE)
         self._told: set[tuple[str, str, str]] = set()  # key, copy and ETag of what was wrong
 
     async def load(self, one: Derived[T]) -> tuple[T, int] | None:
@@ -61,7 +66,13 @@ class DerivedReader:
         opened = await self._opened(one, dear=dear)
         return None if opened is None else (opened.said, opened.received)
 
-    async def _opened(self, one: Derived[T], dear: bool) -> _Opened[T] | None:
+    async def _opened(self, one: Derived[T], *, dear: bool) -> _Opened[T] | None:
+        if one.part is not None:
+            return await self._first_right(one, dear)
+        async with self._few:
+            return await self._first_right(one, dear)
+
+    async def _first_right(self, one: Derived[T], dear: bool) -> _Opened[T] | None:
         wrong: list[Found] = []
         while found := await found_in(self._cache, one.key, one.part, besides=wrong, dear=dear):
             opened, received = one.open(found.data), len(found.data)

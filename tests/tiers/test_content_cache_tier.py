@@ -2,21 +2,28 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import pytest
+import trio
 from structlog.testing import capture_logs
+from trio.testing import MockClock
 
-from clipfs.layer.index import CHUNK_BYTES
+from clipfs.layer.index import CHUNK_BYTES, LayerIndex
+from clipfs.layer.layout import layer_index_name
 from clipfs.layer.seal import KeyRing
+from clipfs.layer.sealed_index import seal_index
+from clipfs.tiers.content.store import Found
+from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.pages import PAGE_BYTES
 from clipfs.tiers.settings import TierHooks
 from clipfs.tiers.tier import Extent, Trouble
 from tests.support.content import ContentServer, key_of
+from tests.support.memory_store import MemoryStore
 from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
-from tests.support.tier_stack import opened_tiers, store_sample
+from tests.support.tier_stack import KEYS, opened_tiers, store_sample
 
 HIT = "CONTENT CACHE HIT - range read from remote"
 MISS = "ContentCache miss - will decompress from OCI"
@@ -177,3 +184,50 @@ async def test_keys_are_the_layers_key_with_a_page_number_or_a_suffix(
         "000001",
     ]
     assert index_object(content_server, stored).exists()
+
+
+class _SlowStore(MemoryStore):
+    """Takes a second to answer, and knows how many answers were on their way at most."""
+
+    on_their_way = 0
+    most = 0
+
+    async def get(
+        self,
+        key: str,
+        *,
+        part: range | None = None,
+        dear: bool = False,
+        probes: bool = False,
+        besides: Collection[str] = (),
+    ) -> Found | None:
+        self.on_their_way += 1
+        self.most = max(self.most, self.on_their_way)
+        await trio.sleep(1)
+        self.on_their_way -= 1
+        return await MemoryStore.get(self, key, part=part, besides=besides)
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["a mount's", "of who waits for them"])
+async def test_of_many_layers_few_indexes_are_in_memory_before_they_are_verified(
+    waits: bool, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    store = _SlowStore()
+    layers = [make_sample(tmp_path / str(n), content_bytes=512, seed=n) for n in range(20)]
+    for one in layers:
+        sealed = seal_index(one.indexed.index, one.layer, KEYS, packed=True)
+        store.objects[layer_index_name(one.key)] = sealed
+    tier = ContentCacheTier(store, KEYS)
+    found: list[LayerIndex | None] = []
+
+    async def load(one: Sample) -> None:
+        if waits:
+            found.append(await tier.look_for_index(one.layer, True))
+        else:
+            found.append(await tier.load_index(one.layer))
+
+    async with trio.open_nursery() as nursery:
+        for one in layers:
+            nursery.start_soon(load, one)
+    assert sum(one is not None for one in found) == len(layers)
+    assert store.most == 4
