@@ -26,7 +26,8 @@ from clipfs.log import log
 
 TOUCH_S = 30
 IN_USE_S = 120
-"""More than TOUCH_S and the longest time that one read may take (`connection.TRANSFER_S`)."""
+"""More than TOUCH_S and the longest time that a page may take, in or out (`deadlines.TRANSFER_S`).
+The largest index may take 188 s at the least speed: who reads it then has its file all the same."""
 
 LOW_PERCENT = 90
 """Once there is too much, layers go until so much of --max-bytes is left."""
