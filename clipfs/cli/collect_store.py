@@ -25,7 +25,7 @@ def collect_store(url: str, max_bytes: int, as_json: bool, *, ca_pem: str = "") 
             f"{url}: {refused}: these credentials may not list, write and delete there; give others"
         ) from None
     except NoBucket as missing:
-        raise errors.InvalidInput(f"{url}: {missing}; correct --content-cache") from None
+        raise errors.InvalidInput(f"{url}: {missing}") from None
     except (NoAnswer, Odd) as error:
         raise errors.NodeFault(f"{url}: {error}; what was removed so far stays removed") from None
     if as_json:

@@ -389,15 +389,17 @@ async def test_aws_files_that_are_none_are_no_obstacle(
 
 
 @pytest.mark.parametrize("will_fork", [False, True])
-async def test_a_bucket_that_is_not_there_is_named_at_once(
-    will_fork: bool, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+async def test_a_bucket_that_is_not_there_is_named_once_and_stands_in_nobodys_way(
+    will_fork: bool, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch, key: str
 ) -> None:
     s3_server.use(monkeypatch)
-    with pytest.raises(errors.InvalidInput, match="no bucket nowhere at") as raised:
-        async with open_object_store("s3://nowhere/prefix", will_fork=will_fork):
-            pass
-    assert "s3://nowhere/prefix" in str(raised.value)
-    assert s3_server.endpoint in str(raised.value)
+    with capture_logs() as logs:
+        async with open_object_store("s3://nowhere/prefix", will_fork=will_fork) as store:
+            with pytest.raises(ContentCacheDown):
+                await store.get(key)
+    (warning,) = logs
+    assert f"no bucket nowhere at {s3_server.endpoint}" in warning["error"]
+    assert "correct --content-cache" in warning["error"]
 
 
 @pytest.mark.parametrize("will_fork", [False, True])

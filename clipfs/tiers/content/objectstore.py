@@ -19,13 +19,11 @@ from typing import TypeVar
 
 import trio
 
-from clipfs import errors
 from clipfs.tiers.content.breaker import SOON_S, Breaker
 from clipfs.tiers.content.bucket import (
     TRANSFER_TIMEOUT_S,
     Bucket,
     NoAnswer,
-    NoBucket,
     NoConditions,
     NotAllowed,
     Odd,
@@ -79,17 +77,11 @@ class ObjectStore:
     def may_store(self) -> bool:
         return self._may_store
 
-    async def check(self, url: str) -> None:
-        """Ask it something small. Raises InvalidInput if it says that it has no such bucket."""
-        try:
-            with self._patience.waits() as waiting:
-                await self._ask(lambda: None, within_s=self._left_s())
-                waiting.received = 0
-        except ContentCacheDown as down:
-            if isinstance(down.__cause__, NoBucket):
-                raise errors.InvalidInput(
-                    f"{url}: {down}; create it, or correct --content-cache"
-                ) from down
+    async def check(self) -> None:
+        """Ask it something small; what is wrong with it is a warning."""
+        with suppress(ContentCacheDown), self._patience.waits() as waiting:
+            await self._ask(lambda: None, within_s=self._left_s())
+            waiting.received = 0
 
     async def get(
         self,

@@ -44,7 +44,7 @@ def named(what: str, error: Exception, *, bucket: str, credentials: str) -> Exce
     if isinstance(error, exceptions.AlreadyExistsError | exceptions.PreconditionError):
         return Conflict(words)
     if code in _NO_BUCKET:
-        return NoBucket(f"there is no bucket {bucket}")
+        return NoBucket(f"there is no bucket {bucket}; create it, or correct --content-cache")
     if isinstance(error, FileNotFoundError):
         return Absent(words)
     if _INSTANCE_ROLE.search(said):

@@ -98,7 +98,7 @@ async def open_object_store(
     ca_pem          CAs that the store is trusted by, beside the node's own
     claim_lapses_s  the same for all nodes
     on_failure      called for each request without a usable answer
-    Raises          InvalidInput: no such URL, or the store says that it has no such bucket
+    Raises          InvalidInput: there can be no such URL
     """
     with _opened(url, will_fork, ca_pem) as bucket:
         begun = trio.current_time()
@@ -112,7 +112,7 @@ async def open_object_store(
             on_failure=on_failure,
         )
         if check:
-            await store.check(url)
+            await store.check()
         yield store
 
 
