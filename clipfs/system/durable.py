@@ -22,6 +22,16 @@ def write_all(fd: int, data: bytes | bytearray | memoryview, offset: int) -> Non
             view, offset = view[written:], offset + written
 
 
+def copy_all(source: int, offset: int, count: int, fd: int) -> None:
+    """Write count bytes of source, from offset on, to fd; EOFError if it has fewer."""
+    with naming(fd):
+        while count:
+            written = os.sendfile(fd, source, offset, count)
+            if not written:
+                raise EOFError(f"{count} bytes fewer than there should be")
+            offset, count = offset + written, count - written
+
+
 @contextlib.contextmanager
 def naming(file: int | Path) -> Iterator[None]:
     """Have an OSError of a call on a descriptor say which file that is."""

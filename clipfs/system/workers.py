@@ -160,7 +160,6 @@ async def _result(process: WorkerProcess, module: str, begun: bytearray, size: i
         if not piece:
             raise await _death(process, module)
         begun += piece
-    await process.wait()
     return bytes(begun[:size])
 
 

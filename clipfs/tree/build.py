@@ -19,10 +19,10 @@ from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer import index as layer_index
 from clipfs.layer.index import LayerIndex
-from clipfs.system.durable import write_all, write_atomically
+from clipfs.system.durable import copy_all, make_atomically, write_all
 from clipfs.system.groups import lone_error_unwrapped
 from clipfs.system.workers import Worker, started
-from clipfs.tree.worker import WORKER, IndexPlace, IndexWanted, LayerToMerge, MergeJob
+from clipfs.tree.worker import WORKER, IndexWanted, LayerToMerge, MergeJob, Place
 
 WORKER_MEMORY_BYTES = 4 << 30
 """Address space: a million entries take about 1 GB while they are merged."""
@@ -36,7 +36,7 @@ class Merger:
         self._layers = layers
         self._fd = fd
         self._end = 0  # of what stands in the memory file
-        self._places: dict[str, IndexPlace] = {}  # by cache key
+        self._places: dict[str, Place] = {}  # by cache key
         self._given = {layer.cache_key: trio.Event() for layer in layers}
         self._outcome: bytes | errors.ClipError = b""
         self._ended = trio.Event()
@@ -45,7 +45,7 @@ class Merger:
         """Let the index of layer be merged, wherever the image has that layer."""
         encoded = layer_index.encode(index)
         write_all(self._fd, encoded, self._end)
-        self._places[layer.cache_key] = IndexPlace(self._end, len(encoded))
+        self._places[layer.cache_key] = Place(self._end, len(encoded))
         self._end += len(encoded)
         self._given[layer.cache_key].set()
 
@@ -57,7 +57,8 @@ class Merger:
         await self._ended.wait()
         if isinstance(self._outcome, errors.ClipError):
             raise self._outcome
-        write_atomically(output, self._outcome)
+        image = msgspec.json.decode(self._outcome, type=Place)
+        make_atomically(output, lambda fd: copy_all(self._fd, image.offset, image.size, fd))
 
     async def run(self) -> None:
         """Have the worker merge what is given; what comes of it is for `build`."""

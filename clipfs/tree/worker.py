@@ -18,6 +18,7 @@ from clipfs.layer.archive.names import normalised
 from clipfs.layer.index import Entry, EntryKind, LayerIndex
 from clipfs.layer.limits import MAX_IMAGE_ENTRIES, MAX_IMAGE_ENTRY_BYTES
 from clipfs.system.child import ask, worker_main
+from clipfs.system.durable import write_all
 from clipfs.tree.merge import WHITEOUT, merge
 from clipfs.tree.sparse import layout_of
 from clipfs.tree.writer import Device, write_image
@@ -34,7 +35,8 @@ class LayerToMerge(msgspec.Struct, frozen=True):
 
 
 class MergeJob(msgspec.Struct, frozen=True):
-    """Layers, the lowest first; their indexes come to stand in the memory file fd."""
+    """Layers, the lowest first; their indexes come to stand in the memory file fd, and behind
+    them the image index."""
 
     fd: int
     layers: list[LayerToMerge]
@@ -46,15 +48,18 @@ class IndexWanted(msgspec.Struct, frozen=True):
     number: int
 
 
-class IndexPlace(msgspec.Struct, frozen=True):
-    """Where in the memory file an encoded layer index stands."""
+class Place(msgspec.Struct, frozen=True):
+    """Where in the memory file an index stands."""
 
     offset: int
     size: int
 
 
-def work(line: bytes) -> list[bytearray]:
-    """The image index of the job, a MergeJob as JSON; each layer is merged once it is indexed."""
+def work(line: bytes) -> list[bytes]:
+    """The place of the image index of the job, both as JSON; the job is a MergeJob.
+
+    Each layer is merged once it is indexed.
+    """
     job = msgspec.json.decode(line, type=MergeJob)
     indexes: list[LayerIndex] = []
     root = merge(_entries(job, indexes))
@@ -66,14 +71,17 @@ def work(line: bytes) -> list[bytearray]:
         )
         for layer, index in zip(job.layers, indexes, strict=True)
     ]
-    return [write_image(root, devices)]
+    image = write_image(root, devices)
+    place = Place(os.fstat(job.fd).st_size, len(image))
+    write_all(job.fd, image, place.offset)
+    return [msgspec.json.encode(place)]
 
 
 def _entries(job: MergeJob, indexes: list[LayerIndex]) -> Iterator[list[Entry]]:
     """Layer by layer; indexes gets each one's index."""
     size = ImageSize()
     for number, layer in enumerate(job.layers):
-        place = msgspec.json.decode(ask(IndexWanted(number)), type=IndexPlace)
+        place = msgspec.json.decode(ask(IndexWanted(number)), type=Place)
         index = layer_index.decode(os.pread(job.fd, place.size, place.offset))
         if index is None:
             raise errors.CorruptImage("a layer index is malformed")

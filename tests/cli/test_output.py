@@ -93,8 +93,3 @@ def test_a_log_is_set_up_anew_after_its_first_line() -> None:
     )
     (line,) = done.stderr.splitlines()
     assert json.loads(line)["event"] == "heard"
-
-
-def test_a_command_that_says_nothing_loads_no_logger() -> None:
-    code = "import sys, clipfs.cli.mount; sys.exit('structlog' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -11,7 +11,7 @@ import pytest
     [
         ("clipfs.layer.worker", {"trio", "structlog", "rich", "httpx"}),
         ("clipfs.tree.worker", {"trio", "structlog", "rich", "httpx"}),
-        ("clipfs.cli.mount", {"rich", "pygments", "pyfuse3"}),
+        ("clipfs.cli.mount", {"structlog", "rich", "pygments", "pyfuse3"}),
     ],
 )
 def test_a_process_does_not_load_what_it_does_not_use(module: str, absent: set[str]) -> None:
