@@ -43,8 +43,8 @@ class _Layer:
 
 
 def touch(folder: str) -> None:
-    """Note that the layer of this folder is used now."""
-    with suppress(FileNotFoundError):
+    """Note that the layer of this folder is used now; a use goes on where that cannot be noted."""
+    with suppress(OSError):  # no folder, or a disk that takes no writes
         if not -TOUCH_S < time.time() - os.stat(folder).st_mtime < TOUCH_S:
             os.utime(folder)
 

@@ -126,6 +126,22 @@ def test_an_error_at_any_write_is_answered_and_the_server_goes_on(
             assert "this is a bug" not in server.log.read_text()
 
 
+@pytest.mark.parametrize("error", [errno.EROFS, errno.ENOSPC], ids=errno.errorcode.get)
+def test_a_disk_that_takes_no_more_writes_still_serves_what_it_holds(
+    error: int, tmp_path: Path
+) -> None:
+    with (
+        watched(tmp_path / "objects") as points,
+        run_content_server(tmp_path, *ONE_WORKER, under=points) as server,
+    ):
+        assert server.ask("PUT", key_of(1), PAGE).status == 201
+        os.utime(server.objects / layer_of(1), (1, 1))
+        points.watch(Fault(at=0, error=error, stays=True))
+        assert server.ask("GET", key_of(1)).body == PAGE
+        assert server.ask("PUT", key_of(1), PAGE).status == 200
+        assert points.met is not None
+
+
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, None], ids=["ENOSPC", "EIO", "kill"])
 def test_a_fault_at_any_write_of_a_claim_leaves_the_one_before_or_none(
     error: int | None, tmp_path: Path
