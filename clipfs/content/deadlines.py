@@ -23,6 +23,11 @@ LEAST_BYTES_PER_S = 512 << 10
 """A body may take TRANSFER_S, and longer the larger it is: slower clients are cut off."""
 
 
+def transfer_s(size: int) -> float:
+    """How long a body of size bytes may take, in or out."""
+    return TRANSFER_S + size / LEAST_BYTES_PER_S
+
+
 class Patience:
     """How long the client of one connection is waited for."""
 
@@ -48,7 +53,7 @@ class Patience:
     def for_body(self, size: int) -> None:
         """Bytes of a body are on their way, in or out."""
         self.idle = False
-        self.until = trio.current_time() + TRANSFER_S + size / LEAST_BYTES_PER_S
+        self.until = trio.current_time() + transfer_s(size)
 
     def for_us(self) -> None:
         """The client has done its part: what the disk takes is not held against it."""

@@ -19,15 +19,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipfs.content.deadlines import transfer_s
 from clipfs.content.folder import Folder, cost_of
-from clipfs.content.keys import layer_of
+from clipfs.content.keys import MAX_INDEX_BYTES, layer_of
 from clipfs.content.ledger import Kept, Ledger
 from clipfs.log import log
 
 TOUCH_S = 30
-IN_USE_S = 120
-"""More than TOUCH_S and the longest time that a page may take, in or out (`deadlines.TRANSFER_S`).
-The largest index may take 188 s at the least speed: who reads it then has its file all the same."""
+IN_USE_S = TOUCH_S + transfer_s(MAX_INDEX_BYTES)
+"""A read may have begun TOUCH_S after the use that was noted last, and go on that long."""
 
 LOW_PERCENT = 90
 """Once there is too much, layers go until so much of --max-bytes is left."""

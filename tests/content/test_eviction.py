@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from clipfs.content.deadlines import transfer_s
 from clipfs.content.eviction import IN_USE_S
 from clipfs.content.folder import Folder, cost_of
+from clipfs.content.keys import MAX_INDEX_BYTES
 from clipfs.content.ledger import Ledger
 from clipfs.content.store import Store
 from tests.support.content import (
@@ -183,6 +185,12 @@ def test_what_was_just_written_stays_and_what_comes_is_refused(small: ContentSer
     assert list(small.incoming.iterdir()) == []
     used(small, 1, seconds_ago=IN_USE_S + 1)
     assert put(small, 2, 0) == [201]
+
+
+def test_a_layer_stays_while_its_largest_object_may_still_be_read(small: ContentServer) -> None:
+    put(small, 1, *range(10))
+    used(small, 1, seconds_ago=transfer_s(MAX_INDEX_BYTES))
+    assert put(small, 2, 0) == [507]
 
 
 def test_what_is_being_read_stays_while_others_go(tmp_path: Path) -> None:

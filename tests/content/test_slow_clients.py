@@ -10,12 +10,12 @@ from trio.testing import MockClock
 
 from clipfs.content.connection import Connection, Request
 from clipfs.content.counters import Counters
-from clipfs.content.deadlines import HEAD_S, IDLE_S, LEAST_BYTES_PER_S, TRANSFER_S, Watch
+from clipfs.content.deadlines import HEAD_S, IDLE_S, Watch, transfer_s
 from clipfs.content.wire import PlainWire
 
 PAGE_BYTES = 8 << 20
 GET = b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n"
-PAGE_S = TRANSFER_S + PAGE_BYTES / LEAST_BYTES_PER_S
+PAGE_S = transfer_s(PAGE_BYTES)
 """What a page may take; a second later the watch has looked."""
 
 
