@@ -14,7 +14,7 @@ class Unsatisfiable(ValueError):
 
 def parse_range(header: str | None, size: int) -> range | None:
     """The bytes that header asks of size bytes; None: the whole, as no header or no one range."""
-    match = _RANGE.fullmatch(header.replace(" ", "")) if header else None
+    match = _RANGE.fullmatch(header) if header else None
     if match is None or match[1] == match[2] == "":
         return None
     if not match[1]:  # the last n bytes
