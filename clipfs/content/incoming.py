@@ -156,7 +156,7 @@ class Incoming:
         digest = _checked(self._hash.digest(), promised)
         fd = self._file.fileno()
         os.utime(fd, ns=(0, _content_time_ns(digest)))
-        os.fdatasync(fd)  # a name must never outlive its bytes in a power cut
+        os.fsync(fd)  # in a power cut a name must outlive neither its bytes nor its ETag
         while (is_new := self._target.take(self._path)) is None:
             try:
                 return Stored(is_new=False, etag=self._target.must_hold(digest))
