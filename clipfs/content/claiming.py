@@ -43,8 +43,7 @@ async def answer_claim(http: Connection, request: Request, claims: Claims, key: 
     if int(length) > MAX_BODY_BYTES:
         return await http.answer(413, f"at most {MAX_BODY_BYTES} bytes\n")
     body = bytearray()
-    if not await http.receive(body.extend):
-        return
+    await http.receive(body.extend)
     try:
         if request.method == "PUT":
             wish = _decoded(body, _Wish)

@@ -81,18 +81,12 @@ class Connection:
                 return
             self._patience.for_request()
 
-    async def receive(self, write: Callable[[bytes], None]) -> bool:
-        """Hand the request's body on; False if it broke off."""
-        if self._http is None:
-            return True  # a plain request has none
-        while True:
-            event = await self._next(self._http)
-            if isinstance(event, h11.EndOfMessage):
-                self._patience.for_us()
-                return True
-            if not isinstance(event, h11.Data):
-                return False
+    async def receive(self, write: Callable[[bytes], None]) -> None:
+        """Hand the body of a request that is not plain on; RemoteProtocolError if it breaks off."""
+        assert self._http is not None
+        while isinstance(event := await self._next(self._http), h11.Data):
             write(event.data)
+        self._patience.for_us()
 
     async def answer(
         self, status: int, text: str, headers: Headers = (), *, content_type: str = "text/plain"

@@ -112,24 +112,18 @@ class Objects:
         except NoRoom as error:
             log.warning("an object was not stored", key=key, error=str(error))
             return await http.answer(507, f"{error}\n")
-        if stored is None:
-            return
         if stored.is_new:
             self._misses.forget(key)
             log.debug(f"Added object: {key}")
         log.info(f"Store[OK] - [{key}]")
         await http.answer(201 if stored.is_new else 200, "", [("ETag", stored.etag)])
 
-    async def _receive(
-        self, http: Connection, key: str, length: int, request: Request
-    ) -> Stored | None:
-        """None if the body broke off."""
+    async def _receive(self, http: Connection, key: str, length: int, request: Request) -> Stored:
         digest = wanted_digest(request.headers.get(b"content-digest", b""))
         replaces = _etags(request) if is_replaceable(key) else None
         begin = partial(self._store.receive, key, length, replaces=replaces)
         with await trio.to_thread.run_sync(begin) as incoming:
-            if not await http.receive(incoming.write):
-                return None
+            await http.receive(incoming.write)
             log.info(f"Store[ACK] ({length} bytes)", key=key)
             return await trio.to_thread.run_sync(incoming.finish, digest)
 

@@ -140,7 +140,7 @@ class Worker:
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 await self._answer_all(_wire(sock, self._shared.tls))
-            except (trio.BrokenResourceError, h11.ProtocolError, ConnectionError):
+            except (trio.BrokenResourceError, h11.RemoteProtocolError, ConnectionError):
                 pass  # the client's own loss
             except OSError as error:
                 log.warning("a request failed", error=str(error))

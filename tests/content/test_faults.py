@@ -82,9 +82,7 @@ def count(tmp_path_factory: pytest.TempPathFactory) -> int:
         assert store(server) == 201
         made = len(points.calls)
         assert complaints(server) == []
-    assert {"link", "rename", "pwrite64", "fsync", "write"} <= {
-        one.name for one in points.calls
-    }
+    assert {"link", "rename", "pwrite64", "fsync", "write"} <= {one.name for one in points.calls}
     return made
 
 

@@ -41,7 +41,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Client]:
 
     async def respond(http: Connection, request: Request) -> None:
         if request.method == "PUT":
-            assert await http.receive(lambda _: None)
+            await http.receive(lambda _: None)
             return await http.answer(201, "")
         with page.open("rb") as file:
             size = [("Content-Length", str(PAGE_BYTES))]
