@@ -1,7 +1,6 @@
 """`clipfs content-cache serve`: the cluster's content cache, one replica."""
 
 from contextlib import closing
-from dataclasses import astuple
 from pathlib import Path
 
 import click
@@ -103,7 +102,6 @@ def serve(
         listeners=listeners,
         store=lambda: Store.attach(directory, max_bytes=max_bytes),
         after_death=store.forget_forsaken,
-        kept=lambda: astuple(store.kept()),
         tokens=Tokens(write=write_token, read=read_token),
         misses=Misses(),
         counters=Counters(FIRST_WORKER + workers),

@@ -4,7 +4,7 @@ Names: `clip_content_cache_<what>[_<unit>][_total]`. Counted since the server's 
 Source: Prometheus, "Metric and label naming"; text exposition format.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from clipfs.content import counters as count
 from clipfs.content.counters import METHODS, Counters
+from clipfs.content.ledger import Kept
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -25,19 +26,14 @@ _COUNTERS = {
 }
 
 
-Kept = Callable[[], tuple[int, int]]
-"""Bytes of all objects on the disk, and how many layers were evicted."""
-
-
-def exposition(counters: Counters, kept: Kept | None) -> str:
-    """kept  None: not known, and not shown"""
+def exposition(counters: Counters, kept: Kept) -> str:
     registry = CollectorRegistry()
     registry.register(_Collected(counters, kept))
     return generate_latest(registry).decode()
 
 
 class _Collected(Collector):
-    def __init__(self, counters: Counters, kept: Kept | None) -> None:
+    def __init__(self, counters: Counters, kept: Kept) -> None:
         self._counters = counters
         self._kept = kept
 
@@ -62,11 +58,9 @@ class _Collected(Collector):
         yield GaugeMetricFamily(
             f"{_PREFIX}open_connections", "Connections open now.", value=total(count.OPEN)
         )
-        if self._kept is not None:
-            disk_bytes, evictions = self._kept()
-            yield GaugeMetricFamily(
-                f"{_PREFIX}disk_bytes", "Bytes of all objects.", value=disk_bytes
-            )
-            yield CounterMetricFamily(
-                f"{_PREFIX}evictions", "Layers evicted for want of space.", value=evictions
-            )
+        yield GaugeMetricFamily(
+            f"{_PREFIX}disk_bytes", "Bytes of all objects.", value=self._kept.bytes
+        )
+        yield CounterMetricFamily(
+            f"{_PREFIX}evictions", "Layers evicted for want of space.", value=self._kept.evictions
+        )

@@ -20,7 +20,7 @@ from clipfs.content.connection import Connection, Request
 from clipfs.content.counters import Counters
 from clipfs.content.deadlines import Watch
 from clipfs.content.hot import Hot
-from clipfs.content.metrics import CONTENT_TYPE, Kept, exposition
+from clipfs.content.metrics import CONTENT_TYPE, exposition
 from clipfs.content.misses import Misses
 from clipfs.content.objects import OBJECTS, Objects
 from clipfs.content.store import Store
@@ -57,7 +57,6 @@ class Shared:
     counters: Counters
     tls: TlsFiles | None
     after_death: Callable[[], None]
-    kept: Kept | None = None
 
 
 class Worker:
@@ -163,7 +162,7 @@ class Worker:
             finally:
                 part.opened.release()
         if request.target == "/metrics" and request.method in ("GET", "HEAD"):
-            text = exposition(self._shared.counters, self._shared.kept)
+            text = exposition(self._shared.counters, self.store.kept())
             return await http.answer(200, text, content_type=CONTENT_TYPE)
         await self._objects.respond(http, request)
         if request.method in ("GET", "HEAD") and request.target.startswith(OBJECTS):
