@@ -16,7 +16,7 @@ from clipfs.content.misses import Misses
 from clipfs.content.store import Store
 from clipfs.content.tls import TlsFiles
 from clipfs.content.tokens import Tokens
-from clipfs.content.worker import FIRST_WORKER, Shared
+from clipfs.content.worker import Shared
 from clipfs.log import log
 
 
@@ -104,7 +104,7 @@ def serve(
         after_death=store.forget_forsaken,
         tokens=Tokens(write=write_token, read=read_token),
         misses=Misses(),
-        counters=Counters(FIRST_WORKER + workers),
+        counters=Counters(workers),
         tls=tls,
     )
 
@@ -115,7 +115,7 @@ def serve(
             print_json({"host": bound_host, "port": bound_port})
 
     with closing(store):
-        server.serve(shared, workers=workers, on_listening=on_listening)
+        server.serve(shared, on_listening)
 
 
 def _tls(cert: Path | None, key: Path | None) -> TlsFiles | None:

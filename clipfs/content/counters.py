@@ -37,22 +37,25 @@ def request(method: str, status: int) -> int:
 
 
 class Counters:
-    """The slots; made before the first worker is.
+    """The slots of the parent and of each worker; made before the first worker is.
 
-    changes  of each process how many objects it has changed, as bytes; whoever keeps a copy
-             sees by comparing it whether anything has changed since
+    changes  how many objects each worker has changed, as bytes; whoever keeps a copy sees by
+             comparing it whether anything has changed since
     """
 
-    def __init__(self, slots: int) -> None:
-        memory = memoryview(mmap.mmap(-1, slots * (_WIDTH + 1) * _NUMBER_BYTES))
-        self.changes = memory[: slots * _NUMBER_BYTES]
+    def __init__(self, workers: int) -> None:
+        changes_bytes = workers * _NUMBER_BYTES
+        slot_bytes = _WIDTH * _NUMBER_BYTES
+        memory = memoryview(mmap.mmap(-1, changes_bytes + (1 + workers) * slot_bytes))
+        self.changes = memory[:changes_bytes]
         self._changes = self.changes.cast("Q")
-        numbers = memory[slots * _NUMBER_BYTES :].cast("Q")
-        self.slots = [numbers[n * _WIDTH : (n + 1) * _WIDTH] for n in range(slots)]
+        starts = range(changes_bytes, len(memory), slot_bytes)
+        slots = [memory[at : at + slot_bytes].cast("Q") for at in starts]
+        self.parent, self.workers = slots[0], slots[1:]
 
-    def changed(self, slot: int) -> None:
-        """An object is replaced or gone; called by slot's process, before it says so to anyone."""
-        self._changes[slot] += 1
+    def changed(self, worker: int) -> None:
+        """An object is replaced or gone; called by worker, before it says so to anyone."""
+        self._changes[worker] += 1
 
     def sum(self, number: int) -> int:
-        return sum(slot[number] for slot in self.slots)
+        return self.parent[number] + sum(worker[number] for worker in self.workers)

@@ -17,12 +17,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from clipfs import errors
 from clipfs.content import counters as count
 from clipfs.content import worker
-from clipfs.content.worker import FIRST_WORKER, GRACE_S, Shared
+from clipfs.content.worker import GRACE_S, Shared
 from clipfs.log import log
 
 MOST_BY_DEFAULT = 4
@@ -34,8 +34,10 @@ _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _SIGNALS = (*_FORWARDED, signal.SIGCHLD)
 _BACKLOG = 1024
 _DESCRIPTORS = 8192
-_AGAIN_AFTER_S = 1
-"""A worker that dies is replaced at once, its successor not sooner than this after it began."""
+"""Two for each of a worker's connections, those that it keeps open for ranges, and room."""
+
+_RESTART_S = 1
+"""A worker that dies is replaced at once, its successor not sooner than this after its own start."""
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -66,61 +68,60 @@ def open_listeners(host: str, port: int) -> list[socket.socket]:
     return listeners
 
 
-def serve(shared: Shared, *, workers: int, on_listening: Callable[[], None]) -> None:
+def serve(shared: Shared, on_listening: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT; then what is in flight is finished within GRACE_S.
 
-    shared.counters must have a slot more than there are workers. SIGHUP reads the TLS files again.
+    There are as many workers as shared.counters is for. SIGHUP reads the TLS files again.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     handlers = {one: signal.signal(one, signal.SIG_IGN) for one in _FORWARDED}
     try:
-        family = _Family(shared, workers, before)
-        family.start()
+        supervisor = _Supervisor(shared, before)
+        supervisor.start()
         on_listening()
-        family.mind()
+        supervisor.run()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came since is ignored
         for one, handler in handlers.items():
             signal.signal(one, handler)
 
 
-class _Family:
-    """The workers by their process ids, each with its slot, as their parent knows them."""
+class _Supervisor:
+    """The workers by their process ids, each with its number, as their parent knows them."""
 
-    def __init__(self, shared: Shared, workers: int, mask: set[int | signal.Signals]) -> None:
+    def __init__(self, shared: Shared, mask: set[int | signal.Signals]) -> None:
         self._shared = shared
         self._mask = mask
-        self._slots = range(FIRST_WORKER, FIRST_WORKER + workers)
-        self._slot_of: dict[int, int] = {}
-        self._begun_at = dict.fromkeys(self._slots, -math.inf)
+        self._number_of: dict[int, int] = {}
+        self._started_at = [-math.inf] * len(shared.counters.workers)
 
     def start(self) -> None:
-        """A worker for each slot that has none and is not to wait for one."""
+        """Fork a worker for each number that has none, unless that has just been tried."""
         now = time.monotonic()
-        for slot in set(self._slots) - set(self._slot_of.values()):
-            if now - self._begun_at[slot] >= _AGAIN_AFTER_S:
-                self._begun_at[slot] = now
+        for number in set(range(len(self._started_at))) - set(self._number_of.values()):
+            if now - self._started_at[number] >= _RESTART_S:
+                self._started_at[number] = now
                 try:
-                    self._slot_of[self._fork(slot)] = slot
+                    self._number_of[self._fork(number)] = number
                 except OSError as error:
                     log.error("no worker could be forked; tried again", error=str(error))
 
-    def mind(self) -> None:
-        """Keep as many as there should be, until told to end; then end them."""
+    def run(self) -> None:
+        """Replace workers that die, until SIGTERM or SIGINT; then end them."""
         while True:
-            info = signal.sigtimedwait(_SIGNALS, _AGAIN_AFTER_S)
-            number = info.si_signo if info else None
-            if number in (signal.SIGTERM, signal.SIGINT):
+            info = signal.sigtimedwait(_SIGNALS, _RESTART_S)
+            received = info.si_signo if info else None
+            if received in (signal.SIGTERM, signal.SIGINT):
                 return self._end()
-            if number == signal.SIGHUP:
+            if received == signal.SIGHUP:
                 self._read_again()
-            for pid, slot, status in self._reap():
-                self._shared.counters.slots[0][count.RESTARTS] += 1
-                log.error("a worker died and is replaced", worker=slot, pid=pid, status=status)
-                self._clean_up()
+            for pid, number, status in self._reap():
+                self._shared.counters.parent[count.RESTARTS] += 1
+                log.error("a worker died and is replaced", worker=number, pid=pid, status=status)
+                self._remove_leftovers()
             self.start()
 
-    def _clean_up(self) -> None:
+    def _remove_leftovers(self) -> None:
         try:
             self._shared.after_death()
         except OSError as error:
@@ -129,15 +130,15 @@ class _Family:
     def _end(self) -> None:
         for listener in self._shared.listeners:
             listener.close()
-        self._tell(signal.SIGTERM)
+        self._send_all(signal.SIGTERM)
         deadline = time.monotonic() + GRACE_S + 2
-        while self._slot_of and (left := deadline - time.monotonic()) > 0:
+        while self._number_of and (left := deadline - time.monotonic()) > 0:
             signal.sigtimedwait((signal.SIGCHLD,), min(left, 1))
             self._reap()
-        if self._slot_of:
-            log.error("workers did not end and are killed", pids=sorted(self._slot_of))
-            self._tell(signal.SIGKILL)
-            while self._slot_of:
+        if self._number_of:
+            log.error("workers did not end and are killed", pids=sorted(self._number_of))
+            self._send_all(signal.SIGKILL)
+            while self._number_of:
                 signal.sigtimedwait((signal.SIGCHLD,), 1)
                 self._reap()
 
@@ -150,27 +151,27 @@ class _Family:
             log.error("the TLS files are not used; those from before are", error=str(error))
         else:
             log.info("the TLS files are read again")
-            self._tell(signal.SIGHUP)
+            self._send_all(signal.SIGHUP)
 
-    def _tell(self, number: signal.Signals) -> None:
-        for pid in self._slot_of:
-            os.kill(pid, number)  # not reaped, so nobody else's
+    def _send_all(self, signum: signal.Signals) -> None:
+        for pid in self._number_of:
+            os.kill(pid, signum)  # not reaped, so nobody else's
 
-    def _reap(self) -> Sequence[tuple[int, int, int]]:
-        """Process id, slot and status of each worker that has ended."""
+    def _reap(self) -> list[tuple[int, int, int]]:
+        """Process id, number and status of each worker that has ended."""
         found = []
-        for pid, slot in list(self._slot_of.items()):
+        for pid, number in list(self._number_of.items()):
             ended, status = os.waitpid(pid, os.WNOHANG)
             if ended:
-                del self._slot_of[pid]
-                self._shared.counters.slots[slot][count.OPEN] = 0
-                found.append((pid, slot, os.waitstatus_to_exitcode(status)))
+                del self._number_of[pid]
+                self._shared.counters.workers[number][count.OPEN] = 0
+                found.append((pid, number, os.waitstatus_to_exitcode(status)))
         return found
 
     def _obey_signals(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
-    def _fork(self, slot: int) -> int:
+    def _fork(self, number: int) -> int:
         parent = os.getpid()
         gc.freeze()  # the memory that they share is not touched by looking for garbage
         pid = os.fork()
@@ -179,10 +180,10 @@ class _Family:
         code = 1
         try:
             _become_worker(parent)
-            worker.serve(self._shared, slot, self._obey_signals)
+            worker.serve(self._shared, number, self._obey_signals)
             code = 0
         except BaseException:
-            log.exception("a worker ends by an error; this is a bug")
+            log.exception("a worker ended by an error; this is a bug")
         finally:
             for thread in set(threading.enumerate()) - {threading.current_thread()}:
                 if not thread.daemon:

@@ -38,9 +38,6 @@ GRACE_S = 10
 _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED, errno.ENOBUFS, errno.ENOMEM)
 _MOST_TURNS = 5
 
-FIRST_WORKER = 1
-"""Of the counters' slots; the first is their parent's."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
@@ -62,14 +59,15 @@ class Shared:
 class Worker:
     """All connections of one process; what goes wrong in one reaches no other."""
 
-    def __init__(self, shared: Shared, slot: int) -> None:
+    def __init__(self, shared: Shared, number: int) -> None:
+        """number  of its counters"""
         self._shared = shared
         self.store = store = shared.store()
         self._objects = Objects(store, shared.tokens, shared.misses)
-        self._counts = shared.counters.slots[slot]
+        self._counts = shared.counters.workers[number]
         self._watch = Watch()
         self._hot = Hot(store, shared.tokens, shared.counters.changes)
-        self._on_change = partial(shared.counters.changed, slot)
+        self._on_change = partial(shared.counters.changed, number)
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until SIGTERM, then finish what is in flight within GRACE_S.
@@ -121,9 +119,9 @@ class Worker:
 
     async def _let_others(self) -> None:
         """A worker that has more connections than another leaves it the next for a moment."""
-        workers = self._shared.counters.slots[FIRST_WORKER:]
+        workers = self._shared.counters.workers
         for _ in range(_MOST_TURNS):
-            if self._counts[count.OPEN] <= min(slot[count.OPEN] for slot in workers):
+            if self._counts[count.OPEN] <= min(worker[count.OPEN] for worker in workers):
                 break
             await trio.sleep(0.001)
 
@@ -176,8 +174,8 @@ def _wire(sock: socket.socket, tls: TlsFiles | None) -> Wire:
     return TlsWire(sock, tls.context) if tls else PlainWire(sock)
 
 
-def serve(shared: Shared, slot: int, on_ready: Callable[[], None]) -> None:
+def serve(shared: Shared, number: int, on_ready: Callable[[], None]) -> None:
     """Until told to end by a signal."""
-    one = Worker(shared, slot)
+    one = Worker(shared, number)
     with closing(one.store):
         trio.run(one.run, on_ready)

@@ -19,11 +19,11 @@ def samples(text: str) -> dict[tuple[str, ...], float]:
 
 
 def test_what_processes_counted_is_summed_and_outlives_them() -> None:
-    counters = Counters(3)
-    for slot in (1, 2):
+    counters = Counters(2)
+    for number, counts in enumerate(counters.workers, start=1):
         if not (pid := os.fork()):
-            counters.slots[slot][count.SENT_BYTES] += 1 << 40
-            counters.slots[slot][count.request("GET", 206)] += slot
+            counts[count.SENT_BYTES] += 1 << 40
+            counts[count.request("GET", 206)] += number
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
     found = samples(exposition(counters, Kept()))
@@ -35,7 +35,7 @@ def test_every_method_and_status_has_a_place_of_its_own() -> None:
     counters = Counters(1)
     kinds = [(method, status) for method in count.METHODS for status in range(100, 600, 100)]
     for number, (method, status) in enumerate(kinds, start=1):
-        counters.slots[0][count.request(method, status)] += number
+        counters.parent[count.request(method, status)] += number
     found = samples(exposition(counters, Kept()))
     for number, (method, status) in enumerate(kinds, start=1):
         name = ("clip_content_cache_requests_total", method, f"{status // 100}xx")
@@ -50,8 +50,8 @@ def test_what_the_store_keeps_is_shown() -> None:
 
 
 def test_a_change_by_any_process_is_seen() -> None:
-    counters = Counters(3)
+    counters = Counters(2)
     seen = bytes(counters.changes)
     assert counters.changes == seen
-    counters.changed(2)
+    counters.changed(1)
     assert counters.changes != seen

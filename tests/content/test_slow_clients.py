@@ -49,7 +49,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Client]:
 
     async def serve() -> None:
         with ours, watch.over_one() as patience:
-            counts = Counters(1).slots[0]
+            counts = Counters(1).parent
             await Connection(PlainWire(ours), patience, counts).run(respond, watch)
         client.lasted_s = trio.current_time() - client.begun
         client.ended.set()

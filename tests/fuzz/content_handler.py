@@ -22,7 +22,7 @@ from clipfs.content.counters import Counters
 from clipfs.content.misses import Misses
 from clipfs.content.store import Store
 from clipfs.content.tokens import Tokens
-from clipfs.content.worker import FIRST_WORKER, Shared, Worker
+from clipfs.content.worker import Shared, Worker
 from tests.fuzz.engine import IN_MEMORY
 from tests.support.content import READ_TOKEN, TOKEN
 
@@ -50,11 +50,11 @@ class Handler:
             store=lambda: Store.attach(self._folder),
             tokens=Tokens(write=TOKEN, read=READ_TOKEN),
             misses=Misses(),
-            counters=Counters(FIRST_WORKER + 1),
+            counters=Counters(1),
             tls=None,
             after_death=lambda: None,
         )
-        self._worker = _Worker(shared, FIRST_WORKER)
+        self._worker = _Worker(shared, 0)
         self.etags = self._begin()
 
     def talk(self, pieces: Sequence[bytes]) -> Conversation:

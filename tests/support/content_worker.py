@@ -18,7 +18,7 @@ from clipfs.content.misses import Misses
 from clipfs.content.server import open_listeners, serve
 from clipfs.content.store import Store
 from clipfs.content.tokens import Tokens
-from clipfs.content.worker import FIRST_WORKER, Shared
+from clipfs.content.worker import Shared
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer
 
 
@@ -29,12 +29,12 @@ def main(directory: Path, max_bytes: int | None) -> None:
         store=lambda: Store.attach(directory, max_bytes=max_bytes),
         tokens=Tokens(write=TOKEN, read=READ_TOKEN),
         misses=Misses(),
-        counters=Counters(FIRST_WORKER + 1),
+        counters=Counters(1),
         tls=None,
         after_death=lambda: None,
     )
     port = listeners[0].getsockname()[1]
-    serve(shared, workers=1, on_listening=lambda: print(json.dumps(port), flush=True))
+    serve(shared, lambda: print(json.dumps(port), flush=True))
 
 
 @contextmanager
