@@ -48,18 +48,10 @@ class HeadTooLarge(h11.RemoteProtocolError):
 class Connection:
     """The requests of one connection, one after another, each answered exactly once."""
 
-    def __init__(
-        self,
-        wire: Wire,
-        patience: Patience,
-        counts: Counts,
-        on_change: Callable[[], None] = lambda: None,
-    ) -> None:
-        """on_change  called when a request has changed an object, before the client learns"""
+    def __init__(self, wire: Wire, patience: Patience, counts: Counts) -> None:
         self._wire = wire
         self._patience = patience
         self._counts = counts
-        self._on_change = on_change
         self._received = b""  # what came after the request that is being answered
         self._http: h11.Connection | None = None  # of a request that is not plain
         self._without_body = False  # the answer to a HEAD
@@ -129,8 +121,6 @@ class Connection:
     def _head(self, status: int, headers: Headers) -> bytes:
         self.status = status
         self._counts[count.request(self._method, status)] += 1
-        if self._method not in ("GET", "HEAD"):
-            self._on_change()
         if self._http is not None:
             return self._http.send(h11.Response(status_code=status, headers=list(headers))) or b""
         lines = [_STATUS_LINES[status]]

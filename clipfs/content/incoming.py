@@ -24,15 +24,22 @@ from clipfs.content.ledger import Ledger
 _CONTENT_DIGEST = re.compile(rb"(?:^|[,\s])sha-256=:([A-Za-z0-9+/]{43}=):")
 
 
-class Conflict(Exception):
+class Refused(Exception):
+    """An object is not stored or removed; the words are for the client."""
+
+
+class Conflict(Refused):
     """The key holds other bytes already, and they may not be replaced."""
 
 
-class ConditionFailed(Exception):
-    """What stands under the key is not what If-Match names."""
+class PreconditionFailed(Refused):
+    """If-Match names another object than the one under the key, or there is none."""
+
+    def __init__(self) -> None:
+        super().__init__("the key does not hold what If-Match names")
 
 
-class DigestMismatch(Exception):
+class BadDigest(Refused):
     """The bytes that came are not the ones that Content-Digest announced, or it is missing."""
 
 
@@ -81,7 +88,7 @@ class Target:
     def must_hold(self, digest: bytes) -> str:
         """The ETag of what stands here, if it has these bytes.
 
-        Raises  FileNotFoundError if there is nothing, and may be; Conflict, ConditionFailed
+        Raises  FileNotFoundError if there is nothing, and may be; Conflict, PreconditionFailed
         """
         try:
             with self._path.open("rb") as file:
@@ -92,7 +99,7 @@ class Target:
                 raise
         if self._replaces is None:
             raise Conflict("the key holds other bytes; such an object is immutable")
-        raise ConditionFailed("what stands under the key is not what If-Match names")
+        raise PreconditionFailed
 
     def _linked(self, path: Path, cost: int) -> bool | None:
         with self._ledger.change() as kept:
@@ -151,7 +158,7 @@ class Incoming:
         """Give the object its name, unless it has it.
 
         promised  the sha256 that the bytes were promised to have
-        Raises    DigestMismatch, Conflict, ConditionFailed
+        Raises    BadDigest, Conflict, PreconditionFailed
         """
         digest = _checked(self._hash.digest(), promised)
         fd = self._file.fileno()
@@ -192,7 +199,7 @@ class Comparison:
 
 def _checked(digest: bytes, promised: bytes) -> bytes:
     if digest != promised:
-        raise DigestMismatch("the bytes that came differ from Content-Digest")
+        raise BadDigest("the bytes that came differ from Content-Digest")
     return digest
 
 
@@ -202,8 +209,8 @@ def _content_time_ns(digest: bytes) -> int:
 
 
 def wanted_digest(header: bytes) -> bytes:
-    """The sha256 that a Content-Digest header promises; DigestMismatch if it is missing."""
+    """The sha256 that a Content-Digest header promises; BadDigest if it is missing."""
     match = _CONTENT_DIGEST.search(header)
     if match is None:
-        raise DigestMismatch("Content-Digest: sha-256=:BASE64: of the body is needed")
+        raise BadDigest("Content-Digest: sha-256=:BASE64: of the body is needed")
     return base64.b64decode(match[1])

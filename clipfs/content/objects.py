@@ -13,14 +13,23 @@ Source: RFC 9110 (HTTP semantics), RFC 9530 (Content-Digest), RFC 6585 (428).
 
 import errno
 import os
+from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import msgspec
 import trio
 
 from clipfs.content.claiming import JSON, answer_claim
 from clipfs.content.connection import Connection, Request
-from clipfs.content.incoming import ConditionFailed, Conflict, DigestMismatch, Stored, wanted_digest
+from clipfs.content.incoming import (
+    BadDigest,
+    Conflict,
+    PreconditionFailed,
+    Refused,
+    Stored,
+    wanted_digest,
+)
 from clipfs.content.keys import is_replaceable, layer_of, limit_of, may_be_claimed
 from clipfs.content.misses import Misses
 from clipfs.content.ranges import Unsatisfiable, parse_range
@@ -28,21 +37,39 @@ from clipfs.content.store import Found, NeverFits, NoRoom, Store
 from clipfs.content.tokens import Tokens
 from clipfs.log import log
 
+T = TypeVar("T")
+
 OBJECTS, CLAIMS = "/v1/objects/", "/v1/claims/"
-METHODS = "GET, HEAD, PUT, DELETE"
+
+_METHODS = "GET, HEAD, PUT, DELETE"
+STATUS: dict[type[Refused], int] = {
+    BadDigest: 400,
+    Conflict: 409,
+    PreconditionFailed: 412,
+    NeverFits: 413,
+    NoRoom: 507,
+}
 
 
 class Objects:
     """Answers requests out of `store`."""
 
-    def __init__(self, store: Store, tokens: Tokens, misses: Misses) -> None:
+    def __init__(
+        self, store: Store, tokens: Tokens, misses: Misses, on_change: Callable[[], None]
+    ) -> None:
+        """on_change  called when an object may have changed, before the client learns"""
         self._store = store
         self._tokens = tokens
         self._misses = misses
+        self._on_change = on_change
 
     async def respond(self, http: Connection, request: Request) -> None:
         try:
             await self._respond(http, request)
+        except Refused as error:
+            if isinstance(error, NoRoom):
+                log.warning("an object was not stored", target=request.target, error=str(error))
+            await http.answer(STATUS[type(error)], f"{error}\n")
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -74,7 +101,7 @@ class Objects:
                 return await self._put(http, key, limit, request)
             case "DELETE":
                 return await self._delete(http, key, request)
-        await http.answer(405, f"{METHODS}\n", [("Allow", METHODS)])
+        await http.answer(405, f"{_METHODS}\n", [("Allow", _METHODS)])
 
     async def _get(self, http: Connection, key: str, request: Request) -> None:
         found = self._store.find(key)
@@ -99,19 +126,7 @@ class Objects:
             return await http.answer(411, "Content-Length is needed\n")
         if int(length) > limit:
             return await http.answer(413, f"at most {limit} bytes\n")
-        try:
-            stored = await self._receive(http, key, int(length), request)
-        except DigestMismatch as error:
-            return await http.answer(400, f"{error}\n")
-        except Conflict as error:
-            return await http.answer(409, f"{error}\n")
-        except ConditionFailed as error:
-            return await http.answer(412, f"{error}\n")
-        except NeverFits as error:
-            return await http.answer(413, f"{error}\n")
-        except NoRoom as error:
-            log.warning("an object was not stored", key=key, error=str(error))
-            return await http.answer(507, f"{error}\n")
+        stored = await self._receive(http, key, int(length), request)
         if stored.is_new:
             self._misses.forget(key)
             log.debug(f"Added object: {key}")
@@ -125,20 +140,24 @@ class Objects:
         with await trio.to_thread.run_sync(begin) as incoming:
             await http.receive(incoming.write)
             log.info(f"Store[ACK] ({length} bytes)", key=key)
-            return await trio.to_thread.run_sync(incoming.finish, digest)
+            return await self._change(partial(incoming.finish, digest))
 
     async def _delete(self, http: Connection, key: str, request: Request) -> None:
         etags = _etags(request)
         if etags is None:
             return await http.answer(428, "If-Match with the object's ETag is needed\n")
         try:
-            await trio.to_thread.run_sync(self._store.delete, key, etags)
+            await self._change(partial(self._store.delete, key, etags))
         except FileNotFoundError:
             return await http.answer(404, "content not found\n")
-        except ConditionFailed as error:
-            return await http.answer(412, f"{error}\n")
         log.info("removed an object", key=key)
         await http.answer(204, "")
+
+    async def _change(self, call: Callable[[], T]) -> T:
+        try:
+            return await trio.to_thread.run_sync(call)
+        finally:
+            self._on_change()
 
 
 def _etags(request: Request) -> list[str] | None:

@@ -37,7 +37,7 @@ _DESCRIPTORS = 8192
 """Two for each of a worker's connections, those that it keeps open for ranges, and room."""
 
 _RESTART_S = 1
-"""A worker that dies is replaced at once, its successor not sooner than this after its own start."""
+"""A worker that dies is replaced at once, but not sooner than this after it was started."""
 
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -15,7 +15,14 @@ from pathlib import Path
 from clipfs.content.claims import Claims
 from clipfs.content.eviction import Evictor, touch
 from clipfs.content.folder import Folder, cost_of
-from clipfs.content.incoming import Comparison, ConditionFailed, Incoming, Target, etag_of
+from clipfs.content.incoming import (
+    Comparison,
+    Incoming,
+    PreconditionFailed,
+    Refused,
+    Target,
+    etag_of,
+)
 from clipfs.content.keys import layer_of
 from clipfs.content.ledger import Kept, Ledger
 
@@ -23,11 +30,11 @@ WAIT_S = 0.02
 """Between two looks at whether another process or task has made room."""
 
 
-class NoRoom(Exception):
+class NoRoom(Refused):
     """All that is kept is in use: nothing may go for what comes."""
 
 
-class NeverFits(Exception):
+class NeverFits(Refused):
     """The object alone is more than may be kept."""
 
 
@@ -126,13 +133,13 @@ class Store:
     def delete(self, key: str, etags: Collection[str]) -> None:
         """Remove the object if one of etags is its own.
 
-        Raises  FileNotFoundError if there is none; ConditionFailed
+        Raises  FileNotFoundError if there is none; PreconditionFailed
         """
         path = self._folder.objects / key
         with self._ledger.change() as kept:
             status = path.stat()
             if etag_of(status) not in etags:
-                raise ConditionFailed("what stands under the key is not what If-Match names")
+                raise PreconditionFailed
             path.unlink()
             kept.bytes -= cost_of(status.st_size)
 

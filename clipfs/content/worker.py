@@ -63,11 +63,11 @@ class Worker:
         """number  of its counters"""
         self._shared = shared
         self.store = store = shared.store()
-        self._objects = Objects(store, shared.tokens, shared.misses)
+        on_change = partial(shared.counters.changed, number)
+        self._objects = Objects(store, shared.tokens, shared.misses, on_change)
         self._counts = shared.counters.workers[number]
         self._watch = Watch()
         self._hot = Hot(store, shared.tokens, shared.counters.changes)
-        self._on_change = partial(shared.counters.changed, number)
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until SIGTERM, then finish what is in flight within GRACE_S.
@@ -148,7 +148,7 @@ class Worker:
 
     async def _answer_all(self, wire: Wire) -> None:
         with self._watch.over_one() as patience:
-            connection = Connection(wire, patience, self._counts, self._on_change)
+            connection = Connection(wire, patience, self._counts)
             await connection.run(self._respond, self._watch)
             await wire.close()
 

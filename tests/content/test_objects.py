@@ -5,7 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
+from clipfs.content.incoming import Refused
 from clipfs.content.keys import MAX_INDEX_BYTES, PAGE_BYTES
+from clipfs.content.objects import STATUS
 from tests.support.content import (
     READ_TOKEN,
     TOKEN,
@@ -266,6 +268,10 @@ def test_an_index_may_be_longer_than_a_page(server: ContentServer) -> None:
     with server.connect() as connection:
         connection.sendall(request("PUT", key, f"Content-Length: {MAX_INDEX_BYTES + 1}"))
         assert read_answer(connection)[0] == 413
+
+
+def test_every_refusal_has_a_status() -> None:
+    assert STATUS.keys() == set(Refused.__subclasses__())
 
 
 def test_a_store_is_logged_as_the_contract_says(server: ContentServer, key: str) -> None:
