@@ -17,7 +17,7 @@ import trio
 
 from clipfs.content import counters as count
 from clipfs.content.counters import Counts
-from clipfs.content.deadlines import Patience, Watch
+from clipfs.content.deadlines import Deadline, Watch
 from clipfs.content.head import MAX_HEAD_BYTES, MAX_HEADERS, parse_head
 from clipfs.content.wire import PIECE_BYTES, Wire
 
@@ -48,9 +48,9 @@ class HeadTooLarge(h11.RemoteProtocolError):
 class Connection:
     """The requests of one connection, one after another, each answered exactly once."""
 
-    def __init__(self, wire: Wire, patience: Patience, counts: Counts) -> None:
+    def __init__(self, wire: Wire, deadline: Deadline, counts: Counts) -> None:
         self._wire = wire
-        self._patience = patience
+        self._deadline = deadline
         self._counts = counts
         self._received = b""  # what came after the request that is being answered
         self._http: h11.Connection | None = None  # of a request that is not plain
@@ -64,21 +64,21 @@ class Connection:
         self, respond: Callable[["Connection", Request], Awaitable[None]], watch: Watch
     ) -> None:
         """Let respond answer requests until the client goes or the server ends."""
-        while not watch.ending:
+        while not watch.draining:
             request = await self._next_request()
             if request is None:
                 return
             await respond(self, request)
             if self._http is not None and not await self._is_reusable():
                 return
-            self._patience.for_request()
+            self._deadline.for_request()
 
     async def receive(self, write: Callable[[bytes], None]) -> None:
         """Hand the body of a request that is not plain on; RemoteProtocolError if it breaks off."""
         assert self._http is not None
         while isinstance(event := await self._next(self._http), h11.Data):
             write(event.data)
-        self._patience.for_us()
+        self._deadline.suspend()
 
     async def answer(
         self, status: int, text: str, headers: Headers = (), *, content_type: str = "text/plain"
@@ -99,7 +99,7 @@ class Connection:
             data += http.send(h11.EndOfMessage()) or b""
         else:
             data += sent
-        self._patience.for_body(len(data))
+        self._deadline.for_body(len(data))
         await self._wire.send(data)
         self._counts[count.SENT_BYTES] += len(data)
 
@@ -107,7 +107,7 @@ class Connection:
         """A response whose body is part of an open file; headers say its length."""
         head = self._head(status, headers)
         size = 0 if self._without_body else len(part)
-        self._patience.for_body(size)
+        self._deadline.for_body(size)
         if size:
             await self._wire.send_with_file(head, fd, part)
         else:
@@ -137,7 +137,7 @@ class Connection:
         self.status = status
         self._counts[count.request(self._method, status)] += 1
         size = len(part)
-        self._patience.for_body(size)
+        self._deadline.for_body(size)
         await self._wire.send_with_file(head, fd, part)
         self._counts[count.SENT_BYTES] += len(head) + size
 
@@ -145,19 +145,19 @@ class Connection:
         if not self._received:
             self._received = await self._more(MAX_HEAD_BYTES)
         else:
-            self._patience.for_head()
+            self._deadline.for_head()
             await trio.lowlevel.checkpoint()  # requests that came together take turns as others
         plain = parse_head(self._received)
         if plain is None:
             return await self._next_by_h11()
-        self._patience.for_us()
+        self._deadline.suspend()
         self._received = self._received[plain.end :]
         self._method = plain.method
         self._without_body = plain.method == "HEAD"
         return Request(plain.method, plain.target, plain.headers)
 
     async def _next_by_h11(self) -> Request | None:
-        self._patience.for_head()
+        self._deadline.for_head()
         self._http = http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         http.receive_data(self._received)
         self._received = b""
@@ -178,7 +178,7 @@ class Connection:
         if not headers.keys() & {b"content-length", b"transfer-encoding"}:
             await self._next(http)  # its end, which is here already
         length = headers.get(b"content-length", b"0")
-        self._patience.for_body(int(length))
+        self._deadline.for_body(int(length))
         return Request(self._method, event.target.decode("ascii", "replace"), headers)
 
     async def _next(self, http: h11.Connection) -> h11.Event | type[h11.NEED_DATA | h11.PAUSED]:

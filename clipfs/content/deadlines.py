@@ -1,13 +1,13 @@
-"""How long a client may take; looked at once a second for all connections together.
+"""How long a client may take; checked once a second for all connections together.
 
-A timer a request would cost more than the request does. A connection notes until when the step
-that it is in may last, and the watch ends those that are past it, each by its own scope.
+A timer a request would cost more than the request does. A connection sets its deadline anew at
+each step, and the watch cancels those that are past theirs, each by its own scope.
 
 Not here: what the steps are (`clipfs.content.connection`).
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import trio
@@ -28,8 +28,8 @@ def transfer_s(size: int) -> float:
     return TRANSFER_S + size / LEAST_BYTES_PER_S
 
 
-class Patience:
-    """How long the client of one connection is waited for."""
+class Deadline:
+    """Until when the client of one connection is waited for."""
 
     __slots__ = ("_scope", "idle", "until")
 
@@ -40,12 +40,12 @@ class Patience:
         self.for_request()
 
     def for_request(self) -> None:
-        """Between two requests: given up after IDLE_S, or when the server ends."""
+        """Between two requests: closed after IDLE_S, or when the server ends."""
         self.idle = True
         self.until = trio.current_time() + IDLE_S
 
     def for_head(self) -> None:
-        """A request has begun: more bytes of its head do not prolong this."""
+        """A request has begun; further bytes of its head do not extend this."""
         if self.idle:
             self.idle = False
             self.until = trio.current_time() + HEAD_S
@@ -55,46 +55,44 @@ class Patience:
         self.idle = False
         self.until = trio.current_time() + transfer_s(size)
 
-    def for_us(self) -> None:
-        """The client has done its part: what the disk takes is not held against it."""
+    def suspend(self) -> None:
+        """None: it is the server that the client waits for."""
         self.idle = False
         self.until = math.inf
 
-    def end(self) -> None:
+    def expire(self) -> None:
         self._scope.cancel()
 
 
 class Watch:
-    """All connections' patience, in one worker."""
+    """The deadlines of all connections of one worker."""
 
     def __init__(self) -> None:
-        self.ending = False
-        self._all: set[Patience] = set()
+        self.draining = False
+        self._all: set[Deadline] = set()
 
     @contextmanager
-    def over_one(self) -> Iterator[Patience]:
-        """The block is one connection's life; left at once when its patience ends."""
+    def connection(self) -> Iterator[Deadline]:
+        """The block serves one connection, and is cancelled once that is past its deadline."""
         with trio.CancelScope() as scope:
-            patience = Patience(scope)
-            self._all.add(patience)
+            deadline = Deadline(scope)
+            self._all.add(deadline)
             try:
-                yield patience
+                yield deadline
             finally:
-                self._all.discard(patience)
+                self._all.discard(deadline)
 
-    async def run(self, also: Callable[[], None] = lambda: None) -> None:
-        """also  called once a second, too"""
+    async def run(self) -> None:
         while True:
             await trio.sleep(1)
-            also()
             now = trio.current_time()
             for one in self._all:
                 if one.until < now:
-                    one.end()
+                    one.expire()
 
-    def begin_ending(self) -> None:
-        """Connections between two requests are closed now, others after their request."""
-        self.ending = True
+    def drain(self) -> None:
+        """Close idle connections now, and the others after their request."""
+        self.draining = True
         for one in self._all:
             if one.idle:
-                one.end()
+                one.expire()

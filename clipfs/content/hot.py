@@ -1,7 +1,7 @@
 """Ranges of objects that were just asked for, from files that are still open.
 
 It answers one thing, the same as `clipfs.content.objects` would: a GET with a valid token and
-`Range: bytes=FIRST-LAST`, both within the object, and no condition. All else is None.
+`Range: bytes=FIRST-LAST`, both within the object, and no If-Range. All else is None.
 
 Files stay open for a second at most, so what was evicted has its space back then and what is
 used is seen by the store; and for no longer than until any worker changes an object.
@@ -11,6 +11,8 @@ import os
 import re
 from typing import NamedTuple
 
+import trio
+
 from clipfs.content.connection import Request
 from clipfs.content.keys import limit_of
 from clipfs.content.objects import OBJECTS
@@ -18,11 +20,9 @@ from clipfs.content.store import Found, Store
 from clipfs.content.tokens import Tokens
 
 MAX_FILES = 256
+"""Beyond it all are closed; 2 GiB of pages, more than one worker sends in a second."""
 
 _RANGE = re.compile(rb"bytes=([0-9]{1,18})-([0-9]{1,18})")
-_CONDITIONS = frozenset(
-    (b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range")
-)
 
 
 class Opened:
@@ -61,7 +61,7 @@ class Part(NamedTuple):
 
 
 class Hot:
-    """The open files of one worker; `forget` is called once a second."""
+    """The open files of one worker."""
 
     def __init__(self, store: Store, tokens: Tokens, changes: memoryview) -> None:
         """changes  differs from what it was once any worker has changed an object"""
@@ -77,7 +77,7 @@ class Hot:
         if (
             wanted is None
             or request.method != "GET"
-            or not _CONDITIONS.isdisjoint(headers)
+            or b"if-range" in headers
             or not self._tokens.rights(headers.get(b"authorization")).read
         ):
             return None
@@ -95,6 +95,12 @@ class Hot:
             f"{opened.lines}Content-Range: bytes {first}-{last}/{opened.size}\r\n\r\n"
         )
         return Part(head.encode(), opened, range(first, last + 1))
+
+    async def run(self) -> None:
+        """Close all once a second."""
+        while True:
+            await trio.sleep(1)
+            self.forget()
 
     def forget(self) -> None:
         """Close what no answer needs; files that one needs are closed by it."""

@@ -30,13 +30,15 @@ from clipfs.content.wire import PlainWire, TlsWire, Wire
 from clipfs.log import log
 
 MAX_CONNECTIONS = 1024
-"""In one worker; further ones are closed, which clients take for a cache that is down."""
+"""In one worker; further ones are closed, and their clients turn to another replica."""
 
 GRACE_S = 10
 """Requests in flight have this long to finish when the server is told to end."""
 
 _TRANSIENT = (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED, errno.ENOBUFS, errno.ENOMEM)
+
 _MOST_TURNS = 5
+"""How often, at a millisecond each, a worker leaves a connection to a less busy one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +77,12 @@ class Worker:
         on_ready  called once signals are obeyed
         """
         async with trio.open_nursery() as background:
-            background.start_soon(self._watch.run, self._hot.forget)
-            await self._until_told(on_ready)
+            background.start_soon(self._watch.run)
+            background.start_soon(self._hot.run)
+            await self._serve_until_sigterm(on_ready)
             background.cancel_scope.cancel()
 
-    async def _until_told(self, on_ready: Callable[[], None]) -> None:
+    async def _serve_until_sigterm(self, on_ready: Callable[[], None]) -> None:
         async with trio.open_nursery() as requests:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGHUP) as signals:
                 on_ready()
@@ -93,7 +96,7 @@ class Worker:
                     accepting.cancel_scope.cancel()
             for listener in self._shared.listeners:
                 listener.close()
-            self._watch.begin_ending()
+            self._watch.drain()
             requests.cancel_scope.deadline = trio.current_time() + GRACE_S
 
     def _read_tls_again(self) -> None:
@@ -104,7 +107,7 @@ class Worker:
     async def _accept(self, listener: socket.socket, requests: trio.Nursery) -> None:
         while True:
             await trio.lowlevel.wait_readable(listener)
-            await self._let_others()
+            await self._give_way()
             try:
                 sock, _ = listener.accept()
             except BlockingIOError:
@@ -117,8 +120,8 @@ class Worker:
                 continue
             requests.start_soon(self._serve, sock)
 
-    async def _let_others(self) -> None:
-        """A worker that has more connections than another leaves it the next for a moment."""
+    async def _give_way(self) -> None:
+        """Leave the next connection for a moment to a worker that has fewer."""
         workers = self._shared.counters.workers
         for _ in range(_MOST_TURNS):
             if self._counts[count.OPEN] <= min(worker[count.OPEN] for worker in workers):
@@ -147,8 +150,8 @@ class Worker:
                 counts[count.OPEN] -= 1
 
     async def _answer_all(self, wire: Wire) -> None:
-        with self._watch.over_one() as patience:
-            connection = Connection(wire, patience, self._counts)
+        with self._watch.connection() as deadline:
+            connection = Connection(wire, deadline, self._counts)
             await connection.run(self._respond, self._watch)
             await wire.close()
 

@@ -33,8 +33,8 @@ async def test_a_flood_of_pipelined_requests_starves_no_other_connection() -> No
 
     async def serve(sock: socket.socket) -> None:
         watch = Watch()
-        with watch.over_one() as patience:
-            connection = Connection(PlainWire(sock), patience, Counters(1).parent)
+        with watch.connection() as deadline:
+            connection = Connection(PlainWire(sock), deadline, Counters(1).parent)
             await connection.run(respond, watch)
 
     with connected() as (flooded, flood), connected() as (quiet, other):

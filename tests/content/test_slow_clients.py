@@ -48,9 +48,9 @@ async def served(tmp_path: Path) -> AsyncIterator[Client]:
             await http.answer_file(200, size, file.fileno(), range(PAGE_BYTES))
 
     async def serve() -> None:
-        with ours, watch.over_one() as patience:
+        with ours, watch.connection() as deadline:
             counts = Counters(1).parent
-            await Connection(PlainWire(ours), patience, counts).run(respond, watch)
+            await Connection(PlainWire(ours), deadline, counts).run(respond, watch)
         client.lasted_s = trio.current_time() - client.begun
         client.ended.set()
 
