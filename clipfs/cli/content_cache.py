@@ -101,7 +101,7 @@ def serve(
     shared = Shared(
         listeners=listeners,
         store=lambda: Store.attach(directory, max_bytes=max_bytes),
-        after_death=store.forget_forsaken,
+        after_death=store.remove_abandoned,
         tokens=Tokens(write=write_token, read=read_token),
         misses=Misses(),
         counters=Counters(workers),

@@ -1,11 +1,11 @@
-"""What the content cache answers about claims; who asks may write.
+"""HTTP answers about claims, to those who may write.
 
     PUT    /v1/claims/<key>   {"holder": id, "progress": {"downloaded_bytes", "payload_bytes",
                               "total_bytes", "stored_bytes"}}: 201 granted, renewed too; 409
                               another one's
     DELETE /v1/claims/<key>   {"holder": id}: 204 nobody holds it now; 409 another one does
 
-201 and 409 come with {"holder", "progress", "seconds_left"}. Counts not given are 0.
+201 and 409 come with {"holder", "progress", "seconds_left"}. Counts left out are 0.
 
 Not here: what a claim is (`clipfs.content.claims`).
 """
@@ -24,17 +24,17 @@ JSON = "application/json"
 T = TypeVar("T")
 
 
-class _Wish(msgspec.Struct, frozen=True):
+class _PutBody(msgspec.Struct, frozen=True):
     holder: Holder
     progress: Progress = Progress()
 
 
-class _Release(msgspec.Struct, frozen=True):
+class _DeleteBody(msgspec.Struct, frozen=True):
     holder: Holder
 
 
 async def answer_claim(http: Connection, request: Request, claims: Claims, key: str) -> None:
-    """Answer a request for the claim on key, which may be claimed."""
+    """Answer a request about the claim on key, which may be claimed."""
     if request.method not in ("PUT", "DELETE"):
         return await http.answer(405, "PUT, DELETE\n", [("Allow", "PUT, DELETE")])
     length = request.headers.get(b"content-length")
@@ -46,11 +46,11 @@ async def answer_claim(http: Connection, request: Request, claims: Claims, key: 
     await http.receive(body.extend)
     try:
         if request.method == "PUT":
-            wish = _decoded(body, _Wish)
-            claim = await trio.to_thread.run_sync(claims.claim, key, wish.holder, wish.progress)
-            granted = claim.holder == wish.holder
+            wanted = _decoded(body, _PutBody)
+            claim = await trio.to_thread.run_sync(claims.claim, key, wanted.holder, wanted.progress)
+            granted = claim.holder == wanted.holder
             return await _answer(http, 201 if granted else 409, claim)
-        release = _decoded(body, _Release)
+        release = _decoded(body, _DeleteBody)
     except msgspec.DecodeError as error:
         return await http.answer(400, f"the body is no such claim: {error}\n")
     held = await trio.to_thread.run_sync(claims.release, key, release.holder)

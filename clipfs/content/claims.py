@@ -1,8 +1,8 @@
-"""Claims: of many that would bring the same layer, one does, and the others see how far it is.
+"""Claims: of many nodes that lack a layer one downloads it, and the others see its progress.
 
 A claim is a small file, so it outlives the server's process, and all worker processes see the
-same. It lapses by this machine's clock LAPSE_S after its holder said something last. A clock
-that is set lets claims lapse early, never late: then a layer comes twice.
+same. It lapses by this machine's clock, LAPSE_S after its last renewal. If the clock is set, claims
+lapse early, never late: then a layer is downloaded twice.
 
 Not here: HTTP (`clipfs.content.claiming`).
 """
@@ -25,7 +25,11 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far the holder is: bytes of the blob, of the payload, of the whole blob, of pages."""
+    """How far the holder is.
+
+    downloaded_bytes, total_bytes  of the blob
+    payload_bytes, stored_bytes    of the payload: decompressed, and stored as pages
+    """
 
     downloaded_bytes: Count = 0
     payload_bytes: Count = 0
@@ -34,14 +38,14 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Claim(msgspec.Struct, frozen=True):
-    """Whose a claim is, and for how long if it is not renewed."""
+    """Who holds a claim, and for how long if it is not renewed."""
 
     holder: Holder
     progress: Progress
     seconds_left: float
 
 
-class _Kept(msgspec.Struct, frozen=True):
+class _Record(msgspec.Struct, frozen=True):
     holder: Holder
     progress: Progress
     lapses_ns: int
@@ -54,17 +58,17 @@ class Claims:
         self._folder = folder
 
     def claim(self, key: str, holder: str, progress: Progress) -> Claim:
-        """The claim on key now: holder's, new or renewed, unless another one holds it."""
+        """The claim on key: holder's, new or renewed, unless another one holds it."""
         with self._locked():
             held = self._read(key)
             if held is not None and held.holder != holder:
                 return held
             if held is None:
-                self._forget_lapsed()
+                self._remove_lapsed()
             lapses_ns = time.time_ns() + LAPSE_S * 10**9
-            kept = _Kept(holder=holder, progress=progress, lapses_ns=lapses_ns)
+            record = _Record(holder=holder, progress=progress, lapses_ns=lapses_ns)
             new = self._folder / ".new"
-            new.write_bytes(msgspec.json.encode(kept))
+            new.write_bytes(msgspec.json.encode(record))
             os.replace(new, self._folder / key)
             return Claim(holder=holder, progress=progress, seconds_left=LAPSE_S)
 
@@ -74,7 +78,7 @@ class Claims:
         return None if held is None else held.holder
 
     def release(self, key: str, holder: str) -> Claim | None:
-        """End the claim if it is holder's; what stays if it is another one's."""
+        """End the claim if it is holder's; another one's is returned, and stays."""
         with self._locked():
             held = self._read(key)
             if held is not None and held.holder != holder:
@@ -83,17 +87,17 @@ class Claims:
             return None
 
     def _read(self, key: str) -> Claim | None:
-        """None if nobody holds it, or not any more."""
+        """None if nobody holds it, or it has lapsed."""
         try:
-            kept = msgspec.json.decode((self._folder / key).read_bytes(), type=_Kept)
+            record = msgspec.json.decode((self._folder / key).read_bytes(), type=_Record)
         except (FileNotFoundError, msgspec.DecodeError):  # a power cut may have emptied it
             return None
-        left_s = (kept.lapses_ns - time.time_ns()) / 10**9
+        left_s = (record.lapses_ns - time.time_ns()) / 10**9
         if not 0 < left_s <= LAPSE_S:
             return None
-        return Claim(holder=kept.holder, progress=kept.progress, seconds_left=left_s)
+        return Claim(holder=record.holder, progress=record.progress, seconds_left=left_s)
 
-    def _forget_lapsed(self) -> None:
+    def _remove_lapsed(self) -> None:
         for path in self._folder.iterdir():
             with suppress(FileNotFoundError):
                 if self._read(path.name) is None:

@@ -1,8 +1,8 @@
 """One HTTP/1.1 connection, server side: requests come out, responses go in.
 
-Plain requests are read by `clipfs.content.head` and answered by hand. All others are h11's from
-their first byte to their last, each with a state machine of its own; the bodies of objects it
-only counts. A client that is slow, silent or wrong loses its own connection and nothing else.
+Plain requests are read by `clipfs.content.head` and answered by hand. All others are read and
+answered by h11, each with a state machine of its own; of an object's body h11 only counts the
+bytes. A client that is slow, silent or wrong loses its own connection and nothing else.
 
 Not here: what a request means (`clipfs.content.objects`); how bytes move (`clipfs.content.wire`).
 Source: RFC 9112.
@@ -55,10 +55,10 @@ class Connection:
         self._received = b""  # what came after the request that is being answered
         self._http: h11.Connection | None = None  # of a request that is not plain
         self._without_body = False  # the answer to a HEAD
-        self._holds_back = False  # the client has been answered without being told to go on
+        self._holds_back = False  # the client waits for 100 Continue, and has been answered
         self._method = ""
         self.status = 0
-        """of the answer that was last begun"""
+        """Of the last answer."""
 
     async def run(
         self, respond: Callable[["Connection", Request], Awaitable[None]], watch: Watch
@@ -83,7 +83,7 @@ class Connection:
     async def answer(
         self, status: int, text: str, headers: Headers = (), *, content_type: str = "text/plain"
     ) -> None:
-        """A small response; it closes the connection if the request's body was not read."""
+        """Send a small response; the connection closes if the request's body was not read."""
         body = text.encode()
         lines = [*headers]
         if status != HTTPStatus.NO_CONTENT:
@@ -104,7 +104,7 @@ class Connection:
         self._counts[count.SENT_BYTES] += len(data)
 
     async def answer_file(self, status: int, headers: Headers, fd: int, part: range) -> None:
-        """A response whose body is part of an open file; headers say its length."""
+        """Send part of an open file; headers have its length."""
         head = self._head(status, headers)
         size = 0 if self._without_body else len(part)
         self._deadline.for_body(size)
@@ -129,11 +129,11 @@ class Connection:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the request has no body and its answer may be any bytes."""
+        """Whether the request was read without h11, and so may be answered without."""
         return self._http is None
 
     async def answer_plainly(self, status: int, head: bytes, fd: int, part: range) -> None:
-        """As answer_file, for a plain GET and with a head that is written already."""
+        """As answer_file, for a plain GET and with a head that is made already."""
         self.status = status
         self._counts[count.request(self._method, status)] += 1
         size = len(part)
@@ -146,7 +146,7 @@ class Connection:
             self._received = await self._more(MAX_HEAD_BYTES)
         else:
             self._deadline.for_head()
-            await trio.lowlevel.checkpoint()  # requests that came together take turns as others
+            await trio.lowlevel.checkpoint()  # pipelined requests take turns with other connections
         plain = parse_head(self._received)
         if plain is None:
             return await self._next_by_h11()
@@ -176,7 +176,7 @@ class Connection:
             return None
         headers = {bytes(name): bytes(value) for name, value in event.headers}
         if not headers.keys() & {b"content-length", b"transfer-encoding"}:
-            await self._next(http)  # its end, which is here already
+            await self._next(http)  # EndOfMessage, which follows at once
         length = headers.get(b"content-length", b"0")
         self._deadline.for_body(int(length))
         return Request(self._method, event.target.decode("ascii", "replace"), headers)
@@ -197,7 +197,7 @@ class Connection:
         return data
 
     async def _is_reusable(self) -> bool:
-        """Drop what was not read of the request; whether another one may follow it."""
+        """Drop what was not read of the request; whether another one may follow."""
         http = self._http
         assert http is not None
         with trio.move_on_after(LINGER_S):
@@ -211,7 +211,7 @@ class Connection:
 
 
 def _check_size(request: h11.Request) -> None:
-    """h11 bounds a head only while it is not whole."""
+    """h11 bounds a head only until it is complete."""
     lines = request.headers.raw_items()
     size = len(request.target) + sum(len(name) + len(value) for name, value in lines)
     if len(lines) > MAX_HEADERS or size > MAX_HEAD_BYTES:
@@ -219,7 +219,7 @@ def _check_size(request: h11.Request) -> None:
 
 
 class _Sized:
-    """Stands for body bytes that sendfile has sent: h11 counts them by len."""
+    """Stands for body bytes that sendfile has sent; h11 takes their len."""
 
     def __init__(self, size: int) -> None:
         self._size = size

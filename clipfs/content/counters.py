@@ -1,4 +1,4 @@
-"""What the server counts: plain numbers in memory that all its processes share.
+"""The server's counters: plain numbers in memory that all its processes share.
 
 Each process adds to a slot of its own, so nothing is locked, and a sum is over all slots. What
 a worker counted stays when it dies: its successor goes on from there.

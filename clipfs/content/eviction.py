@@ -1,12 +1,12 @@
-"""Makes room: whole layers go, the least recently used first.
+"""Eviction: whole layers, the least recently used first.
 
-A layer is all that bears its cache key: pages, indexes and origin records. Its last use is its
-folder's mtime: set when one of its objects is stored, and when one is read, at most every
-TOUCH_S. What has been used within IN_USE_S never goes, and so nothing that is being written or
-read. What an interrupted store left is a layer like others.
+A layer is all that bears its cache key: pages, indexes and origin records, also those that an
+interrupted store left. Its last use is its folder's mtime, set when one of its objects is stored,
+and when one is read, at most every TOUCH_S. A layer used within IN_USE_S is never evicted, and so
+nothing that is being read.
 
-The indexes go first, then the folder by one rename: no index outlives its pages. A kill in the
-middle leaves pages without an index, or a folder in evicted/, which the next one removes.
+The indexes are removed first, then the folder by one rename: no index outlives its pages. A kill
+in between leaves pages without an index, or a folder in evicted/, which the next eviction removes.
 
 Not here: when room is wanted (`clipfs.content.store`).
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 from clipfs.content.deadlines import transfer_s
 from clipfs.content.folder import Folder, cost_of
 from clipfs.content.keys import MAX_INDEX_BYTES, layer_of
-from clipfs.content.ledger import Kept, Ledger
+from clipfs.content.ledger import Ledger, Usage
 from clipfs.log import log
 
 TOUCH_S = 30
@@ -30,7 +30,7 @@ IN_USE_S = TOUCH_S + transfer_s(MAX_INDEX_BYTES)
 """A read may have begun TOUCH_S after the use that was noted last, and go on that long."""
 
 LOW_PERCENT = 90
-"""Once there is too much, layers go until so much of --max-bytes is left."""
+"""The low watermark, of --max-bytes: evictions go on down to it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,45 +43,45 @@ class _Layer:
 
 
 def touch(folder: str) -> None:
-    """Note that the layer of this folder is used now; a use goes on where that cannot be noted."""
-    with suppress(OSError):  # no folder, or a disk that takes no writes
+    """Note that the layer of this folder is used now, if that can be noted."""
+    with suppress(OSError):  # no folder, or a disk that takes no writes: the use goes on
         if not -TOUCH_S < time.time() - os.stat(folder).st_mtime < TOUCH_S:
             os.utime(folder)
 
 
 class Evictor:
-    """Removes layers from folder until there is little enough."""
+    """Evicts layers of one folder."""
 
     def __init__(self, folder: Folder, ledger: Ledger, max_bytes: int) -> None:
         self._folder = folder
         self._ledger = ledger
         self._low_bytes = max_bytes * LOW_PERCENT // 100
         self._running = threading.Lock()
-        self._ended = threading.Event()
+        self._stopped = threading.Event()
 
     def evict(self, *, until: Callable[[], bool]) -> bool | None:
-        """Remove layers, the least recently used first.
+        """Evict layers, the least recently used first.
 
         Returns  whether until holds; False: all that is left is in use; None: another one evicts
         """
         with self._folder.evicting() as is_ours:
             if not is_ours:
                 return None
-            self._folder.forget_evicted()
+            self._folder.remove_evicted()
             for layer in self._idle_layers():
                 if until():
                     return True
                 self._remove(layer)
             return until()
 
-    def begin(self) -> None:
-        """Go on down to the low watermark, behind the back of whoever wanted room."""
+    def start(self) -> None:
+        """Evict down to the low watermark, in a thread; nothing if one is at it."""
         if self._running.acquire(blocking=False):
             threading.Thread(target=self._run, name="eviction").start()
 
-    def end(self) -> None:
-        """Stop behind the layer that is going; the process waits for that."""
-        self._ended.set()
+    def stop(self) -> None:
+        """End that thread behind the layer that it removes; the process waits for it."""
+        self._stopped.set()
 
     def _run(self) -> None:
         try:
@@ -92,10 +92,10 @@ class Evictor:
             self._running.release()
 
     def _is_low_enough(self) -> bool:
-        if self._ended.is_set():
+        if self._stopped.is_set():
             return True
-        with self._ledger.locked() as kept:
-            return kept.bytes + self._folder.passing_bytes() <= self._low_bytes
+        with self._ledger.locked() as usage:
+            return usage.bytes + self._folder.transit_bytes() <= self._low_bytes
 
     def _idle_layers(self) -> list[_Layer]:
         """Those that are not in use, the least recently used first."""
@@ -120,27 +120,27 @@ class Evictor:
         return sorted(idle, key=lambda layer: (layer.used_ns, layer.key))
 
     def _remove(self, layer: _Layer) -> None:
-        """Unless it was used since it was looked at: then its list of indexes may be old, too."""
+        """Unless it was used meanwhile: then its list of indexes may be old, too."""
         folder = self._folder.objects / layer.key
-        with self._ledger.change() as kept:
+        with self._ledger.change() as usage:
             try:
                 if folder.stat().st_mtime_ns != layer.used_ns:
                     return
             except FileNotFoundError:  # somebody has tidied up by hand
                 return
-            before = kept.bytes
+            before = usage.bytes
             for name in sorted(layer.indexes, key=lambda name: not name.endswith(".toc")):
-                self._unlink(self._folder.objects / name, kept)
+                self._unlink(self._folder.objects / name, usage)
             pages = sum(cost_of(entry.stat().st_size) for entry in os.scandir(folder))
             os.rename(folder, self._folder.evicted / layer.key)
-            kept.bytes -= pages
-            kept.evictions += 1
-            freed = before - kept.bytes
-        self._folder.forget_evicted()
+            usage.bytes -= pages
+            usage.evictions += 1
+            freed = before - usage.bytes
+        self._folder.remove_evicted()
         log.info("evicted a layer", cache_key=layer.key, bytes=freed)
 
-    def _unlink(self, path: Path, kept: Kept) -> None:
+    def _unlink(self, path: Path, usage: Usage) -> None:
         with suppress(FileNotFoundError):  # it was deleted since
             size = path.stat().st_size
             path.unlink()
-            kept.bytes -= cost_of(size)
+            usage.bytes -= cost_of(size)

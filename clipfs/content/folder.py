@@ -2,14 +2,14 @@
 
     objects/sha256_<layer>/<page>     its mtime is the layer's last use
     objects/sha256_<layer>.v1.toc     and the other indexes, beside it
-    incoming/     objects on their way, each locked by the process that receives it
-    evicted/      layers on their way out; its lock is that of the one who evicts
+    incoming/     uploads, each locked by the process that receives it
+    evicted/      layers that are being removed; locked by whoever evicts
     claims/       one file a claim (`clipfs.content.claims`)
-    kept          how much is kept (`clipfs.content.ledger`)     id     the replica's id
+    kept          how much is used (`clipfs.content.ledger`)     id     the replica's id
     workers       locked, shared, by each worker process of the owner
 
-One server at a time owns the folder, by a lock on incoming/; worker processes of that server
-join it. All of them are alike from then on: what they have to agree on lies in files.
+One server at a time owns the folder, by a lock on incoming/; its worker processes join it. What
+processes have to agree on lies in files.
 """
 
 import fcntl
@@ -87,8 +87,8 @@ class Folder:
         os.replace(name, path)
         return made
 
-    def complete(self) -> None:
-        """Give each layer the folder that bears its last use; it may have none of earlier times."""
+    def add_layer_folders(self) -> None:
+        """Give each layer the folder that notes its last use; earlier versions made none."""
         names = os.listdir(self.objects)
         for layer in {layer_of(name) for name in names} - {None, *names}:
             with suppress(OSError):  # on a full disk it stays until the next start
@@ -96,7 +96,7 @@ class Folder:
 
     @contextmanager
     def evicting(self) -> Iterator[bool]:
-        """The right to evict, if no other task or process has it."""
+        """Whether the caller may evict: one task of one process at a time."""
         fd = os.open(self.evicted, os.O_RDONLY | os.O_DIRECTORY)
         try:
             try:
@@ -112,12 +112,12 @@ class Folder:
         """What all objects cost, counted one by one."""
         return sum(cost_of(size) for size in _sizes(self.objects))
 
-    def passing_bytes(self) -> int:
-        """What comes and goes at this moment: few files."""
+    def transit_bytes(self) -> int:
+        """What uploads and evictions take at this moment: few files."""
         return sum(cost_of(size) for top in (self.incoming, self.evicted) for size in _sizes(top))
 
-    def forget_forsaken(self) -> None:
-        """Remove what nobody receives any more; to be called under the ledger's lock."""
+    def remove_abandoned(self) -> None:
+        """Remove uploads whose process has died; to be called under the ledger's lock."""
         for path in self.incoming.iterdir():
             try:
                 fd = os.open(path, os.O_RDONLY)
@@ -127,12 +127,12 @@ class Folder:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink(missing_ok=True)
             except BlockingIOError:
-                pass
+                pass  # its process lives
             finally:
                 os.close(fd)
 
-    def forget_evicted(self) -> None:
-        """Remove what has been evicted; to be called with the right to evict."""
+    def remove_evicted(self) -> None:
+        """Remove what has been evicted; to be called by whoever may evict."""
         for path in self.evicted.iterdir():
             shutil.rmtree(path)
 

@@ -1,9 +1,8 @@
 """The head of a plain request, read without a state machine: most of what a cache is asked.
 
-A head is read here only if there is one way to read it: GET or HEAD, HTTP/1.1, one Host, no
-header twice, none that tells of a body or changes the connection, not a byte out of place.
-Everything else is None, and the caller hands it to h11 from its first byte; so where this
-module answers, h11 would have answered the same.
+A head is plain if there is one way to read it: GET or HEAD, HTTP/1.1, one Host, no header twice,
+none of a body or for the connection, not a byte out of place. All others are None, and the caller
+hands them to h11 from their first byte. What is read here, h11 would read the same.
 
 Not here: what h11 reads (`clipfs.content.connection`).
 Source: RFC 9112, "Message Format"; RFC 9110, "Field Values".

@@ -1,7 +1,7 @@
-"""One object on its way in: written aside, checked, given its name at once or never.
+"""One upload: written aside, checked, and given its name whole or not at all.
 
-Its file has its full size from the beginning: so a disk without room says so before the bytes
-are sent, and what is on its way can be counted. It is locked as long as its process lives.
+Its file has its full size from the beginning, so that a disk without room says so before the bytes
+are sent, and uploads can be counted. It is locked as long as its process lives.
 
 Not here: whether there is room for it (`clipfs.content.store`).
 """
@@ -57,7 +57,7 @@ def etag_of(status: os.stat_result) -> str:
 
 
 class Target:
-    """The name that an object is to get, and what it may replace there."""
+    """The key that an object is stored under, and what it may replace there."""
 
     def __init__(
         self, folder: Folder, ledger: Ledger, key: str, replaces: Collection[str] | None
@@ -70,7 +70,7 @@ class Target:
         self._replaces = replaces
 
     def is_free(self) -> bool:
-        """Whether an object may come to stand here, as things are now."""
+        """Whether an object may be stored here now."""
         if self._replaces is None:
             return not self._path.exists()
         try:
@@ -86,7 +86,7 @@ class Target:
         return self._linked(path, cost) if self._replaces is None else self._replaced(path, cost)
 
     def must_hold(self, digest: bytes) -> str:
-        """The ETag of what stands here, if it has these bytes.
+        """The ETag of the object here, if its bytes have this digest.
 
         Raises  FileNotFoundError if there is nothing, and may be; Conflict, PreconditionFailed
         """
@@ -102,25 +102,25 @@ class Target:
         raise PreconditionFailed
 
     def _linked(self, path: Path, cost: int) -> bool | None:
-        with self._ledger.change() as kept:
+        with self._ledger.change() as usage:
             self._layer.mkdir(mode=0o700, exist_ok=True)
             os.utime(self._layer)
             try:
                 os.link(path, self._path)
             except FileExistsError:
                 return None
-            kept.bytes += cost
+            usage.bytes += cost
             path.unlink(missing_ok=True)  # under the lock, lest it be counted twice
         return True
 
     def _replaced(self, path: Path, cost: int) -> bool | None:
-        with self._ledger.change() as kept:
+        with self._ledger.change() as usage:
             if not self.is_free():
                 return None
             old = self._path.stat()
             os.replace(path, self._path)
             os.utime(self._layer)
-            kept.bytes += cost - cost_of(old.st_size)
+            usage.bytes += cost - cost_of(old.st_size)
         return False
 
 
@@ -173,7 +173,7 @@ class Incoming:
 
 
 class Comparison:
-    """What comes for a name that is taken: nothing is written, and the same bytes are welcome."""
+    """An upload for a key that is taken: it is not written, and accepted if it is the same."""
 
     def __init__(self, target: Target) -> None:
         self._target = target

@@ -35,11 +35,11 @@ def may_be_claimed(key: str) -> bool:
 
 
 def is_replaceable(key: str) -> bool:
-    """Whether who has seen the object may put another in its place; pages never change."""
+    """Whether the object may be replaced by those who name its ETag; pages never change."""
     return _REPLACEABLE.fullmatch(key) is not None
 
 
 def layer_of(name: str) -> str | None:
-    """The cache key that a key, or a name below objects/, begins with; None: it is not ours."""
+    """The cache key that a key, or a name below objects/, begins with; None: not one of ours."""
     match = _LAYER.match(name)
     return match[0] if match else None

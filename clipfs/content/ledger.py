@@ -1,8 +1,8 @@
-"""How much is kept, known without looking at every object: a few bytes in a file.
+"""How much disk the objects use, known without a look at each: a few bytes in a file.
 
-All processes that serve a folder share it, under its lock. While it is being changed it says
-so: whoever finds that, with the lock in its hand, knows that the last one was killed half-way,
-and counts anew.
+All processes that serve a folder share it, under its lock. It is marked dirty while it is being
+changed: a process that takes the lock and finds the mark knows that the one before it was killed
+in between, and counts all objects.
 """
 
 import fcntl
@@ -17,8 +17,8 @@ _FORM = struct.Struct("<?qq")
 
 
 @dataclass(slots=True)
-class Kept:
-    """bytes: what all objects cost. evictions: layers that had to go, ever."""
+class Usage:
+    """bytes: what all objects cost. evictions: layers evicted, ever."""
 
     bytes: int = 0
     evictions: int = 0
@@ -30,42 +30,41 @@ class Ledger:
         self._path = path
         self._count = count
 
-    def read(self) -> Kept:
+    def read(self) -> Usage:
         """What it says now; for information, since it may be changing."""
         with self._path.open("rb") as file:
-            _, *values = _FORM.unpack(file.read(_FORM.size))
-        return Kept(*values)
+            return _read(file.fileno())[1]
 
     @contextmanager
-    def locked(self) -> Iterator[Kept]:
-        """Nobody changes it, and no object comes or goes, until the block ends."""
+    def locked(self) -> Iterator[Usage]:
+        """While the block lasts, nobody changes it, and no object comes or goes."""
         with self._locked() as fd:
-            yield self._sure(fd)
+            yield self._recovered(fd)
 
     @contextmanager
-    def change(self) -> Iterator[Kept]:
-        """What the block leaves in the value is kept; it must be true wherever it may raise."""
+    def change(self) -> Iterator[Usage]:
+        """As `locked`; what the block leaves in the value is written, though it raise."""
         with self._locked() as fd:
-            kept = self._sure(fd)
-            _write(fd, kept, changing=True)
+            usage = self._recovered(fd)
+            _write(fd, usage, dirty=True)
             try:
-                yield kept
+                yield usage
             finally:
-                _write(fd, kept, changing=False)
+                _write(fd, usage, dirty=False)
 
-    def count_anew(self) -> Kept:
+    def recount(self) -> None:
         """Count all objects, whatever it says."""
         with self._locked() as fd:
-            kept = Kept(self._count(), _read(fd)[1].evictions)
-            _write(fd, kept, changing=False)
-            return kept
+            self._recounted(fd, _read(fd)[1])
 
-    def _sure(self, fd: int) -> Kept:
-        changing, kept = _read(fd)
-        if changing:
-            kept.bytes = self._count()
-            _write(fd, kept, changing=False)
-        return kept
+    def _recovered(self, fd: int) -> Usage:
+        dirty, usage = _read(fd)
+        return self._recounted(fd, usage) if dirty else usage
+
+    def _recounted(self, fd: int, usage: Usage) -> Usage:
+        usage.bytes = self._count()
+        _write(fd, usage, dirty=False)
+        return usage
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
@@ -77,13 +76,14 @@ class Ledger:
             os.close(fd)
 
 
-def _read(fd: int) -> tuple[bool, Kept]:
+def _read(fd: int) -> tuple[bool, Usage]:
+    """Whether it is dirty, as one that was just made is, and what it says."""
     data = os.pread(fd, _FORM.size, 0)
     if len(data) < _FORM.size:
-        return True, Kept()
-    changing, *values = _FORM.unpack(data)
-    return changing, Kept(*values)
+        return True, Usage()
+    dirty, *values = _FORM.unpack(data)
+    return dirty, Usage(*values)
 
 
-def _write(fd: int, kept: Kept, *, changing: bool) -> None:
-    os.pwrite(fd, _FORM.pack(changing, kept.bytes, kept.evictions), 0)
+def _write(fd: int, usage: Usage, *, dirty: bool) -> None:
+    os.pwrite(fd, _FORM.pack(dirty, usage.bytes, usage.evictions), 0)

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from clipfs.content import counters as count
 from clipfs.content.counters import METHODS, Counters
-from clipfs.content.ledger import Kept
+from clipfs.content.ledger import Usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,16 +26,16 @@ _COUNTERS = {
 }
 
 
-def exposition(counters: Counters, kept: Kept) -> str:
+def exposition(counters: Counters, usage: Usage) -> str:
     registry = CollectorRegistry()
-    registry.register(_Collected(counters, kept))
+    registry.register(_Collected(counters, usage))
     return generate_latest(registry).decode()
 
 
 class _Collected(Collector):
-    def __init__(self, counters: Counters, kept: Kept) -> None:
+    def __init__(self, counters: Counters, usage: Usage) -> None:
         self._counters = counters
-        self._kept = kept
+        self._usage = usage
 
     def collect(self) -> Iterable[Metric]:
         total = self._counters.sum
@@ -59,8 +59,8 @@ class _Collected(Collector):
             f"{_PREFIX}open_connections", "Connections open now.", value=total(count.OPEN)
         )
         yield GaugeMetricFamily(
-            f"{_PREFIX}disk_bytes", "Bytes of all objects.", value=self._kept.bytes
+            f"{_PREFIX}disk_bytes", "Bytes of all objects.", value=self._usage.bytes
         )
         yield CounterMetricFamily(
-            f"{_PREFIX}evictions", "Layers evicted for want of space.", value=self._kept.evictions
+            f"{_PREFIX}evictions", "Layers evicted for want of space.", value=self._usage.evictions
         )

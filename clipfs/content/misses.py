@@ -1,9 +1,9 @@
-"""Which keys are asked for again and again, and are not there. Pure, and bounded.
+"""Counts how often keys are missed, in a table of fixed size.
 
-A layer is asked for once before it is stored, so a key that many ask for in vain tells of a
+A layer is missed once before it is stored, so a key that is missed again and again tells of a
 store that fails, or of nodes that sign with different keys. The memory is shared with processes
-that are forked later: each of them counts on. Two keys that fall on one place push each other
-out, and what two processes do to one place at the same moment may count once; it is a hint.
+that are forked later. The counts are a hint: two keys in one slot push each other out, and two
+processes that count in one slot at the same moment may count once.
 """
 
 import hashlib
@@ -12,31 +12,31 @@ import mmap
 MANY = 10
 MAX_KEYS = 4096
 
-_NUMBERS = 2  # a place holds a key's hash, and its misses
+_NUMBERS = 2  # a slot holds a key's fingerprint, and its misses
 
 
 class Misses:
-    """Counts the misses of the keys that were missed last."""
+    """The misses of the keys that were missed last."""
 
     def __init__(self) -> None:
-        self._places = memoryview(mmap.mmap(-1, MAX_KEYS * _NUMBERS * 8)).cast("Q")
+        self._slots = memoryview(mmap.mmap(-1, MAX_KEYS * _NUMBERS * 8)).cast("Q")
 
     def add(self, key: str) -> bool:
-        """Count one more miss of key; whether it is worth a warning, every MANY-th time."""
-        at, print_of_key = _place(key)
-        count = self._places[at + 1] + 1 if self._places[at] == print_of_key else 1
-        self._places[at], self._places[at + 1] = print_of_key, count
+        """Count one more miss of key; whether it is worth a warning: each MANY-th one."""
+        at, fingerprint = _slot_of(key)
+        count = self._slots[at + 1] + 1 if self._slots[at] == fingerprint else 1
+        self._slots[at], self._slots[at + 1] = fingerprint, count
         return count % MANY == 0
 
     def forget(self, key: str) -> None:
         """The key is there now."""
-        at, print_of_key = _place(key)
-        if self._places[at] == print_of_key:
-            self._places[at + 1] = 0
+        at, fingerprint = _slot_of(key)
+        if self._slots[at] == fingerprint:
+            self._slots[at + 1] = 0
 
 
-def _place(key: str) -> tuple[int, int]:
-    """Where key is counted, and what tells it from others there."""
+def _slot_of(key: str) -> tuple[int, int]:
+    """Where key is counted, and the fingerprint that tells it from others there."""
     digest = hashlib.blake2b(key.encode(), digest_size=16).digest()
-    place = int.from_bytes(digest[:8], "little") % MAX_KEYS
-    return place * _NUMBERS, int.from_bytes(digest[8:], "little")
+    slot = int.from_bytes(digest[:8], "little") % MAX_KEYS
+    return slot * _NUMBERS, int.from_bytes(digest[8:], "little")

@@ -1,10 +1,10 @@
-"""What the content cache answers: objects by their keys, to those who hold a token.
+"""HTTP answers about objects, by their keys, to those who hold a token.
 
     GET, HEAD, PUT, DELETE /v1/objects/<key>     PUT, DELETE /v1/claims/<key>     GET /healthz
 
-An ETag follows from the bytes. PUT wants Content-Digest, lest damaged bytes are stored. DELETE,
-and PUT in the place of an index, an origin record or a trace, want If-Match with the ETag of what
-stands there; `*` names none. Pages never change.
+An ETag follows from the bytes. PUT needs Content-Digest, lest damaged bytes are stored. DELETE, and
+PUT where an index, an origin record or a trace is to be replaced, need If-Match with the ETag of
+the one that is there; `*` is not one. Pages never change.
 
 Not here: framing (`clipfs.content.connection`); files (`clipfs.content.store`); claims
 (`clipfs.content.claiming`); metrics.
@@ -116,7 +116,7 @@ class Objects:
             os.close(found.fd)
 
     def _is_awaited(self, key: str) -> bool:
-        """Whether somebody brings the layer: others ask for it until it is there."""
+        """Whether a node is at the layer, and the others ask for it until it is stored."""
         layer = layer_of(key)
         return layer is not None and self._store.claims.holder(layer) is not None
 
@@ -173,8 +173,8 @@ async def _send(http: Connection, found: Found, request: Request) -> None:
     try:
         part = parse_range(wanted.decode("latin-1") if wanted else None, found.size)
     except Unsatisfiable:
-        standing = [("Content-Range", f"bytes */{found.size}"), ("ETag", found.etag)]
-        return await http.answer(416, "no such range\n", standing)
+        headers = [("Content-Range", f"bytes */{found.size}"), ("ETag", found.etag)]
+        return await http.answer(416, "no such range\n", headers)
     sent = range(found.size) if part is None else part
     headers = [
         ("Content-Length", str(len(sent))),

@@ -13,7 +13,7 @@ class Unsatisfiable(ValueError):
 
 
 def parse_range(header: str | None, size: int) -> range | None:
-    """The bytes that header asks of size bytes; None: the whole, as no header or no one range."""
+    """The bytes of size that header asks for; None: all, for want of a header with one range."""
     match = _RANGE.fullmatch(header) if header else None
     if match is None or match[1] == match[2] == "":
         return None

@@ -1,6 +1,6 @@
-"""Objects in files: visible only whole, checked against what was promised, bounded together.
+"""Objects in files: visible only when whole and checked, bounded together.
 
-An object is written under `incoming/` and linked to its name, which fails if it has one. What
+An object is written under `incoming/` and linked to its name, which fails if that is taken. What
 a crash leaves there is removed at the next start.
 
 Not here: HTTP and tokens (`clipfs.content.objects`); which layers go (`clipfs.content.eviction`).
@@ -24,18 +24,18 @@ from clipfs.content.incoming import (
     etag_of,
 )
 from clipfs.content.keys import layer_of
-from clipfs.content.ledger import Kept, Ledger
+from clipfs.content.ledger import Ledger, Usage
 
 WAIT_S = 0.02
-"""Between two looks at whether another process or task has made room."""
+"""Between two checks whether another process or task has made room."""
 
 
 class NoRoom(Refused):
-    """All that is kept is in use: nothing may go for what comes."""
+    """All layers are in use: none may be evicted for the object."""
 
 
 class NeverFits(Refused):
-    """The object alone is more than may be kept."""
+    """The object alone is larger than the limit for all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,38 +64,38 @@ class Store:
 
     @classmethod
     def open(cls, path: Path, *, max_bytes: int | None = None) -> "Store":
-        """Own the folder, end what a crash left half done, and count what is there.
+        """Own the folder, remove what a crash left half done, and count what is there.
 
         max_bytes  what all objects together may take; None: no limit
         Raises     InvalidInput if another server owns it; OSError
         """
         folder = Folder.own(path)
-        folder.forget_forsaken()
-        folder.complete()
+        folder.remove_abandoned()
+        folder.add_layer_folders()
         store = cls(folder, max_bytes)
-        store._ledger.count_anew()
-        folder.forget_evicted()
+        store._ledger.recount()
+        folder.remove_evicted()
         return store
 
     @classmethod
     def attach(cls, path: Path, *, max_bytes: int | None = None) -> "Store":
         """The same folder, in a worker process of its owner."""
         store = cls(Folder.join(path), max_bytes)
-        if store._evictor is not None and max_bytes is not None and store.kept().bytes > max_bytes:
-            store._evictor.begin()  # not by the owner: it forks, and must hold no lock meanwhile
+        if store._evictor is not None and max_bytes is not None and store.usage().bytes > max_bytes:
+            store._evictor.start()  # not by the owner: it forks, and must hold no lock meanwhile
         return store
 
     def close(self) -> None:
-        """Let the process end soon, though an eviction is going on."""
+        """Stop an eviction that is going on, behind the layer at hand."""
         if self._evictor is not None:
-            self._evictor.end()
+            self._evictor.stop()
 
-    def kept(self) -> Kept:
-        """How much is kept, and how many layers had to go; by all processes."""
+    def usage(self) -> Usage:
+        """What all objects cost, and how many layers were evicted; by all processes."""
         return self._ledger.read()
 
     def find(self, key: str) -> Found | None:
-        """The object of a key that limit_of knows, which is used thereby; None if not here."""
+        """The object of a key that limit_of knows; None if there is none. It counts as a use."""
         path = f"{self._objects}/{key}"
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -108,7 +108,7 @@ class Store:
     def receive(
         self, key: str, length: int, *, replaces: Collection[str] | None
     ) -> Incoming | Comparison:
-        """Begin an object of length bytes; room for it is made.
+        """Begin to store an object of length bytes; room is made for it.
 
         replaces  ETags of what it may replace; None: nothing
         Raises    NeverFits, NoRoom; OSError if the disk is full
@@ -121,13 +121,13 @@ class Store:
             raise NeverFits(f"more than all that is kept, {self._max_bytes} bytes")
         made = False
         while True:
-            with self._ledger.locked() as kept:
-                incoming = Incoming(target, length) if self._has_room(kept, length) else None
+            with self._ledger.locked() as usage:
+                incoming = Incoming(target, length) if self._has_room(usage, length) else None
             if incoming is None:
                 made = self._make_room(length) or made
                 continue
             if made and self._evictor is not None:
-                self._evictor.begin()
+                self._evictor.start()
             return incoming
 
     def delete(self, key: str, etags: Collection[str]) -> None:
@@ -136,24 +136,24 @@ class Store:
         Raises  FileNotFoundError if there is none; PreconditionFailed
         """
         path = self._folder.objects / key
-        with self._ledger.change() as kept:
+        with self._ledger.change() as usage:
             status = path.stat()
             if etag_of(status) not in etags:
                 raise PreconditionFailed
             path.unlink()
-            kept.bytes -= cost_of(status.st_size)
+            usage.bytes -= cost_of(status.st_size)
 
-    def forget_forsaken(self) -> None:
-        """Remove what a worker process that is no more was receiving."""
+    def remove_abandoned(self) -> None:
+        """Remove what a worker process that has died was receiving."""
         with self._ledger.locked():
-            self._folder.forget_forsaken()
+            self._folder.remove_abandoned()
 
     def _make_room(self, length: int) -> bool:
-        """Whether layers went for it; False: others are making room, look again."""
+        """Whether layers were evicted for it; False: another one evicts, look again."""
 
         def is_made() -> bool:
-            with self._ledger.locked() as kept:
-                return self._has_room(kept, length)
+            with self._ledger.locked() as usage:
+                return self._has_room(usage, length)
 
         made = self._evictor.evict(until=is_made) if self._evictor is not None else False
         if made is None:
@@ -163,12 +163,12 @@ class Store:
             raise NoRoom("the cache is full, and all that it keeps has just been used")
         return True
 
-    def _has_room(self, kept: Kept, length: int) -> bool:
-        """To be asked under the ledger's lock."""
+    def _has_room(self, usage: Usage, length: int) -> bool:
+        """To be called under the ledger's lock."""
         if self._max_bytes is None:
             return True
-        free = self._max_bytes - kept.bytes - cost_of(length)
-        if free >= self._folder.passing_bytes():
+        free = self._max_bytes - usage.bytes - cost_of(length)
+        if free >= self._folder.transit_bytes():
             return True
-        self._folder.forget_forsaken()
-        return free >= self._folder.passing_bytes()
+        self._folder.remove_abandoned()
+        return free >= self._folder.transit_bytes()

@@ -1,6 +1,6 @@
 """TLS from a certificate file and a key file.
 
-Not here: who the client is: that is its token's matter.
+Not here: who the client is, which its token says (`clipfs.content.tokens`).
 Source: RFC 9325 (recommendations for TLS: 1.2 and newer).
 """
 
@@ -13,7 +13,7 @@ from clipfs import errors
 class TlsFiles:
     """The two files, which may be replaced while the server runs.
 
-    context  for new connections; as the files were when they were last read and good
+    context  for new connections; of the files as they last were good
     """
 
     def __init__(self, cert: Path, key: Path) -> None:
@@ -23,7 +23,7 @@ class TlsFiles:
         self.context = self._read()
 
     def read_again(self) -> None:
-        """As the constructor does; after an error all is as before."""
+        """As the constructor; after an error the context is the one before."""
         self.context = self._read()
 
     def _read(self) -> ssl.SSLContext:
@@ -51,4 +51,5 @@ class TlsFiles:
 
 
 def _no_password() -> str:
+    """Without this OpenSSL would ask at the terminal."""
     return ""

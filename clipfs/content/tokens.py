@@ -19,7 +19,7 @@ MAY_WRITE = Rights(read=True, write=True)
 
 
 class Tokens:
-    """`write` may write and read; `read`, where there is one, may only read."""
+    """write  may write and read. read  may only read; None: there is no such token"""
 
     def __init__(self, *, write: str, read: str | None = None) -> None:
         self._write = write.encode()

@@ -16,34 +16,35 @@ import trio
 PIECE_BYTES = 256 << 10
 
 _TURN_BYTES = 1 << 20
-"""A connection whose client takes bytes as fast as they are sent gives way after so many."""
+"""After so many bytes a connection gives way, though its client takes more."""
 
 _TLS_PIECE_BYTES = 64 << 10
 """Encrypted at a time; OpenSSL keeps that much for each connection, in either direction."""
 
-_GOODBYE_S = 1
+_CLOSE_NOTIFY_S = 1
+"""How long a client may take to make room for TLS's last record."""
 
 
 class Wire(Protocol):
     """One connection's transport; errors are OSError and trio.BrokenResourceError."""
 
     async def receive(self, most: int) -> bytes:
-        """What has come, at most so many bytes; b"" if the client has ended."""
+        """The next bytes, at most so many; b"" if the client has ended."""
 
     async def send(self, data: bytes) -> None: ...
 
     async def send_with_file(self, head: bytes, fd: int, part: range) -> None:
-        """head, and then these bytes of the file."""
+        """Send head, and then these bytes of the file."""
 
     async def close(self) -> None:
-        """Say goodbye where the protocol has a word for it; the socket's owner closes it."""
+        """Send the protocol's end, if it has one (TLS close_notify); the socket stays open."""
 
 
 class PlainWire:
     """A socket that never blocks.
 
-    It gives way before it looks for bytes: by then the others have had their turn and this
-    client has answered, which costs less than to wait for it by name.
+    It gives way before it reads: after the others' turn this client's bytes are often there,
+    which saves waiting for the socket.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -75,7 +76,7 @@ class PlainWire:
                 given = 0
                 continue
             if sent == 0:
-                raise _shorter()
+                raise _truncated()
             at += sent
             given += sent
 
@@ -92,9 +93,10 @@ class PlainWire:
 
 
 class TlsWire:
-    """TLS over a socket, in large pieces; the handshake is part of the first receive.
+    """TLS over a socket; the handshake is part of the first receive.
 
-    One record is 16 KiB at most, and a system call for each is what TLS would cost most.
+    Several records are sent and received at once: a record has 16 KiB at most, and a system call
+    for each would cost more than the encryption.
     """
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext) -> None:
@@ -107,7 +109,7 @@ class TlsWire:
             try:
                 data = self._decrypted(most)
             finally:
-                await self._flush()  # the handshake's words, and why it failed
+                await self._flush()  # the handshake's records, and the alert if it failed
             if data is not None:
                 return data
             if received := await self._plain.receive(_TLS_PIECE_BYTES):
@@ -125,7 +127,7 @@ class TlsWire:
         for at in range(part.start, part.stop, _TLS_PIECE_BYTES):
             data = os.pread(fd, min(_TLS_PIECE_BYTES, part.stop - at), at)
             if not data:
-                raise _shorter()
+                raise _truncated()
             self._encrypt(data)
             await self._flush()
             given += len(data)
@@ -134,14 +136,14 @@ class TlsWire:
                 given = 0
 
     async def close(self) -> None:
-        with trio.move_on_after(_GOODBYE_S), suppress(ssl.SSLError):
+        with trio.move_on_after(_CLOSE_NOTIFY_S), suppress(ssl.SSLError):
             try:
                 self._tls.unwrap()
-            finally:  # it waits for the client's goodbye, and we do not
+            finally:  # unwrap wants the client's close_notify too; nobody waits for that
                 await self._flush()
 
     def _decrypted(self, most: int) -> bytes | None:
-        """What has come, of several records; None: no whole one; b"": the client has ended."""
+        """The bytes of whole records; None: there is no whole one; b"": the client has ended."""
         found: list[bytes] = []
         size = 0
         try:
@@ -152,7 +154,7 @@ class TlsWire:
             if not found:
                 return None
         except ssl.SSLEOFError:
-            pass  # without a goodbye: HTTP knows its own end
+            pass  # without close_notify: HTTP knows its own end
         except ssl.SSLError as error:
             if not found:
                 raise ConnectionError(f"TLS: {error.reason}") from error
@@ -171,5 +173,5 @@ class TlsWire:
             await self._plain.send(self._outgoing.read())
 
 
-def _shorter() -> ConnectionError:
-    return ConnectionError("an object is shorter than it was")
+def _truncated() -> ConnectionError:
+    return ConnectionError("the object's file ends early")

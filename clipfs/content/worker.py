@@ -30,7 +30,7 @@ from clipfs.content.wire import PlainWire, TlsWire, Wire
 from clipfs.log import log
 
 MAX_CONNECTIONS = 1024
-"""In one worker; further ones are closed, and their clients turn to another replica."""
+"""In one worker; further ones are closed, as by a server that is down."""
 
 GRACE_S = 10
 """Requests in flight have this long to finish when the server is told to end."""
@@ -59,7 +59,7 @@ class Shared:
 
 
 class Worker:
-    """All connections of one process; what goes wrong in one reaches no other."""
+    """All connections of one process; an error in one ends only that."""
 
     def __init__(self, shared: Shared, number: int) -> None:
         """number  of its counters"""
@@ -163,7 +163,7 @@ class Worker:
             finally:
                 part.opened.release()
         if request.target == "/metrics" and request.method in ("GET", "HEAD"):
-            text = exposition(self._shared.counters, self.store.kept())
+            text = exposition(self._shared.counters, self.store.usage())
             return await http.answer(200, text, content_type=CONTENT_TYPE)
         await self._objects.respond(http, request)
         if request.method in ("GET", "HEAD") and request.target.startswith(OBJECTS):

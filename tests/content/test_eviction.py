@@ -383,7 +383,7 @@ def test_an_account_that_was_being_changed_when_its_process_died_is_made_anew(
     kept[0], kept[5] = 1, 77  # as it is between two writes, and wrong
     (tmp_path / "kept").write_bytes(kept)
     with store.receive(key_of(2), 5, replaces=None):
-        assert store.kept().bytes == Folder(tmp_path).kept_bytes() == cost_of(5)
+        assert store.usage().bytes == Folder(tmp_path).kept_bytes() == cost_of(5)
 
 
 def test_two_processes_keep_one_limit_and_one_account(tmp_path: Path) -> None:
@@ -432,4 +432,4 @@ def test_a_folder_is_not_taken_over_while_a_worker_of_its_owner_lives(tmp_path: 
         with pytest.raises(Exception, match="another content cache serves it"):
             Store.open(one.directory)
         worker.kill()
-        assert Store.open(one.directory).kept().bytes == 0
+        assert Store.open(one.directory).usage().bytes == 0

@@ -63,8 +63,8 @@ def complaints(server: ContentServer) -> list[str]:
         kept = account.bytes
     if kept != folder.kept_bytes():
         found.append(f"{kept} bytes are said to be kept, {folder.kept_bytes()} are")
-    if kept + folder.passing_bytes() > MAX_BYTES:
-        found.append(f"{kept + folder.passing_bytes()} bytes")
+    if kept + folder.transit_bytes() > MAX_BYTES:
+        found.append(f"{kept + folder.transit_bytes()} bytes")
     found += [f"left: {path}" for path in folder.incoming.iterdir()]
     for layer in (1, 2):
         whole = all((server.objects / key_of(layer, page)).exists() for page in (0, 1))

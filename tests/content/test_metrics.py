@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from clipfs.content import counters as count
 from clipfs.content.counters import Counters
-from clipfs.content.ledger import Kept
+from clipfs.content.ledger import Usage
 from clipfs.content.metrics import exposition
 
 
@@ -26,7 +26,7 @@ def test_what_processes_counted_is_summed_and_outlives_them() -> None:
             counts[count.request("GET", 206)] += number
             os._exit(0)
         assert os.waitpid(pid, 0)[1] == 0
-    found = samples(exposition(counters, Kept()))
+    found = samples(exposition(counters, Usage()))
     assert found["clip_content_cache_sent_bytes_total",] == 2 << 40
     assert found["clip_content_cache_requests_total", "GET", "2xx"] == 3
 
@@ -36,7 +36,7 @@ def test_every_method_and_status_has_a_place_of_its_own() -> None:
     kinds = [(method, status) for method in count.METHODS for status in range(100, 600, 100)]
     for number, (method, status) in enumerate(kinds, start=1):
         counters.parent[count.request(method, status)] += number
-    found = samples(exposition(counters, Kept()))
+    found = samples(exposition(counters, Usage()))
     for number, (method, status) in enumerate(kinds, start=1):
         name = ("clip_content_cache_requests_total", method, f"{status // 100}xx")
         assert found[name] == number
@@ -44,7 +44,7 @@ def test_every_method_and_status_has_a_place_of_its_own() -> None:
 
 
 def test_what_the_store_keeps_is_shown() -> None:
-    found = samples(exposition(Counters(1), Kept(bytes=123, evictions=4)))
+    found = samples(exposition(Counters(1), Usage(bytes=123, evictions=4)))
     assert found["clip_content_cache_disk_bytes",] == 123
     assert found["clip_content_cache_evictions_total",] == 4
 

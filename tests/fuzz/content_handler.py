@@ -73,7 +73,7 @@ class Handler:
         for name in ("objects", "incoming", "claims"):
             for path in (self._folder / name).iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        self._store._ledger.count_anew()
+        self._store._ledger.recount()
         etags = {}
         for key, data in self._objects.items():
             with self._store.receive(key, len(data), replaces=None) as incoming:
