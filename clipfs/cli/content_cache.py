@@ -19,6 +19,8 @@ from clipfs.content.tokens import Tokens
 from clipfs.content.worker import Shared
 from clipfs.log import log
 
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
 
 @click.group("content-cache")
 def content_cache() -> None:
@@ -36,13 +38,13 @@ def content_cache() -> None:
 @click.option("--listen", metavar="HOST:PORT", required=True, help="Port 0: any free one.")
 @click.option(
     "--token-file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=_FILE,
     required=True,
     help="Its first line is the token that may write and read.",
 )
 @click.option(
     "--read-token-file",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=_FILE,
     help="Its first line is a second token, which may only read.",
 )
 @click.option(
@@ -54,12 +56,12 @@ def content_cache() -> None:
 )
 @click.option(
     "--tls-cert",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=_FILE,
     help="Serve https with this certificate (PEM, with its chain); SIGHUP reads it again.",
 )
 @click.option(
     "--tls-key",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=_FILE,
     help="The certificate's key (PEM, without a password).",
 )
 @click.option(
@@ -81,21 +83,20 @@ def serve(
     as_json: bool,
 ) -> None:
     """Serve objects until SIGTERM; requests in flight are finished."""
-    host, port = _address(listen)
+    address = _address(listen)
     write_token = token_of(token_file)
     read_token = token_of(read_token_file) if read_token_file else None
     if read_token == write_token:
         raise errors.InvalidInput("--read-token-file holds the write token; it must differ")
 
+    tls = _tls(tls_cert, tls_key)
+
     try:
         store = Store.open(directory, max_bytes=max_bytes)
     except OSError as error:
         raise errors.InvalidInput(f"--dir {directory}: {error.strerror}") from error
-
-    tls = _tls(tls_cert, tls_key)
-    workers = workers or server.default_workers()
     try:
-        listeners = server.open_listeners(host, port)
+        listeners = server.open_listeners(*address)
     except OSError as error:
         raise errors.InvalidInput(f"--listen {listen}: {error.strerror or error}") from error
     shared = Shared(
@@ -104,15 +105,16 @@ def serve(
         after_death=store.remove_abandoned,
         tokens=Tokens(write=write_token, read=read_token),
         misses=Misses(),
-        counters=Counters(workers),
+        counters=Counters(workers or server.default_workers()),
         tls=tls,
     )
 
     def on_listening() -> None:
-        bound_host, bound_port = listeners[0].getsockname()[:2]
-        log.info("content cache is listening", host=bound_host, port=bound_port, workers=workers)
+        host, port = listeners[0].getsockname()[:2]
+        count = len(shared.counters.workers)
+        log.info("content cache is listening", host=host, port=port, workers=count)
         if as_json:
-            print_json({"host": bound_host, "port": bound_port})
+            print_json({"host": host, "port": port})
 
     with closing(store):
         server.serve(shared, on_listening)

@@ -190,3 +190,4 @@ def test_wrong_files_are_named(
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "objects").exists()
