@@ -23,5 +23,11 @@ def fresh_key() -> Callable[[], str]:
 
 
 @pytest.fixture
+def layer(fresh_key: Callable[[], str]) -> str:
+    """The cache key of a layer that nobody has used."""
+    return fresh_key().partition("/")[0]
+
+
+@pytest.fixture
 def key(fresh_key: Callable[[], str]) -> str:
     return fresh_key()

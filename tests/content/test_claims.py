@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from clipfs.content.claims import LAPSE_S
-from tests.support.content import READ_TOKEN, Answer, ContentServer, key_of, run_content_server
+from tests.support.content import (
+    READ_TOKEN,
+    Answer,
+    ContentServer,
+    key_of,
+    layer_of,
+    run_content_server,
+)
 from tests.support.content_worker import run_worker
 
 PROGRESS = {"downloaded_bytes": 10, "payload_bytes": 20, "total_bytes": 30, "stored_bytes": 40}
@@ -30,11 +37,6 @@ def lapse(server: ContentServer, key: str) -> None:
     path = server.directory / "claims" / key
     kept = json.loads(path.read_bytes())
     path.write_text(json.dumps({**kept, "lapses_ns": kept["lapses_ns"] - LAPSE_S * 10**9}))
-
-
-@pytest.fixture
-def layer(fresh_key: Callable[[], str]) -> str:
-    return fresh_key().partition("/")[0]
 
 
 @pytest.fixture
@@ -153,7 +155,7 @@ def test_a_body_that_is_no_claim_is_refused_and_says_why(
 
 
 def test_claims_survive_a_kill_and_a_restart(tmp_path: Path) -> None:
-    key = key_of(1).partition("/")[0]
+    key = layer_of(1)
     with run_content_server(tmp_path) as server:
         claim(server, key, "a", PROGRESS)
         server.kill()
@@ -174,17 +176,17 @@ def test_a_claims_file_that_a_power_cut_has_emptied_is_no_claim(
 def test_lapsed_claims_are_forgotten(tmp_path: Path) -> None:
     with run_content_server(tmp_path) as server:
         for number in range(3):
-            claim(server, f"sha256_{number:064x}", "a")
-            lapse(server, f"sha256_{number:064x}")
-        claim(server, f"sha256_{9:064x}", "a")
-        assert os.listdir(server.directory / "claims") == [f"sha256_{9:064x}"]
+            claim(server, layer_of(number), "a")
+            lapse(server, layer_of(number))
+        claim(server, layer_of(9), "a")
+        assert os.listdir(server.directory / "claims") == [layer_of(9)]
 
 
 def test_all_processes_of_a_server_know_the_same_claims(
     both: tuple[ContentServer, ContentServer],
 ) -> None:
     one, other = both
-    key = key_of(1).partition("/")[0]
+    key = layer_of(1)
     assert claim(one, key, "a", PROGRESS).status == 201
     assert json.loads(claim(other, key, "b").body)["progress"] == PROGRESS
     assert release(other, key, "a").status == 204
@@ -198,8 +200,7 @@ def test_those_who_wait_for_a_claimed_layer_miss_it_again_and_again_without_a_wa
     claim(server, claimed.partition("/")[0], "a")
     for key in [claimed, nobodys] * 20:
         assert server.ask("GET", key).status == 404
-    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    missed = [line for line in lines if line["event"] == "content not found"]
+    missed = [line for line in server.log_lines() if line["event"] == "content not found"]
     levels = {key: {x["level"] for x in missed if x["key"] == key} for key in (claimed, nobodys)}
     assert levels == {claimed: {"debug"}, nobodys: {"debug", "warning"}}
 
@@ -208,7 +209,7 @@ def test_of_many_that_claim_at_once_through_two_processes_one_gets_it(
     both: tuple[ContentServer, ContentServer],
 ) -> None:
     for number in range(10):
-        key = f"sha256_{number:064x}"
+        key = layer_of(number)
         answers: list[Answer] = []
 
         def ask(holder: int, key: str = key, answers: list[Answer] = answers) -> None:

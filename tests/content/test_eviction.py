@@ -24,7 +24,9 @@ from clipfs.content.store import Store
 from tests.support.content import (
     ContentServer,
     key_of,
+    layer_of,
     read_answer,
+    read_to_end,
     request,
     run_content_server,
 )
@@ -40,10 +42,6 @@ OPTION = ("--max-bytes", "1000Ki")
 def small(tmp_path: Path) -> Iterator[ContentServer]:
     with run_content_server(tmp_path, *OPTION) as running:
         yield running
-
-
-def layer_of(number: int) -> str:
-    return key_of(number).partition("/")[0]
 
 
 def put(server: ContentServer, layer: int, *pages: int) -> list[int]:
@@ -199,16 +197,11 @@ def test_what_is_being_read_stays_while_others_go(tmp_path: Path) -> None:
         for layer in (1, 2):
             assert server.ask("PUT", key_of(layer), big).status == 201
             used(server, layer, seconds_ago=9000 - layer)
-        slow.sendall(request("GET", key_of(1)))
+        slow.sendall(request("GET", key_of(1), "Connection: close"))
         assert slow.recv(1) == b"H"  # the rest waits for us: it is more than buffers hold
         assert server.ask("PUT", key_of(3), big).status == 201
         assert (is_here(server, 1), is_here(server, 2)) == (True, False)
-        received = b""
-        while len(received) < len(big) and (piece := slow.recv(1 << 20)):
-            received += piece
-        while not received.endswith(big[-100:]):
-            received += slow.recv(1 << 20)
-        assert received.endswith(big)
+        assert read_to_end(slow).endswith(big)
 
 
 def test_an_object_that_never_fits_is_refused_and_nothing_goes_for_it(
@@ -226,9 +219,7 @@ def test_an_object_that_never_fits_is_refused_and_nothing_goes_for_it(
 def test_bytes_on_their_way_count(small: ContentServer) -> None:
     put(small, 1, *range(9))
     with small.connect() as slow:
-        length = f"Content-Length: {len(PAGE)}"
-        slow.sendall(request("PUT", key_of(2), length, body=PAGE[:5], whole=PAGE))
-        wait_for(lambda: list(small.incoming.iterdir()))
+        small.begin_upload(slow, key_of(2), PAGE[:5], PAGE)
         assert put(small, 3, 0) == [507]
         slow.sendall(PAGE[5:])
         assert read_answer(slow)[0] == 201
@@ -238,8 +229,7 @@ def test_bytes_on_their_way_count(small: ContentServer) -> None:
 def test_an_upload_that_breaks_off_gives_its_room_back(small: ContentServer) -> None:
     put(small, 1, *range(9))
     with small.connect() as gone:
-        gone.sendall(request("PUT", key_of(2), f"Content-Length: {len(PAGE)}", body=PAGE[:5]))
-        wait_for(lambda: list(small.incoming.iterdir()))
+        small.begin_upload(gone, key_of(2), PAGE[:5], PAGE)
     wait_for(lambda: not list(small.incoming.iterdir()))
     assert put(small, 3, 0) == [201]
 
@@ -320,8 +310,7 @@ def test_a_folder_of_an_earlier_version_is_counted_and_bounded(tmp_path: Path) -
 def test_a_kill_in_the_middle_of_an_upload_leaves_a_true_account(tmp_path: Path) -> None:
     with run_content_server(tmp_path, *OPTION) as server, server.connect() as connection:
         put(server, 1, *range(5))
-        connection.sendall(request("PUT", key_of(2), f"Content-Length: {len(PAGE)}", body=b"half"))
-        wait_for(lambda: list(server.incoming.iterdir()))
+        server.begin_upload(connection, key_of(2), b"half", PAGE)
         server.kill()
     with run_content_server(tmp_path, *OPTION) as server:
         assert list(server.incoming.iterdir()) == []
@@ -416,9 +405,7 @@ def test_two_processes_keep_one_limit_and_one_account(tmp_path: Path) -> None:
 def test_what_a_killed_worker_was_receiving_makes_room_for_others(tmp_path: Path) -> None:
     with run_content_server(tmp_path, *OPTION) as one:
         with run_worker(one, MAX_BYTES) as worker, worker.connect() as connection:
-            half = request("PUT", key_of(1), f"Content-Length: {len(PAGE)}", body=b"half")
-            connection.sendall(half)
-            wait_for(lambda: list(one.incoming.iterdir()))
+            worker.begin_upload(connection, key_of(1), b"half", PAGE)
             worker.kill()
         assert list(one.incoming.iterdir())
         assert put(one, 2, *range(10)) == [201] * 10

@@ -14,7 +14,7 @@ import pytest
 
 from clipfs.content.folder import Folder
 from clipfs.content.ledger import Ledger
-from tests.support.content import ContentServer, key_of, run_content_server
+from tests.support.content import ContentServer, key_of, layer_of, run_content_server
 from tests.support.wait import wait_for
 from tests.support.write_points import Fault, WritePoints, watched
 
@@ -23,10 +23,6 @@ MAX_BYTES = 1000 << 10
 LIMIT = ("--max-bytes", str(MAX_BYTES))
 ONE_WORKER = ("--workers", "1")
 """Another one's writes would count, too."""
-
-
-def layer_of(number: int) -> str:
-    return key_of(number).partition("/")[0]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 from tests.support.content import (
     ContentServer,
     key_of,
+    layer_of,
     read_answer,
     request,
     run_content_server,
@@ -58,7 +59,7 @@ def test_a_disk_without_a_single_block_refuses_objects_and_answers_claims(
     server.ask("PUT", key_of(1), PAGE)
     disk.fill()
     claim = json.dumps({"holder": "a"}).encode()
-    layer = key_of(2).partition("/")[0]
+    layer = layer_of(2)
     assert server.ask("PUT", key_of(2), PAGE).status == 507
     assert server.ask("PUT", f"/v1/claims/{layer}", claim).status in (201, 507)  # it is tiny
     assert server.ask("DELETE", f"/v1/claims/{layer}", claim).status == 204

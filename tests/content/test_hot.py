@@ -1,5 +1,6 @@
 """Ranges out of files that are still open: the same answers, and never an object that is gone."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.support.content import (
     ContentServer,
     key_of,
     read_answer,
+    read_to_end,
     request,
     run_content_server,
 )
@@ -22,10 +24,8 @@ def raw_answer(server: ContentServer, *lines: str, key: str) -> tuple[bytes, byt
     """The lines of its head, sorted; and its body."""
     with server.connect() as connection:
         connection.sendall(request("GET", key, *lines))
-        connection.shutdown(1)
-        answer = b""
-        while piece := connection.recv(1 << 16):
-            answer += piece
+        connection.shutdown(socket.SHUT_WR)
+        answer = read_to_end(connection)
     head, _, body = answer.partition(b"\r\n\r\n")
     return b"\n".join(sorted(head.split(b"\r\n"))), body
 

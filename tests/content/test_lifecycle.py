@@ -1,40 +1,28 @@
 """The content cache's process: how it starts, ends and comes back."""
 
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.content import (
-    ContentServer,
+    failed_start,
     key_of,
     read_answer,
+    read_to_end,
     request,
     run_content_server,
 )
-from tests.support.machine import CLIPFS
 from tests.support.wait import wait_for
 
 BIG = bytes(8 << 20)
 
 
-def no_longer_accepts(server: ContentServer) -> bool:
-    try:
-        server.connect().close()
-    except ConnectionRefusedError:
-        return True
-    return False
-
-
 def test_sigterm_finishes_an_upload_that_is_in_flight(tmp_path: Path) -> None:
     with run_content_server(tmp_path) as server, server.connect() as connection:
-        connection.sendall(
-            request("PUT", key_of(1), "Content-Length: 5", body=b"hell", whole=b"hello")
-        )
-        wait_for(lambda: list(server.incoming.iterdir()))
+        server.begin_upload(connection, key_of(1), b"hell", b"hello")
         server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: no_longer_accepts(server))
+        wait_for(lambda: not server.is_listening())
         connection.sendall(b"o")
         assert read_answer(connection)[0] == 201
         assert server.process.wait(10) == 0
@@ -47,11 +35,8 @@ def test_sigterm_finishes_a_download_that_is_in_flight(tmp_path: Path) -> None:
         connection.sendall(request("GET", key_of(1)))
         assert connection.recv(1) == b"H"  # the rest waits for us: it is more than buffers hold
         server.process.send_signal(signal.SIGTERM)
-        wait_for(lambda: no_longer_accepts(server))
-        received = b"H"
-        while piece := connection.recv(1 << 20):
-            received += piece
-        assert received.endswith(b"\r\n\r\n" + BIG)
+        wait_for(lambda: not server.is_listening())
+        assert read_to_end(connection).endswith(b"\r\n\r\n" + BIG)
         assert server.process.wait(10) == 0
 
 
@@ -69,8 +54,7 @@ def test_sigterm_does_not_wait_for_connections_that_ask_nothing(tmp_path: Path) 
 def test_objects_survive_a_kill_and_half_uploads_do_not(tmp_path: Path) -> None:
     with run_content_server(tmp_path) as server, server.connect() as connection:
         server.ask("PUT", key_of(1), BIG)
-        connection.sendall(request("PUT", key_of(2), f"Content-Length: {len(BIG)}", body=b"half"))
-        wait_for(lambda: list(server.incoming.iterdir()))
+        server.begin_upload(connection, key_of(2), b"half", BIG)
         server.kill()
     assert list(server.incoming.iterdir())  # the kill was met in the middle
     with run_content_server(tmp_path) as server:
@@ -82,10 +66,9 @@ def test_objects_survive_a_kill_and_half_uploads_do_not(tmp_path: Path) -> None:
 
 def test_two_servers_do_not_share_a_folder(tmp_path: Path) -> None:
     with run_content_server(tmp_path) as first:
-        command = [CLIPFS, "content-cache", "serve", "--dir", str(first.folder / "objects")]
-        command += ["--listen", "127.0.0.1:0", "--token-file", str(first.folder / "token")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
-        assert (done.returncode, "another content cache" in done.stderr) == (1, True)
+        words = ["--dir", "objects", "--listen", "127.0.0.1:0", "--token-file", "token"]
+        status, said = failed_start(*words, cwd=first.folder)
+        assert (status, "another content cache" in said) == (1, True)
         assert first.ask("GET", "/healthz").status == 200
 
 
@@ -114,17 +97,15 @@ def test_a_server_that_cannot_start_says_why(
 ) -> None:
     (tmp_path / "T").write_text("secret\n")
     (tmp_path / "E").write_text("\n")
-    command = [CLIPFS, "content-cache", "serve", "--dir", "objects", *words]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "secret" not in done.stderr
+    status, said = failed_start("--dir", "objects", *words, cwd=tmp_path)
+    assert status == 1
+    assert message in said
+    assert "Traceback" not in said
+    assert "secret" not in said
 
 
 def test_a_limit_that_is_no_number_of_bytes_is_a_usage_error(tmp_path: Path) -> None:
     words = ["--dir", "objects", "--listen", "127.0.0.1:0", "--token-file", "T"]
-    command = [CLIPFS, "content-cache", "serve", *words, "--max-bytes", "10 GB"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20)
-    assert (done.returncode, "512Mi, 20Gi" in done.stderr) == (2, True)
+    status, said = failed_start(*words, "--max-bytes", "10 GB", cwd=tmp_path)
+    assert (status, "512Mi, 20Gi" in said) == (2, True)
     assert not (tmp_path / "objects").exists()

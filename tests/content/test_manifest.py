@@ -1,11 +1,10 @@
 """The plain manifest of the content cache: the server takes its words, and keeps to the disk."""
 
 import re
-import subprocess
 from pathlib import Path
 
 from clipfs.cli.limits import byte_count
-from tests.support.machine import CLIPFS
+from tests.support.content import failed_start
 
 MANIFEST = Path(__file__).parents[2] / "manifests/plain/content-cache.yaml"
 _ARGUMENT = re.compile(r"^ +- (--[a-z-]+=\S+)", re.MULTILINE)
@@ -29,8 +28,6 @@ def test_the_server_knows_every_argument(tmp_path: Path) -> None:
         "--dir": str(tmp_path / "objects"),
     }
     words = [f"{name}={value}" for name, value in said.items()]
-    done = subprocess.run(
-        [CLIPFS, "content-cache", "serve", *words], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1, done.stderr  # not 2: it is only the token that it lacks
-    assert "none" in done.stderr
+    status, error = failed_start(*words, cwd=tmp_path)
+    assert status == 1, error  # not 2: it is only the token that it lacks
+    assert "none" in error

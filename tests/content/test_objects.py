@@ -17,7 +17,6 @@ from tests.support.content import (
     read_answer,
     request,
 )
-from tests.support.wait import wait_for
 
 DATA = bytes(range(256)) * 100
 LAYER = "sha256_" + "a" * 64
@@ -107,11 +106,8 @@ def test_of_two_objects_that_come_for_one_key_at_once_the_first_stands(
     server: ContentServer, key: str
 ) -> None:
     with server.connect() as one, server.connect() as other:
-        before = len(list(server.incoming.iterdir()))
-        for connection, whole in ((one, b"hello"), (other, b"hell!")):
-            head = request("PUT", key, "Content-Length: 5", body=b"hell", whole=whole)
-            connection.sendall(head)
-        wait_for(lambda: len(list(server.incoming.iterdir())) == before + 2)
+        server.begin_upload(one, key, b"hell", b"hello")
+        server.begin_upload(other, key, b"hell", b"hell!")
         one.sendall(b"o")
         assert read_answer(one)[0] == 201
         other.sendall(b"!")
@@ -287,6 +283,5 @@ def test_a_store_is_logged_as_the_contract_says(server: ContentServer, key: str)
 def test_a_key_that_is_missed_again_and_again_is_a_warning(server: ContentServer, key: str) -> None:
     for _ in range(10):
         assert server.ask("GET", key).status == 404
-    lines = [json.loads(line) for line in server.log.read_text().splitlines()]
-    levels = [line["level"] for line in lines if line.get("key") == key]
+    levels = [line["level"] for line in server.log_lines() if line.get("key") == key]
     assert levels == ["debug"] * 9 + ["warning"]

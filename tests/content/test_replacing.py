@@ -1,23 +1,23 @@
 """Who has seen an object may remove it, and put another in the place of what is derived."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.support.content import READ_TOKEN, ContentServer, request, run_content_server
+from tests.support.content import (
+    READ_TOKEN,
+    ContentServer,
+    read_to_end,
+    request,
+    run_content_server,
+)
 from tests.support.content_worker import run_worker
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
 LAYER = f"sha256_{'d' * 64}"
 DERIVED = [".v1.toc", ".v1.trace", f".v1.origin.{'b' * 64}"]
 FIXED = ["/000000", ".v1.sparse"]
-
-
-@pytest.fixture
-def layer(fresh_key: Callable[[], str]) -> str:
-    return fresh_key().partition("/")[0]
 
 
 @pytest.mark.parametrize("name", [*DERIVED, *FIXED])
@@ -132,8 +132,7 @@ def test_who_reads_an_object_reads_it_to_its_end_whatever_becomes_of_it(
         assert (
             server.ask(change, key, None if change == "DELETE" else NEW, headers=seen).status < 300
         )
-        while piece := slow.recv(1 << 20):
-            received += piece
+        received += read_to_end(slow)
     assert received.endswith(b"\r\n\r\n" + big)
 
 

@@ -14,12 +14,13 @@ from tests.support.content import (
     TOKEN,
     ContentServer,
     content_digest,
+    failed_start,
     key_of,
     read_answer,
+    read_to_end,
     request,
     run_content_server,
 )
-from tests.support.machine import CLIPFS
 from tests.support.registry import Certificate, make_certificate
 from tests.support.wait import wait_for
 
@@ -91,10 +92,7 @@ def test_plain_http_and_old_tls_are_refused(tmp_path: Path, certificate: Certifi
         with server.connect() as connection:
             connection.sendall(request("GET", key_of(1)))
             connection.shutdown(socket.SHUT_WR)
-            answer = b""
-            while piece := connection.recv(4096):
-                answer += piece
-            assert b"HTTP" not in answer
+            assert b"HTTP" not in read_to_end(connection)
         old = trusting(certificate)
         old.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
         with pytest.warns(DeprecationWarning, match="TLSv1_1"):
@@ -122,8 +120,7 @@ def test_what_a_client_does_to_its_own_tls_is_no_fault_of_the_server(
         with plain:  # a record that is none
             plain.settimeout(10)
             plain.sendall(b"\x17\x03\x03\x00\x20" + bytes(32))
-            while plain.recv(4096):
-                pass
+            read_to_end(plain)
         with connect(server, trusting(certificate)) as client:
             client.sendall(request("GET", key_of(1)))
             assert read_answer(client) == (200, BIG)
@@ -182,12 +179,11 @@ def test_wrong_files_are_named(
     shutil.copy(other.key, tmp_path / "other")
     lock = ["openssl", "pkey", "-in", "key", "-aes256", "-passout", "pass:x", "-out", "locked"]
     subprocess.run(lock, cwd=tmp_path, check=True)
-    command = [CLIPFS, "content-cache", "serve", "--dir", "objects", "--listen", "127.0.0.1:0",
-               "--token-file", "T"]  # fmt: skip # a word and its value stay together
-    command += ["--tls-cert", cert] if cert else []
-    command += ["--tls-key", key] if key else []
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20)
-    assert done.returncode == 1
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    files = ["--tls-cert", cert] if cert else []
+    files += ["--tls-key", key] if key else []
+    words = ["--dir", "objects", "--listen", "127.0.0.1:0", "--token-file", "T"]
+    status, said = failed_start(*words, *files, cwd=tmp_path)
+    assert status == 1
+    assert message in said
+    assert "Traceback" not in said
     assert not (tmp_path / "objects").exists()

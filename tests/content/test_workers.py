@@ -82,15 +82,12 @@ def test_workers_do_not_outlive_a_parent_that_is_killed(tmp_path: Path) -> None:
 def test_a_signal_to_all_processes_at_once_finishes_what_is_in_flight(tmp_path: Path) -> None:
     """As a terminal or a shell sends it: the workers get it twice."""
     with run_content_server(tmp_path, *TWO) as server, server.connect() as connection:
-        connection.sendall(
-            request("PUT", key_of(1), "Content-Length: 5", body=b"hell", whole=b"hello")
-        )
-        wait_for(lambda: list(server.incoming.iterdir()))
+        server.begin_upload(connection, key_of(1), b"hell", b"hello")
         for pid in (server.process.pid, *server.workers()):
             with suppress(ProcessLookupError):  # it had nothing to finish
                 os.kill(pid, signal.SIGTERM)
                 os.kill(pid, signal.SIGINT)
-        wait_for(lambda: "listen" not in states(server))
+        wait_for(lambda: not server.is_listening())
         connection.sendall(b"o")
         assert read_answer(connection)[0] == 201
         assert server.process.wait(10) == 0
@@ -128,10 +125,3 @@ def metrics(server: ContentServer) -> str:
     assert answer.status == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     return answer.body.decode()
-
-
-def states(server: ContentServer) -> str:
-    """ "listen" while anything listens at the server's port."""
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    mine = f":{server.port:04X}"
-    return "listen" if any(one[1].endswith(mine) and one[3] == "0A" for one in lines) else ""

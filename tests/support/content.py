@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from clipfs.tiers.content.connection import Endpoint
@@ -24,10 +25,14 @@ TOKEN, READ_TOKEN = "secret", "may only read"
 _LENGTH = re.compile(rb"\r\ncontent-length: (\d+)\r\n", re.IGNORECASE)
 
 
+def layer_of(number: int) -> str:
+    """The cache key of layer number."""
+    return f"sha256_{number:064x}"
+
+
 def key_of(number: int, page: int | None = 0) -> str:
     """A key of layer number: a page's, or the index's if page is None."""
-    layer = f"sha256_{number:064x}"
-    return f"{layer}.v1.toc" if page is None else f"{layer}/{page:06d}"
+    return f"{layer_of(number)}.v1.toc" if page is None else f"{layer_of(number)}/{page:06d}"
 
 
 def endpoint_of(url: str) -> Endpoint:
@@ -102,6 +107,21 @@ class ContentServer:
         """A raw connection; reads from it give up after ten seconds."""
         return socket.create_connection((self.host, self.port), timeout=10)
 
+    def begin_upload(self, connection: socket.socket, key: str, sent: bytes, whole: bytes) -> None:
+        """Send the head of a PUT of whole, and its first bytes; return once they are received."""
+        before = len(list(self.incoming.iterdir()))
+        head = request("PUT", key, f"Content-Length: {len(whole)}", body=sent, whole=whole)
+        connection.sendall(head)
+        wait_for(lambda: len(list(self.incoming.iterdir())) > before)
+
+    def is_listening(self) -> bool:
+        """Seen without a connection of our own."""
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        return any(one[1].endswith(f":{self.port:04X}") and one[3] == "0A" for one in lines)
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
     def workers(self) -> list[int]:
         """The process ids of its workers, as many as there are now."""
         pid = self.process.pid
@@ -164,6 +184,21 @@ def read_answer(connection: socket.socket) -> tuple[int, bytes]:
     while len(body) < wanted and (piece := connection.recv(wanted - len(body))):
         body += piece
     return int(head.split()[1]), body
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """What comes on a raw connection until the server closes it."""
+    received = b""
+    while piece := connection.recv(1 << 20):
+        received += piece
+    return received
+
+
+def failed_start(*options: str, cwd: Path) -> tuple[int, str]:
+    """Exit status and stderr of a server that cannot start with these options."""
+    command = [CLIPFS, "content-cache", "serve", *options]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=20, check=False)
+    return done.returncode, done.stderr
 
 
 @contextmanager
