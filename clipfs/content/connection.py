@@ -17,6 +17,7 @@ import trio
 
 from clipfs.content import counters as count
 from clipfs.content.counters import Counts
+from clipfs.content.date import http_date
 from clipfs.content.deadlines import Deadline, Watch
 from clipfs.content.head import MAX_HEAD_BYTES, MAX_HEADERS, parse_head
 from clipfs.content.wire import PIECE_BYTES, Wire
@@ -121,8 +122,9 @@ class Connection:
     def _head(self, status: int, headers: Headers) -> bytes:
         self.status = status
         self._counts[count.request(self._method, status)] += 1
+        headers = [("Date", http_date()), *headers]
         if self._http is not None:
-            return self._http.send(h11.Response(status_code=status, headers=list(headers))) or b""
+            return self._http.send(h11.Response(status_code=status, headers=headers)) or b""
         lines = [_STATUS_LINES[status]]
         lines += [f"{name}: {value}" for name, value in headers]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")

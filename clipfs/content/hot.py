@@ -14,6 +14,7 @@ from typing import NamedTuple
 import trio
 
 from clipfs.content.connection import Request
+from clipfs.content.date import http_date
 from clipfs.content.keys import limit_of
 from clipfs.content.objects import OBJECTS
 from clipfs.content.store import Found, Store
@@ -91,8 +92,9 @@ class Hot:
             return None
         opened.users += 1
         head = (
-            f"HTTP/1.1 206 Partial Content\r\nContent-Length: {last + 1 - first}\r\n"
-            f"{opened.lines}Content-Range: bytes {first}-{last}/{opened.size}\r\n\r\n"
+            f"HTTP/1.1 206 Partial Content\r\nDate: {http_date()}\r\n"
+            f"Content-Length: {last + 1 - first}\r\n{opened.lines}"
+            f"Content-Range: bytes {first}-{last}/{opened.size}\r\n\r\n"
         )
         return Part(head.encode(), opened, range(first, last + 1))
 

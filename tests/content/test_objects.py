@@ -1,7 +1,9 @@
 """What the content cache answers, spoken to over plain HTTP."""
 
 import json
+import time
 from collections.abc import Callable
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -11,6 +13,7 @@ from clipfs.content.objects import STATUS
 from tests.support.content import (
     READ_TOKEN,
     TOKEN,
+    Answer,
     ContentServer,
     content_digest,
     key_of,
@@ -31,16 +34,41 @@ def test_what_is_put_can_be_got(server: ContentServer, key: str) -> None:
     assert got.headers["accept-ranges"] == "bytes"
 
 
+def lasting(answer: Answer) -> dict[str, str]:
+    """Its headers but for its date."""
+    return {name: value for name, value in answer.headers.items() if name != "date"}
+
+
 def test_a_head_is_the_get_without_its_body(server: ContentServer, key: str) -> None:
     server.ask("PUT", key, DATA)
     head, got = server.ask("HEAD", key), server.ask("GET", key)
-    assert (head.status, head.body, head.headers) == (200, b"", got.headers)
+    assert (head.status, head.body, lasting(head)) == (200, b"", lasting(got))
     part = {"Range": "bytes=5-9"}
     head, got = server.ask("HEAD", key, headers=part), server.ask("GET", key, headers=part)
-    assert (head.status, head.body, head.headers) == (206, b"", got.headers)
+    assert (head.status, head.body, lasting(head)) == (206, b"", lasting(got))
     assert server.ask("HEAD", key_of(0)).status == 404
     assert server.ask("HEAD", key, token=None).status == 401
     assert server.ask("HEAD", "/nothing").status == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "headers", "status"),
+    [
+        pytest.param("GET", key_of(0xDA7E), {"Range": "bytes=0-0"}, 206, id="an open file"),
+        pytest.param("GET", key_of(0xDA7E), {}, 200, id="a file"),
+        pytest.param("HEAD", key_of(0xDA7E), {"Expect": "none"}, 200, id="by h11"),
+        pytest.param("PUT", key_of(0xDA7E), {}, 200, id="without a body"),
+        pytest.param("GET", key_of(0xDA7F), {}, 404, id="a refusal"),
+    ],
+)
+def test_an_answer_has_the_date_of_its_making(
+    method: str, target: str, headers: dict[str, str], status: int, server: ContentServer
+) -> None:
+    server.ask("PUT", key_of(0xDA7E), DATA)
+    begin = int(time.time())
+    answer = server.ask(method, target, DATA if method == "PUT" else None, headers=headers)
+    assert answer.status == status
+    assert begin <= parsedate_to_datetime(answer.headers["date"]).timestamp() <= time.time()
 
 
 @pytest.mark.parametrize(
