@@ -88,7 +88,7 @@ class Target:
     def must_hold(self, digest: bytes) -> str:
         """The ETag of the object here, if its bytes have this digest.
 
-        Raises  FileNotFoundError if there is nothing, and may be; Conflict, PreconditionFailed
+        Raises  FileNotFoundError if the key is free; Conflict, PreconditionFailed
         """
         try:
             with self._path.open("rb") as file:
@@ -103,8 +103,7 @@ class Target:
 
     def _linked(self, path: Path, cost: int) -> bool | None:
         with self._ledger.change() as usage:
-            self._layer.mkdir(mode=0o700, exist_ok=True)
-            os.utime(self._layer)
+            self._use_layer()
             try:
                 os.link(path, self._path)
             except FileExistsError:
@@ -117,11 +116,16 @@ class Target:
         with self._ledger.change() as usage:
             if not self.is_free():
                 return None
+            self._use_layer()
             old = self._path.stat()
             os.replace(path, self._path)
-            os.utime(self._layer)
             usage.bytes += cost - cost_of(old.st_size)
         return False
+
+    def _use_layer(self) -> None:
+        """To be called before the object is there: it may fail."""
+        self._layer.mkdir(mode=0o700, exist_ok=True)
+        os.utime(self._layer)
 
 
 class Incoming:

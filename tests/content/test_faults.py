@@ -4,9 +4,10 @@ Not here: how such calls are caught (`tests.support.write_points`).
 """
 
 import errno
+import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -118,6 +119,26 @@ def test_an_error_at_any_write_is_answered_and_the_server_goes_on(
             assert store(server) in (200, 201), points.met
             assert complaints(server) == [], points.met
             assert "this is a bug" not in server.log.read_text()
+
+
+def test_an_error_at_any_write_of_a_replacement_leaves_a_true_account(tmp_path: Path) -> None:
+    with (
+        watched(tmp_path / "objects") as points,
+        run_content_server(tmp_path, *LIMIT, *ONE_WORKER, under=points) as server,
+    ):
+        key, bodies = key_of(5, None), (bytes(4 << 10), bytes(20 << 10))
+        assert server.ask("PUT", key, bodies[0]).status == 201
+        for at in itertools.count():
+            held = server.ask("GET", key)
+            body = bodies[held.body == bodies[0]]  # the one that is not there
+            points.watch(Fault(at=at, error=errno.EIO))
+            with suppress(OSError):  # the connection was closed
+                server.ask("PUT", key, body, headers={"If-Match": held.headers["etag"]})
+            if points.met is None:
+                break
+            points.watch()
+            assert complaints(server) == [], at
+    assert at > 5
 
 
 @pytest.mark.parametrize("error", [errno.EROFS, errno.ENOSPC], ids=errno.errorcode.get)
