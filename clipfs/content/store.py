@@ -118,7 +118,7 @@ class Store:
             touch(f"{self._objects}/{layer_of(key)}")
             return Comparison(target)
         if self._max_bytes is not None and cost_of(length) > self._max_bytes:
-            raise NeverFits(f"more than all that is kept, {self._max_bytes} bytes")
+            raise NeverFits(f"larger than the limit for all objects, {self._max_bytes} bytes")
         made = False
         while True:
             with self._ledger.locked() as usage:
@@ -160,7 +160,7 @@ class Store:
             time.sleep(WAIT_S)
             return False
         if not made:
-            raise NoRoom("the cache is full, and all that it keeps has just been used")
+            raise NoRoom("the cache is full, and all its layers have just been used")
         return True
 
     def _has_room(self, usage: Usage, length: int) -> bool:
