@@ -29,19 +29,25 @@ def transfer_s(size: int) -> float:
 
 
 class Deadline:
-    """Until when the client of one connection is waited for."""
+    """Until when the client of one connection is waited for.
 
-    __slots__ = ("_scope", "idle", "until")
+    idle          between two requests
+    has_a_request False, too, while the head of one arrives: whoever that is has shown no token
+    """
+
+    __slots__ = ("_scope", "has_a_request", "idle", "until")
 
     def __init__(self, scope: trio.CancelScope) -> None:
         self._scope = scope
         self.idle = False
+        self.has_a_request = False
         self.until = 0.0
         self.for_request()
 
     def for_request(self) -> None:
         """Between two requests: closed after IDLE_S, or when the server ends."""
         self.idle = True
+        self.has_a_request = False
         self.until = trio.current_time() + IDLE_S
 
     def for_head(self) -> None:
@@ -53,11 +59,13 @@ class Deadline:
     def for_body(self, size: int) -> None:
         """Bytes of a body are on their way, in or out."""
         self.idle = False
+        self.has_a_request = True
         self.until = trio.current_time() + transfer_s(size)
 
     def suspend(self) -> None:
         """None: it is the server that the client waits for."""
         self.idle = False
+        self.has_a_request = True
         self.until = math.inf
 
     def expire(self) -> None:
@@ -89,6 +97,19 @@ class Watch:
             for one in self._all:
                 if one.until < now:
                     one.expire()
+
+    def make_room(self) -> bool:
+        """Close the connection without a request that would be closed first; False: all have one.
+
+        Otherwise whoever opens connections and says nothing would shut all others out.
+        """
+        without = [one for one in self._all if not one.has_a_request and one.until]
+        if not without:
+            return False
+        first = min(without, key=lambda one: one.until)
+        first.until = 0
+        first.expire()
+        return True
 
     def drain(self) -> None:
         """Close idle connections now, and the others after their request."""

@@ -30,7 +30,8 @@ from clipfs.content.wire import PlainWire, TlsWire, Wire
 from clipfs.log import log
 
 MAX_CONNECTIONS = 1024
-"""In one worker; further ones are closed, as by a server that is down."""
+"""In one worker; a further one takes the place of one without a request, or is closed, as by a
+server that is down."""
 
 GRACE_S = 10
 """Requests in flight have this long to finish when the server is told to end."""
@@ -131,7 +132,7 @@ class Worker:
     async def _serve(self, sock: socket.socket) -> None:
         counts = self._counts
         with sock:
-            if counts[count.OPEN] >= MAX_CONNECTIONS:
+            if counts[count.OPEN] >= MAX_CONNECTIONS and not self._watch.make_room():
                 counts[count.REFUSED] += 1
                 return
             counts[count.ACCEPTED] += 1

@@ -3,8 +3,8 @@
 import http.client
 import resource
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from tests.support.content import (
 from tests.support.wait import wait_for
 
 PAGE = bytes(1 << 20)
+REFUSED = "clip_content_cache_refused_connections_total "
 
 
 def test_a_connection_serves_request_after_request(
@@ -197,26 +198,73 @@ def test_plain_requests_and_others_are_answered_in_their_order(
                 assert read_answer(connection)[0] == 200
 
 
-def test_a_connection_too_many_is_closed_and_the_others_go_on(tmp_path: Path) -> None:
+@contextmanager
+def many_connections() -> Iterator[None]:
+    """A limit on open files that more than a worker's connections fit in, servers' included."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + 500
+    wanted = 2 * MAX_CONNECTIONS + 500
     if before[1] != resource.RLIM_INFINITY and before[1] < wanted:
         pytest.skip(f"needs {wanted} open files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, before[1]))
     try:
-        with run_content_server(tmp_path, "--workers", "1") as server, ExitStack() as stack:
-            kept = [stack.enter_context(server.connect()) for _ in range(MAX_CONNECTIONS)]
-            with server.connect() as too_many:
-                assert too_many.recv(1) == b""
-            for connection in (kept[0], kept[-1]):
-                connection.sendall(request("GET", key_of(1)))
-                assert read_answer(connection)[0] == 404
-            kept.pop().close()
-            wait_for(lambda: can_ask(server))
-            found = server.ask("GET", "/metrics", token=None).body
-            assert b"clip_content_cache_refused_connections_total 0" not in found
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.fixture
+def full(tmp_path: Path) -> Iterator[tuple[ContentServer, list[socket.socket]]]:
+    """A server of one worker, and as many connections as it takes."""
+    with (
+        many_connections(),
+        run_content_server(tmp_path, "--workers", "1") as server,
+        ExitStack() as stack,
+    ):
+        yield server, [stack.enter_context(server.connect()) for _ in range(MAX_CONNECTIONS)]
+
+
+def is_answered(connection: socket.socket) -> bool:
+    connection.sendall(request("GET", key_of(1)))
+    return read_answer(connection)[0] == 404
+
+
+def refused(server: ContentServer) -> int:
+    found = server.ask("GET", "/metrics", token=None).body.decode()
+    (line,) = (one for one in found.splitlines() if one.startswith(REFUSED))
+    return int(float(line.split()[1]))
+
+
+def test_a_connection_too_many_takes_the_place_of_one_without_a_request(
+    full: tuple[ContentServer, list[socket.socket]],
+) -> None:
+    server, kept = full
+    assert is_answered(kept[0])
+    kept[1].sendall(b"GET /slo")
+    assert is_answered(kept[-1])
+    with server.connect() as one, server.connect() as other:
+        assert all(is_answered(connection) for connection in (one, other, kept[0], kept[-1]))
+        closed = [kept[number].recv(1) for number in (1, 2)]
+        assert closed == [b"", b""], "a head that does not end, and who was idle for longest"
+        assert is_answered(kept[4])
+    assert refused(server) == 0
+
+
+def test_a_connection_too_many_is_closed_where_all_have_requests(
+    full: tuple[ContentServer, list[socket.socket]],
+) -> None:
+    server, kept = full
+    keys = [key_of(number) for number in range(MAX_CONNECTIONS)]
+    for connection, key in zip(kept, keys, strict=True):
+        connection.sendall(request("PUT", key, "Content-Length: 2", body=b"1", whole=b"12"))
+    wait_for(lambda: len(list(server.incoming.iterdir())) == MAX_CONNECTIONS, within_s=60)
+    with server.connect() as too_many:
+        assert too_many.recv(1) == b""
+    for connection in (kept[0], kept[-1]):
+        connection.sendall(b"2")
+        assert read_answer(connection)[0] == 201
+    kept.pop().close()
+    wait_for(lambda: can_ask(server))
+    assert refused(server) > 0
 
 
 def can_ask(server: ContentServer) -> bool:
