@@ -48,6 +48,7 @@ class DiskTier:
         self._complete: dict[str, int] = {}  # cache key -> descriptor
         self._unreadable: dict[str, int] = {}  # set aside, still open
         self._partial: dict[str, Partial] = {}
+        self._outlived: list[Partial] = []  # of payloads set aside, still open
         self._promoting: dict[str, trio.Lock] = {}
 
     @classmethod
@@ -73,6 +74,8 @@ class DiskTier:
                 partial.sync()
             except OSError as error:
                 log.warning("chunks are lost", cache_key=partial.key, error=str(error))
+            partial.close()
+        for partial in self._outlived:
             partial.close()
 
     async def load_index(self, layer: Layer) -> LayerIndex | None:
@@ -184,7 +187,7 @@ class DiskTier:
         """Whether a complete payload that cannot be read is a miss from now on.
 
         Once a layer: a disk that cannot read what it has just taken must not be asked for ever.
-        Others may be reading by the descriptor, so that it stays open to the end.
+        Others may be reading by the descriptors, so that they stay open to the end.
         """
         key = layer.cache_key
         if self._unreadable.get(key) == fd:
@@ -192,6 +195,8 @@ class DiskTier:
         if not is_unreadable(error) or key in self._unreadable or fd != self._complete.get(key):
             return False
         self._unreadable[key] = self._complete.pop(key)
+        if key in self._partial:  # its file is the payload now
+            self._outlived.append(self._partial.pop(key))
         set_aside(self.layout.payload(key), error.strerror or str(error))
         return True
 

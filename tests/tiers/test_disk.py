@@ -270,3 +270,19 @@ async def test_a_payload_that_the_disk_cannot_read_is_fetched_again_once(
         with pytest.raises(errors.NodeFault, match="planted"):
             await chain.read(small.indexed, everything)
         assert len(far.asked) == 1
+
+
+async def test_a_payload_that_was_filled_here_and_cannot_be_read_any_more_is_fetched_again(
+    layout: Layout, small: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, everything = layout.payload(small.key), Extent(0, len(small.payload))
+    open_before = len(os.listdir("/proc/self/fd"))
+    async with DiskTier.open(layout, KEYS) as disk:
+        far = MemoryTier(samples=[small])
+        chain = TierChain(disk, [far])
+        await chain.complete(small.indexed)
+        failing_reads(monkeypatch, path)
+        assert await chain.read(small.indexed, everything) == small.payload
+        assert len(far.asked) == 2
+    assert path.read_bytes() == small.payload
+    assert len(os.listdir("/proc/self/fd")) == open_before
