@@ -131,7 +131,8 @@ class LayerFill:
     async def complete(self, layer: IndexedLayer) -> None:
         """Return when the whole payload is in `cache/`.
 
-        Raises  ClipError: DiskFull also where the limits leave no room; ContentCacheDown
+        Raises  ClipError: DiskFull also where the limits leave no room; ContentCacheDown;
+                OSError if nobody can say what room there is
         """
         looks = 0
         while self._near is None or not await self._fetched(layer, self._near):
@@ -163,7 +164,7 @@ class LayerFill:
     async def _fetched(self, layer: IndexedLayer, chain: TierChain) -> bool:
         """Whether the content cache had all that was missing; what it had is on the disk."""
         windows = self._windows(layer)
-        failures: list[errors.ClipError] = []
+        failures: list[errors.ClipError | OSError] = []
 
         async def fetch() -> None:
             for window in windows:
@@ -171,7 +172,7 @@ class LayerFill:
                 for piece in self._disk.missing(layer, window):
                     try:
                         await self._fetch(layer, piece, chain)
-                    except errors.ClipError as error:
+                    except (errors.ClipError, OSError) as error:
                         failures.append(error)
                     if failures:
                         return

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import trio
@@ -149,20 +150,21 @@ class Setup:
     samples: list[Sample]
     room_bytes: int = PLENTY_BYTES
     looks: int = 0
+    fails: list[Exception] = field(default_factory=list)
 
     def look(self) -> int:
         self.looks += 1
+        if self.fails:
+            raise self.fails.pop()
         return self.room_bytes - self.heard.brought
 
     @asynccontextmanager
-    async def filling(self, which: str = "touched") -> AsyncIterator[BackgroundFill]:
+    async def filling(
+        self, which: Literal["touched", "all"] = "touched"
+    ) -> AsyncIterator[BackgroundFill]:
         """As one server does; another one may on the same root."""
-        assert which in ("touched", "all")
         settings = FillSettings(
-            which="all" if which == "all" else "touched",
-            room_bytes=self.look,
-            first_retry_s=5,
-            most_retry_s=15,
+            which=which, room_bytes=self.look, first_retry_s=5, most_retry_s=15
         )
         layers = [one.indexed for one in self.samples]
         chain = TierChain(self.disk, [self.near])
@@ -458,6 +460,18 @@ async def test_what_may_pass_is_tried_again_and_no_error_ends_the_fill(
     warned = [line for line in lines if line["log_level"] in ("warning", "error")]
     assert len(warned) == 1
     assert warned[0]["cache_key"] == big.key
+
+
+async def test_a_disk_that_cannot_say_what_room_it_has_is_asked_again(
+    mock_clock: MockClock, setup: Setup, big: Sample
+) -> None:
+    setup.fails = [OSError(5, "Input/output error")]
+    with capture_logs() as lines:
+        async with setup.filling("all"):
+            await setup.until(lambda: setup.heard.state == "idle")
+    assert setup.is_whole(big)
+    (warned,) = (line for line in lines if line["log_level"] in ("warning", "error"))
+    assert (warned["event"], warned["cache_key"]) == ("background fill waits", big.key)
 
 
 async def test_no_more_is_taken_than_there_is_room_for(
