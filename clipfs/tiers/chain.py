@@ -21,10 +21,9 @@ from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.log import log
 from clipfs.tiers.disk import DiskTier
+from clipfs.tiers.pages import by_page
 from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer, Payload, Tier
 
-_COMPLETE_CHUNKS = (8 << 20) // CHUNK_BYTES
-"""How much is asked for at a time where all is wanted: what the content cache keeps together."""
 
 MAX_JOINED_CHUNKS = (2 << 20) // CHUNK_BYTES
 """What neighbours may make of one reader's request: he waits for all of it."""
@@ -101,9 +100,8 @@ class TierChain:
         """
         if self._disk.has_payload(layer):
             return
-        for start in range(0, layer.index.chunk_count, _COMPLETE_CHUNKS):
-            stop = min(start + _COMPLETE_CHUNKS, layer.index.chunk_count)
-            await self.bring(layer, range(start, stop))
+        for _, chunks in by_page(range(layer.index.chunk_count)):
+            await self.bring(layer, chunks)
         await self._disk.promote(layer)
 
     async def bring(self, layer: IndexedLayer, chunks: range) -> None:
@@ -182,7 +180,7 @@ class TierChain:
 
     async def _fetch(self, layer: IndexedLayer, chunks: range) -> Unstored:
         """Bring chunks to the disk, or none if they are to be asked for again; those it refuses."""
-        extent = extent_of(chunks, payload_bytes=layer.index.payload_bytes)
+        extent = layer.extent_of(chunks)
         for tier in self._far:
             try:
                 data = await tier.read(layer, extent)
@@ -226,12 +224,6 @@ class TierChain:
                 return None
             data += piece
         return data
-
-
-def extent_of(chunks: range, *, payload_bytes: int) -> Extent:
-    """The bytes of whole chunks, the payload's last one short."""
-    start = chunks.start * CHUNK_BYTES
-    return Extent(start, min(chunks.stop * CHUNK_BYTES, payload_bytes) - start)
 
 
 def _by_chunk(chunks: range, data: Payload) -> Unstored:

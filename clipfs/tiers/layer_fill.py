@@ -8,7 +8,7 @@ left to others. A pass over a layer, once it has begun, is not held up.
 Not here: which layer, and when (`clipfs.tiers.background`); passes (`clipfs.tiers.registry`).
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,7 +17,7 @@ import trio
 
 from clipfs import errors
 from clipfs.layer.layout import layer_index_name
-from clipfs.tiers.chain import TierChain, extent_of
+from clipfs.tiers.chain import TierChain
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.foreground import Foreground
 from clipfs.tiers.stack import Tiers
@@ -149,8 +149,7 @@ class LayerFill:
         missed: Extent | None = None
         if self._near is not None and missing:
             start = missing[0].start
-            payload_bytes = layer.index.payload_bytes
-            missed = extent_of(range(start, start + 1), payload_bytes=payload_bytes)
+            missed = layer.extent_of(range(start, start + 1))
         count = _bytes_of(layer, missing)
         async with self._room.taken(count):
             await self._foreground.quiet()
@@ -163,11 +162,13 @@ class LayerFill:
 
     async def _fetched(self, layer: IndexedLayer, chain: TierChain) -> bool:
         """Whether the content cache had all that was missing; what it had is on the disk."""
-        windows = self._windows(layer)
+        count = layer.index.chunk_count
+        starts = iter(range(0, count, PIECE_CHUNKS))
         failures: list[errors.ClipError | OSError] = []
 
         async def fetch() -> None:
-            for window in windows:
+            for start in starts:
+                window = range(start, min(start + PIECE_CHUNKS, count))
                 await self._foreground.quiet()  # what it brings is not missing then
                 for piece in self._disk.missing(layer, window):
                     try:
@@ -195,12 +196,6 @@ class LayerFill:
         self._on_brought(count)
         await trio.sleep(min(MOST_REST_S, trio.current_time() - begin))
 
-    def _windows(self, layer: IndexedLayer) -> Iterator[range]:
-        count = layer.index.chunk_count
-        for start in range(0, count, PIECE_CHUNKS):
-            yield range(start, min(start + PIECE_CHUNKS, count))
-
 
 def _bytes_of(layer: IndexedLayer, runs: Sequence[range]) -> int:
-    payload_bytes = layer.index.payload_bytes
-    return sum(extent_of(run, payload_bytes=payload_bytes).length for run in runs)
+    return sum(layer.extent_of(run).length for run in runs)

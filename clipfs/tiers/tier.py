@@ -22,18 +22,6 @@ Payload = bytes | bytearray
 """Bytes of a layer that have been verified; a bytearray where a copy would cost time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexedLayer:
-    """A layer whose index is known: the unit that tiers serve."""
-
-    layer: Layer
-    index: LayerIndex
-
-    @property
-    def cache_key(self) -> str:
-        return self.layer.cache_key
-
-
 @dataclass(frozen=True, slots=True)
 class Extent:
     """`length` payload bytes from `offset`; within the payload, length at least 1."""
@@ -48,6 +36,23 @@ class Extent:
     def chunks(self) -> range:
         """Indices of the chunks that cover the extent."""
         return range(self.offset // CHUNK_BYTES, -(-self.end // CHUNK_BYTES))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexedLayer:
+    """A layer whose index is known: the unit that tiers serve."""
+
+    layer: Layer
+    index: LayerIndex
+
+    @property
+    def cache_key(self) -> str:
+        return self.layer.cache_key
+
+    def extent_of(self, chunks: range) -> Extent:
+        """The bytes of whole chunks, the payload's last one short."""
+        start = chunks.start * CHUNK_BYTES
+        return Extent(start, min(chunks.stop * CHUNK_BYTES, self.index.payload_bytes) - start)
 
 
 class AskAgain(Exception):

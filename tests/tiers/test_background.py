@@ -163,9 +163,7 @@ class Setup:
         self, which: Literal["touched", "all"] = "touched"
     ) -> AsyncIterator[BackgroundFill]:
         """As one server does; another one may on the same root."""
-        settings = FillSettings(
-            which=which, room_bytes=self.look, first_retry_s=5, most_retry_s=15
-        )
+        settings = FillSettings(which=which, room_bytes=self.look, first_retry_s=5, most_retry_s=15)
         layers = [one.indexed for one in self.samples]
         chain = TierChain(self.disk, [self.near])
         with Foreground.open(self.disk.layout) as foreground:

@@ -18,7 +18,7 @@ from trio.testing import wait_all_tasks_blocked
 from clipfs import errors
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.partial import Partial
-from clipfs.tiers.chain import TierChain, extent_of
+from clipfs.tiers.chain import TierChain
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.tier import Extent, Payload
 from tests.support.memory_tier import MemoryTier
@@ -111,7 +111,7 @@ async def test_only_what_is_missing_is_fetched(disk: DiskTier, small: Sample) ->
     await chain.read(small.indexed, chunk(5))
     everything = Extent(0, len(small.payload))
     assert await chain.read(small.indexed, everything) == small.payload
-    last = extent_of(range(6, 9), payload_bytes=len(small.payload))
+    last = small.indexed.extent_of(range(6, 9))
     assert far.asked == [chunk(2), chunk(5), chunk(0, 2), chunk(3, 2), last]
 
 
