@@ -20,7 +20,7 @@ async def test_it_lets_requests_through_until_one_fails() -> None:
 async def test_each_failed_try_makes_it_wait_twice_as_long_up_to_a_limit(
     mock_clock: MockClock,
 ) -> None:
-    breaker, waits = Breaker(first_s=1, most_s=30), []
+    breaker, waits = Breaker(), []
     breaker.failed("refused")
     for _ in range(7):
         begin = trio.current_time()
@@ -32,7 +32,7 @@ async def test_each_failed_try_makes_it_wait_twice_as_long_up_to_a_limit(
 
 
 async def test_one_outage_that_many_requests_meet_counts_once(mock_clock: MockClock) -> None:
-    breaker = Breaker(first_s=1)
+    breaker = Breaker()
     for _ in range(16):
         breaker.failed("refused")
     mock_clock.jump(1)
@@ -42,7 +42,7 @@ async def test_one_outage_that_many_requests_meet_counts_once(mock_clock: MockCl
 async def test_one_caller_tries_while_the_others_wait_for_what_it_finds(
     mock_clock: MockClock,
 ) -> None:
-    breaker = Breaker(first_s=1)
+    breaker = Breaker()
     breaker.failed("refused")
     mock_clock.jump(1)
     assert [breaker.allows() for _ in range(3)] == [True, False, False]
@@ -53,7 +53,7 @@ async def test_one_caller_tries_while_the_others_wait_for_what_it_finds(
 async def test_a_caller_that_never_says_how_it_went_is_followed_by_another(
     mock_clock: MockClock,
 ) -> None:
-    breaker = Breaker(first_s=1)
+    breaker = Breaker()
     breaker.failed("refused")
     mock_clock.jump(1)
     assert breaker.allows()
@@ -65,7 +65,7 @@ async def test_a_caller_that_never_says_how_it_went_is_followed_by_another(
 async def test_an_outage_is_a_warning_once_and_its_end_a_line(
     failures: int, mock_clock: MockClock
 ) -> None:
-    breaker = Breaker(first_s=1)
+    breaker = Breaker()
     with capture_logs() as lines:
         for _ in range(failures):
             breaker.failed("refused")
@@ -79,7 +79,7 @@ async def test_an_outage_is_a_warning_once_and_its_end_a_line(
 
 
 async def test_who_needs_an_answer_asks_sooner_one_at_a_time(mock_clock: MockClock) -> None:
-    breaker = Breaker(first_s=1)
+    breaker = Breaker()
     breaker.failed("refused")
     assert not breaker.allows(soon=True)
     mock_clock.jump(SOON_S)
@@ -94,7 +94,7 @@ async def test_who_needs_an_answer_asks_sooner_one_at_a_time(mock_clock: MockClo
 
 
 async def test_who_asks_sooner_makes_nobody_else_wait_longer(mock_clock: MockClock) -> None:
-    breaker = Breaker(first_s=1)
+    breaker = Breaker()
     breaker.failed("refused")
     for _ in range(10):
         mock_clock.jump(SOON_S)

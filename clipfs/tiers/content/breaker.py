@@ -10,6 +10,9 @@ import trio
 
 from clipfs.log import log
 
+FIRST_WAIT_S, MOST_WAIT_S = 1, 30
+"""After a failure; twice as long after each one more."""
+
 SOON_S = 0.25
 """A caller to whom an answer is dear asks again so long after a failure."""
 
@@ -22,8 +25,6 @@ class Breaker:
     """
 
     replica: str = ""
-    first_s: float = 1
-    most_s: float = 30
     on_failure: Callable[[], None] = lambda: None
     _until: float = field(default=0, init=False)
     _wait_s: float = field(default=0, init=False)
@@ -78,7 +79,7 @@ class Breaker:
             log.warning("content cache unavailable", replica=self.replica, error=reason)
             self._since = now if begun is None else begun
         if not (self._wait_s and self._soon):  # who asks before his turn makes no wait longer
-            self._wait_s = min(self.most_s, self._wait_s * 2 or self.first_s)
+            self._wait_s = min(MOST_WAIT_S, self._wait_s * 2 or FIRST_WAIT_S)
         self._until = now + self._wait_s
         self._failed_at = now
         self._trying = False
