@@ -127,6 +127,9 @@ async def test_a_full_disk_of_the_server_does_not_switch_reads_off() -> None:
         pytest.param(answers(RIGHT.replace(b": 5", b": 5\r\nContent-Length: 6")), id="two lengths"),
         pytest.param(answers(RIGHT.replace(b": 5", b": 4")), id="a byte too few"),
         pytest.param(answers(RIGHT.replace(b": 5", b": 6") + b"!"), id="a byte too many"),
+        pytest.param(
+            answers(RIGHT.replace(b": 5", b": 6\r\nETag: x") + b"!"), id="more than was asked for"
+        ),
         pytest.param(answers(RIGHT + b"HTTP/1.1 200 \r\n"), id="more behind the body"),
         pytest.param(answers(RIGHT.replace(b": 5", b": 1000000000")), id="a gigabyte"),
         pytest.param(answers(RIGHT.replace(b"206", b"200")), id="ignores the range"),
