@@ -24,7 +24,6 @@ from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.pages import by_page
 from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer, Payload, Tier
 
-
 MAX_JOINED_CHUNKS = (2 << 20) // CHUNK_BYTES
 """What neighbours may make of one reader's request: he waits for all of it."""
 

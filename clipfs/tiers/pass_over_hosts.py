@@ -1,52 +1,124 @@
-"""A layer's pass, run again at the next host as long as a wrong blob comes.
+"""Passes over an image's layers, each run again at the next host as long as a wrong blob comes.
 
 Mirrors are the administrator's choice: one that is wrong costs a download, not the image.
 
-Not here: which hosts there are (`clipfs.image.blob`); the pass (`clipfs.layer.passes`).
+Not here: when a layer is passed over, and by whom (`clipfs.tiers.registry`); which hosts there
+are (`clipfs.image.blob`); the pass (`clipfs.layer.passes`).
 """
 
+import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+
+import msgspec
+import structlog
+import trio
 
 from clipfs.image.blob import BlobSources
-from clipfs.layer.job import ONE_STREAM, PassProgress
+from clipfs.image.model import Layer
+from clipfs.image.reference import Reference
+from clipfs.image.registry import Registry
+from clipfs.layer.index import LayerIndex
+from clipfs.layer.job import ONE_STREAM, PassProgress, Ranges
 from clipfs.layer.passes import PassRequest, PassResult, WrongBlob, run_pass
+from clipfs.tiers.origins import OriginRecords
+
+log = structlog.get_logger()
+
+MAX_CONNECTIONS = 8
+"""Divided by the passes that run, how many a pass may have that begins: one at least."""
 
 _NOTHING = PassProgress(downloaded_bytes=0, payload_bytes=0)
 
 
-async def pass_over_hosts(
-    sources: BlobSources,
-    request: PassRequest,
-    *,
-    on_progress: Callable[[PassProgress], None],
-    on_download: Callable[[int], None],
-) -> PassResult:
-    """The pass that request begins, with the source that sources has just given it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """Over layers of the image at reference.
 
+    workers      taken by the caller of `run`: passes side by side, one process each
+    ranges       of a pass that runs alone
     on_progress  told of each progress, but not of what is read again
-    on_download  told at each progress of the bytes that have come, those of a wrong blob too
-    Raises       as run_pass, but CorruptImage for a blob that no host has right
     """
-    seen = furthest = _NOTHING
 
-    def on_either(progress: PassProgress) -> None:
-        nonlocal seen, furthest
-        on_download(progress.downloaded_bytes - seen.downloaded_bytes)
-        seen = progress
-        if seen.downloaded_bytes >= furthest.downloaded_bytes:
-            furthest = seen
-            on_progress(seen)
+    registry: Registry
+    reference: Reference
+    origins: OriginRecords
+    workers: trio.CapacityLimiter
+    ranges: Ranges
+    on_progress: Callable[[Layer, PassProgress], None]
 
-    while True:
-        request = replace(request, tells_wrong=sources.has_others())
-        try:
-            result = await run_pass(request, on_progress=on_either, on_break=sources.after)
-        except WrongBlob as wrong:
-            in_ranges = request.ranges.apply_to(request.layer.size)
-            sources.leave_wrong(wrong.error, or_again=in_ranges)
-        else:
-            on_download(request.layer.size - seen.downloaded_bytes)
-            return result
-        seen = _NOTHING
-        request = replace(request, source=await sources.first(), ranges=ONE_STREAM)
+    async def run(
+        self,
+        layer: Layer,
+        *,
+        payload_fd: int,
+        map_fd: int | None = None,
+        index: LayerIndex | None = None,
+        on_download: Callable[[int], None],
+    ) -> PassResult:
+        """A pass as `PassRequest` has it; then the layer's origin is recorded.
+
+        on_download  told at each progress of the bytes that have come, those of a wrong blob too
+        Raises       as run_pass, but CorruptImage for a blob that no host has right
+        """
+        begin = time.perf_counter()
+        log.info(
+            "OCI CACHE MISS - downloading and decompressing layer from registry",
+            layer=layer.digest,
+            cache_key=layer.cache_key,
+        )
+        sources = BlobSources(self.registry, self.reference, layer)
+        request = PassRequest(
+            layer=layer,
+            source=await sources.first(),
+            payload_fd=payload_fd,
+            map_fd=map_fd,
+            index=index,
+            ranges=_shared(self.ranges, passes=int(self.workers.borrowed_tokens)),
+        )
+        result = await self._over_hosts(sources, request, on_download)
+        self.origins.add(layer, self.reference.registry)
+        log.info(
+            "Layer decompressed and cached to disk",
+            layer=layer.digest,
+            cache_key=layer.cache_key,
+            bytes_read=layer.size,
+            decompressed_bytes=result.index.payload_bytes,
+            duration=time.perf_counter() - begin,
+        )
+        for warning in result.warnings:
+            log.warning(warning, cache_key=layer.cache_key)
+        return result
+
+    async def _over_hosts(
+        self, sources: BlobSources, request: PassRequest, on_download: Callable[[int], None]
+    ) -> PassResult:
+        """The pass that request begins, with the source that sources has just given it."""
+        seen = furthest = _NOTHING
+
+        def on_progress(progress: PassProgress) -> None:
+            nonlocal seen, furthest
+            on_download(progress.downloaded_bytes - seen.downloaded_bytes)
+            seen = progress
+            if seen.downloaded_bytes >= furthest.downloaded_bytes:
+                furthest = seen
+                self.on_progress(request.layer, seen)
+
+        while True:
+            request = replace(request, tells_wrong=sources.has_others())
+            try:
+                result = await run_pass(request, on_progress=on_progress, on_break=sources.after)
+            except WrongBlob as wrong:
+                in_ranges = request.ranges.apply_to(request.layer.size)
+                sources.leave_wrong(wrong.error, or_again=in_ranges)
+            else:
+                on_download(request.layer.size - seen.downloaded_bytes)
+                return result
+            seen = _NOTHING
+            request = replace(request, source=await sources.first(), ranges=ONE_STREAM)
+
+
+def _shared(ranges: Ranges, *, passes: int) -> Ranges:
+    """What a pass may have that begins as the last of so many."""
+    connections = max(1, min(ranges.connections, MAX_CONNECTIONS // passes))
+    return msgspec.structs.replace(ranges, connections=connections)

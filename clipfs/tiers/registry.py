@@ -5,38 +5,27 @@ answered as soon as its own chunks are verified; the fill goes on behind it. One
 at a time on a node, whichever process runs it: the others watch the chunk map. One in the
 cluster, where the content cache keeps claims (`clipfs.tiers.sharing`).
 
-Not here: the pass itself (`clipfs.layer.passes`); storing in the content cache.
+Not here: the passes (`clipfs.tiers.pass_over_hosts`); storing in the content cache.
 """
 
 import os
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import msgspec
 import trio
 
 from clipfs import errors
-from clipfs.image.blob import BlobSources
 from clipfs.image.model import Layer
-from clipfs.image.reference import Reference
-from clipfs.image.registry import Registry
 from clipfs.layer.index import LayerIndex
-from clipfs.layer.job import RANGES, PassProgress, Ranges
 from clipfs.layer.partial import fill_lock, publish_first_pass
-from clipfs.layer.passes import PassRequest, PassResult
 from clipfs.log import log
 from clipfs.tiers.disk import DiskTier
-from clipfs.tiers.pass_over_hosts import pass_over_hosts
+from clipfs.tiers.pass_over_hosts import Passes
 from clipfs.tiers.sharing import Sharing
 from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer, Payload
 
 WATCH_INTERVAL_S = 0.02
 """How often another process's fill is looked at; a reader waits half of it in the mean."""
-
-
-MAX_CONNECTIONS = 8
-"""Divided by the passes that run, how many a pass may have that begins: one at least."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,12 +43,11 @@ class _Fill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryHooks:
-    """Who wants to know: a read answered, bytes downloaded, a pass's progress, a whole payload."""
+    """Who wants to know: a read answered, bytes downloaded, a whole payload."""
 
-    on_read: Callable[[], None] = lambda: None
-    on_download: Callable[[int], None] = lambda _: None
-    on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None
-    on_filled: Callable[[IndexedLayer], None] = lambda _: None
+    on_read: Callable[[], None]
+    on_download: Callable[[int], None]
+    on_filled: Callable[[IndexedLayer], None]
 
 
 class RegistryTier:
@@ -69,26 +57,17 @@ class RegistryTier:
 
     def __init__(
         self,
-        registry: Registry,
-        reference: Reference,
+        passes: Passes,
         disk: DiskTier,
         nursery: trio.Nursery,
         *,
-        workers: int,
         hooks: RegistryHooks,
-        ranges: Ranges = RANGES,
-        sharing: Sharing | None = None,
+        sharing: Sharing | None,
     ) -> None:
-        """workers  how many passes may run side by side, one process each
-        ranges   of a pass that runs alone
-        sharing  with the cluster's other nodes; None: there are none
-        """
-        self._ranges = ranges
-        self._registry = registry
-        self._reference = reference
+        """sharing  with the cluster's other nodes; None: there are none"""
+        self._passes = passes
         self._disk = disk
         self._nursery = nursery
-        self._workers = trio.CapacityLimiter(workers)
         self._hooks = hooks
         self._sharing = sharing
         self._fills: dict[str, _Fill] = {}
@@ -143,10 +122,10 @@ class RegistryTier:
     async def _brought(self, layer: Layer) -> LayerIndex:
         """The index that another node stores, if one brings the layer; else a first pass's."""
         if self._sharing is None:
-            async with self._workers:
+            async with self._passes.workers:
                 return await self._first_pass(layer)
         index, is_anothers = await self._sharing.index_of(
-            layer, self._first_pass, passes=self._workers
+            layer, self._first_pass, passes=self._passes.workers
         )
         if is_anothers:
             self._disk.save_index(layer, index)
@@ -158,7 +137,9 @@ class RegistryTier:
         path.unlink(missing_ok=True)  # of a killed process, whose worker may still write to it
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            result = await self._run(layer, payload_fd=fd)
+            result = await self._passes.run(
+                layer, payload_fd=fd, on_download=self._hooks.on_download
+            )
             self._disk.save_index(layer, result.index)
             await trio.to_thread.run_sync(publish_first_pass, layout, layer.cache_key)
         except BaseException:
@@ -196,12 +177,9 @@ class RegistryTier:
             assert self._sharing is not None
             await self._sharing.pause(layer.layer)
             fill.error = error
-        except errors.ClipError as error:
+        except (errors.ClipError, OSError) as error:
             log.warning("fill of a layer failed", cache_key=layer.cache_key, error=str(error))
-            fill.error = error
-        except OSError as error:
-            log.warning("fill of a layer failed", cache_key=layer.cache_key, error=str(error))
-            fill.error = errors.node_fault(error)
+            fill.error = errors.node_fault(error) if isinstance(error, OSError) else error
         except Exception as error:  # the readers get it; the nursery, and so the mount, lives on
             log.exception("fill of a layer failed", cache_key=layer.cache_key)
             fill.error = error
@@ -210,18 +188,22 @@ class RegistryTier:
             fill.beat()
 
     async def _fill_here(self, layer: IndexedLayer, fill: _Fill, wanted: Extent | None) -> None:
+        def on_download(count: int) -> None:
+            self._hooks.on_download(count)
+            fill.beat()
+
         try:
             partial = self._disk.partial(layer)
             if not partial.is_complete():
-                async with self._workers:
+                async with self._passes.workers:
                     if self._sharing is not None:
                         await self._sharing.check_turn(layer, wanted)
-                    await self._run(
+                    await self._passes.run(
                         layer.layer,
                         payload_fd=partial.payload_fd,
                         map_fd=partial.map_fd,
                         index=layer.index,
-                        on_beat=fill.beat,
+                        on_download=on_download,
                     )
             await self._disk.promote(layer)
         except BaseException:
@@ -233,60 +215,3 @@ class RegistryTier:
         """Let another node have its turn."""
         if self._sharing is not None:
             await self._sharing.held.release([layer.cache_key])
-
-    async def _run(
-        self,
-        layer: Layer,
-        *,
-        payload_fd: int,
-        map_fd: int | None = None,
-        index: LayerIndex | None = None,
-        on_beat: Callable[[], None] = lambda: None,
-    ) -> PassResult:
-        """A pass, by one of the workers, whom the caller has taken; its origin is recorded."""
-        begin = time.perf_counter()
-
-        def on_progress(progress: PassProgress) -> None:
-            self._hooks.on_progress(layer, progress)
-            if self._sharing is not None:
-                self._sharing.held.progressed(layer, progress)
-
-        def on_download(count: int) -> None:
-            self._hooks.on_download(count)
-            on_beat()
-
-        log.info(
-            "OCI CACHE MISS - downloading and decompressing layer from registry",
-            layer=layer.digest,
-            cache_key=layer.cache_key,
-        )
-        sources = BlobSources(self._registry, self._reference, layer)
-        request = PassRequest(
-            layer=layer,
-            source=await sources.first(),
-            payload_fd=payload_fd,
-            map_fd=map_fd,
-            index=index,
-            ranges=_shared(self._ranges, passes=int(self._workers.borrowed_tokens)),
-        )
-        result = await pass_over_hosts(
-            sources, request, on_progress=on_progress, on_download=on_download
-        )
-        self._disk.origins.add(layer, self._reference.registry)
-        log.info(
-            "Layer decompressed and cached to disk",
-            layer=layer.digest,
-            cache_key=layer.cache_key,
-            bytes_read=layer.size,
-            decompressed_bytes=result.index.payload_bytes,
-            duration=time.perf_counter() - begin,
-        )
-        for warning in result.warnings:
-            log.warning(warning, cache_key=layer.cache_key)
-        return result
-
-
-def _shared(ranges: Ranges, *, passes: int) -> Ranges:
-    """What a pass may have that begins as the last of so many."""
-    connections = max(1, min(ranges.connections, MAX_CONNECTIONS // passes))
-    return msgspec.structs.replace(ranges, connections=connections)

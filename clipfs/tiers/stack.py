@@ -15,6 +15,7 @@ import trio
 from clipfs.image.model import Layer
 from clipfs.image.reference import Reference
 from clipfs.image.registry import Registry
+from clipfs.layer.job import PassProgress
 from clipfs.layer.layout import Layout
 from clipfs.system.processes import boot_id
 from clipfs.tiers.chain import TierChain
@@ -23,6 +24,7 @@ from clipfs.tiers.content.opening import open_content_store
 from clipfs.tiers.content.store import ContentStore
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.disk import DiskTier
+from clipfs.tiers.pass_over_hosts import Passes
 from clipfs.tiers.read_ahead import ReadAhead
 from clipfs.tiers.registry import RegistryHooks, RegistryTier
 from clipfs.tiers.settings import TierHooks, TierSettings
@@ -127,20 +129,24 @@ async def open_tiers(
             )
             stack.push_async_exit(_claims_given_back(sharing, hooks))
             storer = Storer(cache, settings.layout, settings.keys, nursery, held=sharing.held)
+        passes = Passes(
+            registry=registry,
+            reference=reference,
+            origins=disk.origins,
+            workers=trio.CapacityLimiter(settings.workers),
+            ranges=settings.ranges,
+            on_progress=_progressed(hooks, sharing),
+        )
         registry_tier = RegistryTier(
-            registry,
-            reference,
+            passes,
             disk,
             nursery,
-            workers=settings.workers,
-            ranges=settings.ranges,
-            sharing=sharing,
             hooks=RegistryHooks(
                 on_read=lambda: hooks.on_read("registry", 0),
                 on_download=hooks.on_download,
-                on_progress=hooks.on_progress,
                 on_filled=_filled(hooks, storer),
             ),
+            sharing=sharing,
         )
         far.append(registry_tier)
         if storer is not None:
@@ -176,6 +182,17 @@ def _claims_given_back(
             await sharing.held.release_all()
 
     return on_exit
+
+
+def _progressed(hooks: TierHooks, sharing: Sharing | None) -> Callable[[Layer, PassProgress], None]:
+    """Who hears of a pass's progress: on this node, and those who wait on others."""
+
+    def on_progress(layer: Layer, progress: PassProgress) -> None:
+        hooks.on_progress(layer, progress)
+        if sharing is not None:
+            sharing.held.progressed(layer, progress)
+
+    return on_progress
 
 
 def _filled(hooks: TierHooks, storer: Storer | None) -> Callable[[IndexedLayer], None]:
