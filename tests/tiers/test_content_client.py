@@ -19,6 +19,7 @@ from clipfs.tiers.content.replica import Replica
 from clipfs.tiers.content.store import MAX_OBJECT_BYTES, ContentCacheDown, MayNotStore, Progress
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, endpoint_of, key_of
 from tests.support.hostile import Misbehave, answers, hostile_server, says_nothing
+from tests.support.relay import OnPiece, relay
 from tests.support.small_cache import small_cache
 
 KEY = key_of(1)
@@ -282,14 +283,19 @@ async def test_a_real_server_keeps_the_connection_that_gets_used(
 ) -> None:
     key = key_of(next(KEYS))
     content_server.ask("PUT", key, b"hello")
-    async with opened(content_server.url) as replica:
-        await replica.get(key)
-        kept = [one.connection for one in replica._exchange._idle]
-        for _ in range(3):
-            await replica.get(key)
-            await replica.put(key, b"hello")
-            await replica.get(key_of(0))
-        assert [one.connection for one in replica._exchange._idle] == kept
+    connections: list[OnPiece] = []
+
+    def on_connection() -> OnPiece:
+        connections.append(lambda *_: None)
+        return connections[-1]
+
+    with relay(f"127.0.0.1:{content_server.port}", on_connection) as address:
+        async with opened(f"http://{address}") as replica:
+            for _ in range(3):
+                await replica.get(key)
+                await replica.put(key, b"hello")
+                await replica.get(key_of(0))
+    assert len(connections) == 1
 
 
 @settings(max_examples=40, deadline=None)

@@ -14,6 +14,7 @@ from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.storer import Outcome, store_layer
 from clipfs.tiers.tier import Extent
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, key_of, run_content_server
+from tests.support.recording_proxy import recording_proxy
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import KEYS
 
@@ -168,8 +169,17 @@ async def test_an_object_is_removed_by_who_has_seen_it(store: Replicas, layer: s
     assert found.data == b"right"
 
 
-async def test_replicas_tell_stable_ids(servers: list[ContentServer], store: Replicas) -> None:
-    assert await store.get(key_of(0)) is None
-    known = await store._addresses.known()
-    assert len(known) == 3
-    assert not known.keys() & {f"127.0.0.1:{one.port}" for one in servers}
+async def test_replicas_are_known_by_the_ids_that_they_tell_whatever_their_addresses(
+    servers: list[ContentServer], store: Replicas
+) -> None:
+    """So what was stored is where it is looked for first."""
+    keys = [key_of(next(LAYERS)) for _ in range(20)]
+    for key in keys:
+        await store.put(key, b"page")
+    with ExitStack() as stack:
+        elsewhere = [stack.enter_context(recording_proxy(one.port)) for one in servers]
+        async with Replicas.open([one.url for one in elsewhere], token=TOKEN) as other:
+            for key in keys:
+                assert await other.get(key) is not None
+    exchanges = [one for proxy in elsewhere for one in proxy.exchanges]
+    assert sorted(exchanges) == sorted(("GET", key, 200) for key in keys)
