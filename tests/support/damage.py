@@ -1,4 +1,4 @@
-"""What may stand where a cached file was, and a disk that cannot open one."""
+"""Bytes that rot, what may stand where a cached file was, and a disk that cannot open one."""
 
 import os
 import socket
@@ -8,6 +8,13 @@ from pathlib import Path
 import pytest
 
 Damage = Callable[[Path], None]
+
+
+def flipped(data: bytes, at: int) -> bytes:
+    """One bit is another one."""
+    wrong = bytearray(data)
+    wrong[at] ^= 1
+    return bytes(wrong)
 
 
 def fifo(path: Path) -> None:

@@ -1,5 +1,6 @@
 """The tiers of one node, open in the test's own process."""
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,25 @@ from tests.support.content import TOKEN
 from tests.support.samples import Sample
 
 KEYS = KeyRing((b"the cluster's key",))
+OLD = KeyRing((b"the key of last year",))
+NEW = KeyRing((KEYS.keys[0], OLD.keys[0]))
+"""Of a cluster whose key is KEYS' now, and was OLD's."""
+
+
+class Counted:
+    """What a node counts: bytes by tier, and troubles."""
+
+    def __init__(self) -> None:
+        self.bytes: Counter[str] = Counter()
+        self.troubles: Counter[str] = Counter()
+        self.hooks = TierHooks(
+            on_read=self._add,
+            on_download=lambda size: self._add("registry", size),
+            on_trouble=lambda trouble: self.troubles.update([trouble]),
+        )
+
+    def _add(self, tier: str, size: int) -> None:
+        self.bytes[tier] += size
 
 
 def made_layout(root: Path) -> Layout:

@@ -2,18 +2,33 @@
 
 from pathlib import Path
 
+import pytest
+
+from clipfs import errors
 from clipfs.image.mirrors import NO_MIRRORS, Mirrors
 from clipfs.image.retry import RetryPolicy
 from clipfs.layer.job import RANGES, Ranges
 from clipfs.tiers.settings import TierHooks
 from clipfs.tiers.stack import Tiers
 from tests.support.faulty_registry import on_downloads
-from tests.support.samples import Sample
+from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import opened_tiers
 from tests.support.web import Responder, WebServer, run_web
 
 AT_ONCE = RetryPolicy(first_s=0)
 NAME = "tiers/broken:1"
+SIZE = (3 << 20) + 12_345
+
+EITHER = pytest.mark.parametrize("indexed", [False, True], ids=["first-pass", "fill"])
+
+
+def pushed(
+    folder: Path, registry: str, *, seed: int, codec: str = "gzip", content_bytes: int = SIZE
+) -> Sample:
+    """Noise, in the registry as NAME: its blob is as large as its payload."""
+    made = make_sample(folder / "tar", content_bytes=content_bytes, seed=seed, codec=codec)
+    made.push(registry, NAME)
+    return made
 
 
 async def pulled(
@@ -40,6 +55,26 @@ async def pulled(
     assert sum(received) == sample.layer.size
     assert min(received) >= 0
     return web
+
+
+async def failed(
+    root: Path,
+    sample: Sample,
+    web: WebServer,
+    kind: type[errors.ClipError],
+    *,
+    indexed: bool,
+    ranges: Ranges = RANGES,
+    retry: RetryPolicy = AT_ONCE,
+) -> str:
+    """The words of the error that a pull through web ends with; nothing unverified is left."""
+    name = f"{web.address}/{NAME}"
+    async with opened_tiers(root, name, retry=retry, ranges=ranges) as tiers:
+        with pytest.raises(kind) as caught:
+            await pull(tiers, sample, indexed=indexed)
+    assert list((root / "cache").iterdir()) == []
+    assert list((root / "partial").glob("*.first")) == []
+    return str(caught.value)
 
 
 async def pull(tiers: Tiers, sample: Sample, *, indexed: bool) -> None:

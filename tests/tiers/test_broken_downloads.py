@@ -26,31 +26,30 @@ from tests.support.faulty_registry import (
     wrong_at,
 )
 from tests.support.registry import RegistryServer
-from tests.support.samples import Sample, make_sample
-from tests.support.tier_stack import opened_tiers
+from tests.support.samples import Sample
 from tests.support.web import Asked, Reply, run_web
-from tests.tiers.downloads import AT_ONCE, NAME, asked_ranges, mirrored_by, pull, pulled
+from tests.tiers.downloads import (
+    AT_ONCE,
+    EITHER,
+    SIZE,
+    asked_ranges,
+    failed,
+    mirrored_by,
+    pulled,
+    pushed,
+)
 
 RESUMES = AT_ONCE.attempts - 1
-SIZE = (3 << 20) + 12_345
 
 
 @pytest.fixture(scope="module")
 def layer(tmp_path_factory: pytest.TempPathFactory, registry: RegistryServer) -> Sample:
-    """Noise, in gzip, in the real registry as NAME: its blob is as large as its payload."""
-    made = make_sample(
-        tmp_path_factory.mktemp("broken") / "tar", content_bytes=SIZE, seed=3, codec="gzip"
-    )
-    made.push(registry.address, NAME)
-    return made
+    return pushed(tmp_path_factory.mktemp("broken"), registry.address, seed=3)
 
 
 @pytest.fixture
 def faults(registry: RegistryServer, layer: Sample) -> FaultyRegistry:
     return FaultyRegistry(registry.address)
-
-
-EITHER = pytest.mark.parametrize("indexed", [False, True], ids=["first-pass", "fill"])
 
 
 @EITHER
@@ -107,8 +106,8 @@ async def test_a_registry_that_knows_no_ranges_sends_it_again_from_the_start(
 async def test_a_redirect_that_a_resume_meets_is_followed(
     faults: FaultyRegistry, layer: Sample, tmp_path: Path
 ) -> None:
+    """The registry has moved the blob to a store meanwhile."""
     faults.add(Fault(on_downloads, cut_short(1_000)))
-    """A blob that the registry has moved to a store meanwhile."""
     with run_web(lambda asked: relayed(faults.upstream, asked)) as store:
 
         def away(asked: Asked, _: Reply) -> Reply:
@@ -159,12 +158,8 @@ async def test_a_fault_that_stays_ends_the_download_and_leaves_nothing_unverifie
     faults.add(Fault(on_downloads, cut_short(500_000)))
     fault = faults.add(Fault(on_downloads, spoil, times=100))
     with run_web(faults) as web:
-        async with opened_tiers(tmp_path, f"{web.address}/{NAME}", retry=AT_ONCE) as tiers:
-            with pytest.raises(kind):
-                await pull(tiers, layer, indexed=indexed)
+        await failed(tmp_path, layer, web, kind, indexed=indexed)
     assert fault.met == met
-    assert list((tmp_path / "cache").iterdir()) == []
-    assert list((tmp_path / "partial").glob("*.first")) == []
     faults.faults.clear()
     await pulled(tmp_path, layer, faults, indexed=indexed)
 

@@ -18,6 +18,7 @@ from clipfs.tiers.pages import page_key
 from clipfs.tiers.storer import Outcome, store_layer
 from clipfs.tiers.tier import Extent
 from tests.support.content import TOKEN, ContentServer, run_content_server
+from tests.support.damage import flipped
 from tests.support.recording_proxy import Recorder, recording_proxy
 from tests.support.samples import Sample, make_sample
 from tests.support.small_cache import SmallCache, small_cache
@@ -47,11 +48,7 @@ async def opened(*replicas: ContentServer | Recorder) -> AsyncIterator[Replicas]
 def rot(path: Path, at: int) -> None:
     """One bit flips; no system call wrote, so no time tells of it."""
     before = path.stat()
-    with path.open("r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0] ^ 1
-        file.seek(at)
-        file.write(bytes([byte]))
+    path.write_bytes(flipped(path.read_bytes(), at))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 

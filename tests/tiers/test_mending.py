@@ -22,19 +22,25 @@ from clipfs.tiers.content.rendezvous import in_order
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.pages import PAGE_BYTES, page_key
-from clipfs.tiers.settings import TierHooks
 from clipfs.tiers.storer import Outcome, Storer, store_layer
 from clipfs.tiers.tier import Extent
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, run_content_server
+from tests.support.damage import flipped
 from tests.support.recording_proxy import Recorder, recording_proxy
 from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
 from tests.support.small_cache import SmallCache, small_cache
-from tests.support.tier_stack import KEYS, made_layout, opened_tiers, store_sample
+from tests.support.tier_stack import (
+    KEYS,
+    NEW,
+    OLD,
+    Counted,
+    made_layout,
+    opened_tiers,
+    store_sample,
+)
 
 IDS = ("content-0", "content-1", "content-2")
-OLD = KeyRing((b"the key of last year",))
-NEW = KeyRing((KEYS.keys[0], OLD.keys[0]))
 SEEDS = itertools.count(7000)
 SOME = Extent(3 * CHUNK_BYTES + 5, 100)
 
@@ -84,10 +90,6 @@ async def stored(caches: dict[str, SmallCache], sample: Sample, keys: KeyRing = 
 def copies_of(caches: dict[str, SmallCache], key: str) -> list[SmallCache]:
     """The two that the key belongs to, the first one first."""
     return [caches[one] for one in in_order(key, IDS)[:2]]
-
-
-def flipped(data: bytes, at: int) -> bytes:
-    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
 def wrongs(sample: Sample) -> dict[str, bytes]:
@@ -284,17 +286,16 @@ async def test_without_a_second_copy_the_registry_answers_and_just_that_page_is_
     reference = fresh.push(registry.address, f"tiers/mended-{fresh.key[-8:]}:1")
     path = content_server.objects / page_key(fresh.key, 0)
     path.write_bytes(bytes(PAGE_BYTES))
-    downloaded: list[int] = []
-    hooks = TierHooks(on_download=downloaded.append)
+    counted = Counted()
     async with opened_tiers(
-        tmp_path / "B", reference, cache_url=recorded.url, hooks=hooks
+        tmp_path / "B", reference, cache_url=recorded.url, hooks=counted.hooks
     ) as tiers:
         assert await tiers.chain.load_index(fresh.layer) == fresh.indexed.index
         assert await tiers.chain.read(fresh.indexed, SOME) == fresh.bytes_of(SOME)
         await tiers.registry.settled(fresh.indexed)
         assert tiers.storer is not None
         await tiers.storer.drain()
-    assert sum(downloaded) > 0  # the fault was met
+    assert counted.bytes["registry"] > 0  # the fault was met
     assert path.read_bytes() == fresh.payload[:PAGE_BYTES]
     host = reference.partition("/")[0]
     assert recorded.keys("PUT") == {page_key(fresh.key, 0), record_name(fresh.key, host)}

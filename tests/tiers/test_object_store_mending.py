@@ -9,7 +9,6 @@ import trio
 
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import layer_index_name
-from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import seal_index
 from clipfs.tiers.content.mender import Mender
 from clipfs.tiers.content.objectstore import ObjectStore
@@ -20,10 +19,8 @@ from clipfs.tiers.storer import Outcome, Storer, store_layer
 from clipfs.tiers.tier import Extent
 from tests.support.s3_server import S3Server
 from tests.support.samples import Sample
-from tests.support.tier_stack import KEYS, made_layout
+from tests.support.tier_stack import KEYS, NEW, OLD, made_layout
 
-OLD = KeyRing((b"the key of last year",))
-NEW = KeyRing((KEYS.keys[0], OLD.keys[0]))
 SOME = Extent(3 * CHUNK_BYTES + 5, 100)
 PREFIXES = itertools.count(1)
 

@@ -31,20 +31,18 @@ from tests.support.small_cache import SmallCache, small_cache
 from tests.support.tier2 import Tier2
 from tests.support.tier_stack import (
     KEYS,
+    NEW,
+    OLD,
     made_layout,
     opened_store,
     opened_tiers,
     store_sample,
 )
 from tests.support.web import run_web
-from tests.tiers.downloads import AT_ONCE, NAME, mirrored_by, pull
+from tests.tiers.downloads import AT_ONCE, EITHER, NAME, mirrored_by, pull
 
-OLD = KeyRing((b"the key of last year",))
-NEW = KeyRing((KEYS.keys[0], OLD.keys[0]))
 HOST = "registry.example"
 SEEDS = itertools.count(9000)
-
-EITHER = pytest.mark.parametrize("indexed", [False, True], ids=["first-pass", "fill"])
 
 
 @pytest.fixture

@@ -24,9 +24,9 @@ from clipfs.tiers.content.rendezvous import in_order
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.pages import PAGE_BYTES, page_key
-from clipfs.tiers.settings import TierHooks
 from clipfs.tiers.tier import Extent
 from tests.support.content import TOKEN, ContentServer
+from tests.support.damage import flipped
 from tests.support.faulty_registry import (
     Fault,
     FaultyRegistry,
@@ -42,7 +42,7 @@ from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
 from tests.support.small_cache import small_cache
 from tests.support.tier2 import Tier2
-from tests.support.tier_stack import KEYS, opened_tiers, store_sample
+from tests.support.tier_stack import KEYS, Counted, opened_tiers, store_sample
 from tests.support.web import Asked, Reply, run_web
 
 SEEDS = count(6000)
@@ -62,22 +62,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Sample, Sample]:
     return one, two
 
 
-class Counted:
-    """What a node counts."""
-
-    def __init__(self) -> None:
-        self.bytes: Counter[str] = Counter()
-        self.troubles: Counter[str] = Counter()
-        self.hooks = TierHooks(
-            on_read=self._add,
-            on_download=lambda size: self._add("registry", size),
-            on_trouble=lambda trouble: self.troubles.update([trouble]),
-        )
-
-    def _add(self, tier: str, size: int) -> None:
-        self.bytes[tier] += size
-
-
 def _sealed(sample: Sample, **changes: object) -> bytes:
     """The sample's index under a right key, with a seal that says something else."""
     said = {"kind": KIND, "version": layer_index.VERSION, "name": sample.key} | changes
@@ -95,10 +79,6 @@ def _lying_index(sample: Sample, other: Sample, _: bytes) -> bytes:
     return seal_index(index, sample.layer, KeyRing((b"an attacker's",)))
 
 
-def _flipped(data: bytes, at: int) -> bytes:
-    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-
-
 @contextmanager
 def poisoned(tier2: Tier2, key: str, poison: Poison, one: Sample, two: Sample) -> Iterator[None]:
     """As it was again, after the block."""
@@ -113,8 +93,8 @@ def poisoned(tier2: Tier2, key: str, poison: Poison, one: Sample, two: Sample) -
 
 INDEXES: dict[str, Poison] = {
     "signed with another key": _lying_index,
-    "one bit of the HMAC": lambda _, __, sealed: _flipped(sealed, 12),
-    "one bit of the content": lambda _, __, sealed: _flipped(sealed, len(sealed) - 3),
+    "one bit of the HMAC": lambda _, __, sealed: flipped(sealed, 12),
+    "one bit of the content": lambda _, __, sealed: flipped(sealed, len(sealed) - 3),
     "of another version": lambda one, _, __: _sealed(one, version=layer_index.VERSION + 1),
     "of another kind": lambda one, _, __: _sealed(one, kind="origin"),
     "of another layer": lambda _, two, __: _sealed(two),
@@ -129,7 +109,7 @@ INDEXES: dict[str, Poison] = {
 PAGES: dict[str, Poison] = {
     "another layer's": lambda _, two, __: two.payload[:PAGE_BYTES],
     "another page of the layer": lambda one, _, __: one.payload[-PAGE_BYTES:],
-    "one bit": lambda _, __, page: _flipped(page, EXTENT.offset),
+    "one bit": lambda _, __, page: flipped(page, EXTENT.offset),
     "moved by one byte": lambda _, __, page: page[1:] + page[:1],
     "zeros": lambda _, __, page: bytes(len(page)),
     "garbage": lambda _, __, page: Random(2).randbytes(len(page)),

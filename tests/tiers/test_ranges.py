@@ -29,13 +29,19 @@ from tests.support.faulty_registry import (
     without_ranges,
 )
 from tests.support.registry import RegistryServer
-from tests.support.samples import Sample, make_sample
-from tests.support.tier_stack import opened_tiers
+from tests.support.samples import Sample
 from tests.support.web import Asked, Reply, WebServer, run_web
-from tests.tiers.downloads import AT_ONCE, NAME, asked_ranges, mirrored_by, pull, pulled
+from tests.tiers.downloads import (
+    EITHER,
+    SIZE,
+    asked_ranges,
+    failed,
+    mirrored_by,
+    pulled,
+    pushed,
+)
 
 SEGMENT = 1 << 18
-SIZE = (3 << 20) + 12_345
 SOME = Ranges(connections=4, segment_bytes=SEGMENT, from_bytes=1 << 20)
 MIDDLE = 7 * SEGMENT
 SLOW = 6e6
@@ -44,11 +50,7 @@ SLOW = 6e6
 
 @pytest.fixture(scope="module")
 def layer(tmp_path_factory: pytest.TempPathFactory, registry: RegistryServer) -> Sample:
-    made = make_sample(
-        tmp_path_factory.mktemp("ranges") / "tar", content_bytes=SIZE, seed=4, codec="gzip"
-    )
-    made.push(registry.address, NAME)
-    return made
+    return pushed(tmp_path_factory.mktemp("ranges"), registry.address, seed=4)
 
 
 @pytest.fixture
@@ -85,14 +87,11 @@ def asked_again(web: WebServer, sample: Sample) -> list[str | None]:
     return sorted(more.elements(), key=str)
 
 
-EITHER = pytest.mark.parametrize("indexed", [False, True], ids=["first-pass", "fill"])
-
-
 async def test_a_large_blob_is_read_in_several_ranges_at_once(
     registry: RegistryServer, tmp_path: Path
 ) -> None:
-    large = make_sample(tmp_path / "tar", content_bytes=RANGES.from_bytes, codec="zstd")
-    large.push(registry.address, NAME)
+    size = RANGES.from_bytes
+    large = pushed(tmp_path, registry.address, seed=0, codec="zstd", content_bytes=size)
     slow = FaultyRegistry(registry.address, bytes_per_s=50e6)
     web = await pulled(tmp_path / "root", large, slow, indexed=False, keep_alive=True)
     assert Counter(asked_ranges(web)) == Counter(
@@ -300,11 +299,8 @@ async def test_a_blob_that_is_longer_than_the_manifest_says_is_corrupt(
     fault = faults.add(Fault(on_range_from(MIDDLE), longer, times=100))
     again = faults.add(Fault(on_whole, longer_whole, times=100))
     with run_web(faults) as web:
-        async with opened_tiers(
-            tmp_path, f"{web.address}/{NAME}", retry=AT_ONCE, ranges=SOME
-        ) as tiers:
-            with pytest.raises(errors.CorruptImage, match=words):
-                await pull(tiers, layer, indexed=False)
+        said = await failed(tmp_path, layer, web, errors.CorruptImage, indexed=False, ranges=SOME)
+    assert re.search(words, said)
     assert fault.met >= 1
     assert again.met >= 1
 
@@ -332,14 +328,8 @@ async def test_a_fault_that_stays_in_one_segment_ends_the_download(
 
     fault = faults.add(Fault(fits, spoil, times=100))
     with run_web(faults) as web:
-        async with opened_tiers(
-            tmp_path, f"{web.address}/{NAME}", retry=AT_ONCE, ranges=SOME
-        ) as tiers:
-            with pytest.raises(kind):
-                await pull(tiers, layer, indexed=False)
+        await failed(tmp_path, layer, web, kind, indexed=False, ranges=SOME)
     assert 1 <= fault.met <= 12
-    assert list((tmp_path / "cache").iterdir()) == []
-    assert list((tmp_path / "partial").glob("*.first")) == []
 
 
 async def test_a_wait_that_a_busy_registry_asks_for_is_kept_by_all_connections(
@@ -349,11 +339,16 @@ async def test_a_wait_that_a_busy_registry_asks_for_is_kept_by_all_connections(
     fault = faults.add(Fault(on_range_from(MIDDLE), refused(429, {"Retry-After": "3600"}), times=1))
     patient = RetryPolicy(first_s=0, total_s=10)
     with run_web(faults) as web:
-        async with opened_tiers(
-            tmp_path, f"{web.address}/{NAME}", retry=patient, ranges=SOME
-        ) as tiers:
-            with pytest.raises(errors.RegistryUnavailable, match="429"):
-                await pull(tiers, layer, indexed=False)
+        said = await failed(
+            tmp_path,
+            layer,
+            web,
+            errors.RegistryUnavailable,
+            indexed=False,
+            ranges=SOME,
+            retry=patient,
+        )
+    assert "429" in said
     assert fault.met == 1
     asked = asked_ranges(web)
     after = asked[asked.index(f"bytes={MIDDLE}-{MIDDLE + SEGMENT - 1}") + 1 :]

@@ -13,6 +13,7 @@ from clipfs.layer.index import CHUNK_BYTES
 from clipfs.tiers.settings import TierHooks
 from clipfs.tiers.stack import Tiers
 from clipfs.tiers.tier import Extent
+from tests.support.damage import flipped
 from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import opened_tiers
@@ -96,9 +97,8 @@ async def test_a_first_pass_is_told_to_whoever_wants_to_store_it(
 
 
 def flip_middle(blob: Path) -> None:
-    data = bytearray(blob.read_bytes())
-    data[len(data) // 2] ^= 1
-    blob.write_bytes(data)
+    data = blob.read_bytes()
+    blob.write_bytes(flipped(data, len(data) // 2))
 
 
 @pytest.mark.parametrize("indexed", [False, True], ids=["first pass", "fill"])

@@ -28,6 +28,8 @@ from tests.support.small_cache import SmallCache, small_cache
 from tests.support.tier_stack import KEYS, opened_tiers, store_sample
 
 KEY = key_of(7)
+IDS = ("content-0", "content-1", "content-2")
+EXTENT = Extent(1000, 200_000)
 
 OUTAGE_S = 25
 """So long that a replica which is down is asked every 16 s."""
@@ -38,7 +40,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     return make_sample(tmp_path_factory.mktemp("small") / "tar", content_bytes=300_000)
 
 
-@pytest.mark.parametrize(
+ABSENCES = pytest.mark.parametrize(
     ("waits", "away_s", "is_read"),
     [
         pytest.param(True, RESTART_S - 1, True, id="lazy reads"),
@@ -46,31 +48,6 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Sample:
         pytest.param(False, RESTART_S - 1, False, id="before the mount"),
     ],
 )
-async def test_a_read_waits_for_a_content_cache_that_restarts_once_there_is_a_mount(
-    waits: bool, away_s: float, is_read: bool, small: Sample, autojump_clock: MockClock
-) -> None:
-    extent = Extent(1000, 200_000)
-    async with small_cache() as cache:
-        await store_sample(cache.url, small)
-        async with Replicas.open([cache.url], token=TOKEN) as replicas:
-            tier = ContentCacheTier(replicas, KEYS, waits=waits)
-            assert await tier.load_index(small.layer) is not None
-            await cache.stop()
-            async with trio.open_nursery() as nursery:
-
-                async def restart() -> None:
-                    await trio.sleep(away_s)
-                    await cache.start()
-
-                nursery.start_soon(restart)
-                data = await tier.read(small.indexed, extent)
-    assert (data is not None) == is_read
-    if data is not None:
-        assert data == small.bytes_of(extent)
-
-
-IDS = ("content-0", "content-1", "content-2")
-EXTENT = Extent(1000, 200_000)
 
 
 async def restarted(cache: SmallCache, away_s: float) -> None:
@@ -79,15 +56,24 @@ async def restarted(cache: SmallCache, away_s: float) -> None:
     await cache.start()
 
 
+@ABSENCES
+async def test_a_read_waits_for_a_content_cache_that_restarts_once_there_is_a_mount(
+    waits: bool, away_s: float, is_read: bool, small: Sample, autojump_clock: MockClock
+) -> None:
+    async with small_cache() as cache:
+        await store_sample(cache.url, small)
+        async with Replicas.open([cache.url], token=TOKEN) as replicas:
+            tier = ContentCacheTier(replicas, KEYS, waits=waits)
+            assert await tier.load_index(small.layer) is not None
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(restarted, cache, away_s)
+                await trio.sleep(0.1)
+                data = await tier.read(small.indexed, EXTENT)
+    assert data == (small.bytes_of(EXTENT) if is_read else None)
+
+
 @pytest.mark.parametrize("lost", ["the first copy", "the second copy"])
-@pytest.mark.parametrize(
-    ("waits", "away_s", "is_read"),
-    [
-        pytest.param(True, RESTART_S - 1, True, id="lazy reads"),
-        pytest.param(True, RESTART_S + 2, False, id="lazy reads, too long"),
-        pytest.param(False, RESTART_S - 1, False, id="before the mount"),
-    ],
-)
+@ABSENCES
 async def test_a_read_waits_for_the_only_copy_as_long_as_for_a_whole_content_cache(
     waits: bool, away_s: float, is_read: bool, lost: str, small: Sample, autojump_clock: MockClock
 ) -> None:
@@ -213,8 +199,7 @@ async def test_the_first_read_after_a_long_outage_finds_the_content_cache_and_as
             assert asked
             asked.clear()
             await cache.start()
-            extent = Extent(1000, 200_000)
-            assert await tiers.chain.read(small.indexed, extent) == small.bytes_of(extent)
+            assert await tiers.chain.read(small.indexed, EXTENT) == small.bytes_of(EXTENT)
             assert not asked
 
 
@@ -238,8 +223,7 @@ async def test_a_read_that_the_registry_fails_asks_the_content_cache_once_more(
             await outage(tiers.chain, small)
             asked.clear()
             returns = True
-            extent = Extent(1000, 200_000)
-            assert await tiers.chain.read(small.indexed, extent) == small.bytes_of(extent)
+            assert await tiers.chain.read(small.indexed, EXTENT) == small.bytes_of(EXTENT)
             assert len(asked) == 1
 
 

@@ -14,7 +14,6 @@ from clipfs.layer.sealed_index import seal_index
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import Progress
 from clipfs.tiers.pages import PAGE_BYTES, page_key
-from clipfs.tiers.settings import TierHooks
 from clipfs.tiers.stack import node_name
 from clipfs.tiers.tier import Extent
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer
@@ -22,7 +21,7 @@ from tests.support.counting_registry import counting_registry
 from tests.support.recording_proxy import recording_proxy
 from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
-from tests.support.tier_stack import KEYS, made_layout, opened_tiers, store_sample
+from tests.support.tier_stack import KEYS, Counted, made_layout, opened_tiers, store_sample
 from tests.support.wait import wait_for
 
 SEEDS = itertools.count(5000)
@@ -58,12 +57,11 @@ async def test_a_page_that_another_node_is_about_to_store_is_waited_for(
     own: Sample, own_image: str, cache: Replicas, content_server: ContentServer, tmp_path: Path
 ) -> None:
     await claim_and_publish(cache, own)
-    downloaded: list[int] = []
-    hooks = TierHooks(on_download=downloaded.append)
+    counted = Counted()
     extents = [Extent(0, 1000), Extent(PAGE_BYTES - 5, 10), Extent(len(own.payload) - 9, 9)]
     came: list[Extent] = []
     async with opened_tiers(
-        tmp_path / "B", own_image, cache_url=content_server.url, hooks=hooks
+        tmp_path / "B", own_image, cache_url=content_server.url, hooks=counted.hooks
     ) as tiers:
         await tiers.chain.load_index(own.layer)
 
@@ -79,7 +77,7 @@ async def test_a_page_that_another_node_is_about_to_store_is_waited_for(
             assert came == extents[:1]
             await cache.put(page_key(own.key, 1), own.payload[PAGE_BYTES:])
     assert len(came) == 3
-    assert downloaded == []
+    assert not counted.bytes["registry"]
 
 
 async def test_a_layer_whose_holder_gives_up_before_its_pages_are_there_is_downloaded_once(

@@ -19,6 +19,7 @@ from clipfs.tiers.storer import Outcome, Storer, store_layer
 from clipfs.tiers.storing import left_behind, mark_storing, storing_now
 from clipfs.tiers.tier import IndexedLayer
 from tests.support.content import READ_TOKEN, TOKEN, ContentServer, run_content_server
+from tests.support.damage import flipped
 from tests.support.hostile import answers, hostile_server
 from tests.support.memory_store import MemoryStore
 from tests.support.recording_proxy import recording_proxy
@@ -94,9 +95,7 @@ async def test_a_payload_that_the_disk_has_damaged_is_not_stored(
     own: Sample, layout: Layout, cache: Replicas, content_server: ContentServer
 ) -> None:
     path = layout.payload(own.key)
-    data = bytearray(own.payload)
-    data[-1] ^= 1
-    path.write_bytes(data)
+    path.write_bytes(flipped(own.payload, -1))
     with capture_logs() as lines:
         assert await store_layer(cache, KEYS, own.indexed, path) is Outcome.FAILED
     assert "damaged" in next(line for line in lines if line["event"] == NOT_STORED)["error"]

@@ -25,6 +25,7 @@ from clipfs.tiers.pages import PAGE_BYTES
 from clipfs.tiers.storer import Outcome, store_layer
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
 from tests.support.content import TOKEN, ContentServer
+from tests.support.damage import flipped
 from tests.support.memory_tier import MemoryTier
 from tests.support.s3_server import S3Server
 from tests.support.samples import Sample
@@ -180,16 +181,16 @@ async def test_the_last_tier_says_that_a_layer_is_nowhere(name: str, place: Plac
 @pytest.mark.parametrize("name", ["disk", *SHARED])
 async def test_an_index_with_one_flipped_bit_is_a_miss(name: str, place: Place) -> None:
     other = other_layer(place.sample)
-    sealed = bytearray(seal_index(other.index, other.layer, KEYS))
-    sealed[sealed.index(other.index.chunk_digests)] ^= 1  # an index still, of other bytes
+    sealed = seal_index(other.index, other.layer, KEYS)
+    sealed = flipped(sealed, sealed.index(other.index.chunk_digests))  # an index still, of others
     async with AsyncExitStack() as stack:
         tier = await opened(name, place, stack)
         if isinstance(tier, DiskTier):
-            write_atomically(tier.layout.layer_index(other.cache_key), bytes(sealed))
+            write_atomically(tier.layout.layer_index(other.cache_key), sealed)
         else:
             url = OBJECT_STORE if name == "object_store" else place.cache_url
             cache = await stack.enter_async_context(opened_store(url))
-            await cache.put(f"{other.cache_key}.v1.toc", bytes(sealed))
+            await cache.put(f"{other.cache_key}.v1.toc", sealed)
         assert await tier.load_index(other.layer) is None
 
 

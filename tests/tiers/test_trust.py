@@ -18,6 +18,7 @@ from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.tier import Extent
 from tests.support.content import TOKEN
+from tests.support.damage import flipped
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import KEYS, opened_tiers
 from tests.support.web import Asked, Reply, Responder, WebServer, run_web
@@ -54,9 +55,7 @@ async def test_a_wrong_chunk_from_the_content_cache_is_never_served(small: Sampl
 
 async def test_a_wrong_chunk_from_the_registry_is_never_served(tmp_path: Path) -> None:
     large = make_sample(tmp_path / "tar", content_bytes=24 << 20)  # written before its end is seen
-    blob = bytearray(large.payload)
-    blob[CHUNK_BYTES + 5] ^= 1
-    with run_web(serves(bytes(blob))) as web:
+    with run_web(serves(flipped(large.payload, CHUNK_BYTES + 5))) as web:
         async with opened_tiers(tmp_path / "root", image_in(web)) as tiers:
             tiers.disk.save_index(large.layer, large.indexed.index)
             with pytest.raises(errors.CorruptImage):

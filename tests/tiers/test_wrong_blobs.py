@@ -27,12 +27,10 @@ from tests.support.faulty_registry import (
     wrong_at,
 )
 from tests.support.registry import RegistryServer
-from tests.support.samples import Sample, make_sample
+from tests.support.samples import Sample
 from tests.support.tier_stack import opened_tiers
 from tests.support.web import Asked, Reply, WebServer, run_web
-from tests.tiers.downloads import AT_ONCE, NAME, asked_ranges, pull
-
-SIZE = (3 << 20) + 12_345
+from tests.tiers.downloads import AT_ONCE, EITHER, NAME, SIZE, asked_ranges, pull, pushed
 
 
 @pytest.fixture(scope="module", params=["gzip", "plain"])
@@ -42,11 +40,8 @@ def layer(
     registry: RegistryServer,
 ) -> Sample:
     """Of a plain blob nothing but its digest tells that it is another one."""
-    made = make_sample(
-        tmp_path_factory.mktemp("wrong") / "tar", content_bytes=SIZE, seed=6, codec=request.param
-    )
-    made.push(registry.address, NAME)
-    return made
+    folder = tmp_path_factory.mktemp("wrong")
+    return pushed(folder, registry.address, seed=6, codec=request.param)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,9 +98,6 @@ def hosts(registry: RegistryServer, folder: Path, *, mirrors: int) -> Iterator[H
         lines = [f'[host."http://{web.address}"]\n' for web in webs[:-1]]
         (folder / "_default/hosts.toml").write_text("".join(lines))
         yield Hosts(proxies=proxies, webs=webs, mirrors=Mirrors(folder))
-
-
-EITHER = pytest.mark.parametrize("indexed", [False, True], ids=["first-pass", "fill"])
 
 
 @EITHER

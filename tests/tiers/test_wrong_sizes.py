@@ -18,10 +18,9 @@ from tests.support.faulty_registry import (
     without_ranges,
 )
 from tests.support.registry import RegistryServer
-from tests.support.samples import Sample, make_sample
-from tests.support.tier_stack import opened_tiers
+from tests.support.samples import Sample
 from tests.support.web import Asked, Reply, WebServer, run_web
-from tests.tiers.downloads import AT_ONCE, NAME, asked_ranges, mirrored_by, pull, pulled
+from tests.tiers.downloads import EITHER, asked_ranges, failed, mirrored_by, pulled, pushed
 
 SIZE = (1 << 20) + 12_345
 IN_RANGES = Ranges(connections=4, segment_bytes=1 << 18, from_bytes=1 << 18)
@@ -29,11 +28,7 @@ IN_RANGES = Ranges(connections=4, segment_bytes=1 << 18, from_bytes=1 << 18)
 
 @pytest.fixture(scope="module")
 def layer(tmp_path_factory: pytest.TempPathFactory, registry: RegistryServer) -> Sample:
-    made = make_sample(
-        tmp_path_factory.mktemp("sizes") / "tar", content_bytes=SIZE, seed=8, codec="gzip"
-    )
-    made.push(registry.address, NAME)
-    return made
+    return pushed(tmp_path_factory.mktemp("sizes"), registry.address, seed=8, content_bytes=SIZE)
 
 
 def with_size(sample: Sample, by: int) -> Sample:
@@ -44,15 +39,11 @@ def with_size(sample: Sample, by: int) -> Sample:
 async def corrupt(
     root: Path, sample: Sample, web: WebServer, *, indexed: bool, ranges: Ranges = RANGES
 ) -> str:
-    """The words of the CorruptImage that a pull ends with; nothing is left of it."""
-    async with opened_tiers(root, f"{web.address}/{NAME}", retry=AT_ONCE, ranges=ranges) as tiers:
-        with pytest.raises(errors.CorruptImage, match=sample.layer.digest) as caught:
-            await pull(tiers, sample, indexed=indexed)
-    assert list((root / "cache").iterdir()) == []
-    return str(caught.value)
-
-
-EITHER = pytest.mark.parametrize("indexed", [False, True], ids=["first-pass", "fill"])
+    """The words of the CorruptImage that a pull ends with; they name the layer."""
+    kind = errors.CorruptImage
+    said = await failed(root, sample, web, kind, indexed=indexed, ranges=ranges)
+    assert sample.layer.digest in said
+    return said
 
 
 @EITHER
