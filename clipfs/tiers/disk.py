@@ -83,12 +83,16 @@ class DiskTier:
         if sealed is None:
             return None
         found = open_index(sealed, layer, self._keys)
+        key = layer.cache_key
         if found is None:
-            log.warning("layer index does not verify, it is made again", cache_key=layer.cache_key)
+            log.warning("layer index does not verify, it is made again", cache_key=key)
             return None
         index, renew = found
         if renew:
-            self.save_index(layer, index)
+            try:
+                self.save_index(layer, index)
+            except (errors.DiskFull, errors.NodeFault) as error:  # it is right all the same
+                log.warning("layer index is not signed again", cache_key=key, error=str(error))
         return index
 
     def save_index(self, layer: Layer, index: LayerIndex, *, durable: bool = True) -> None:

@@ -23,7 +23,7 @@ from clipfs.tiers.tier import Extent
 from tests.support.damage import DAMAGES, Damage, refusing
 from tests.support.memory_tier import MemoryTier
 from tests.support.samples import Sample, make_sample
-from tests.support.tier_stack import KEYS, made_layout
+from tests.support.tier_stack import KEYS, NEW, OLD, made_layout
 
 
 @pytest.fixture(scope="session")
@@ -182,6 +182,27 @@ async def test_an_index_is_believed_if_one_of_our_keys_signed_it(
     if found:  # it is signed with the first key from now on
         sealed = seal_index(small.indexed.index, small.layer, KeyRing(verifier[:1]))
         assert layout.layer_index(small.key).read_bytes() == sealed
+
+
+async def test_a_disk_that_has_no_room_for_a_new_signature_gives_the_index_all_the_same(
+    layout: Layout, small: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "planted")
+
+    async with DiskTier.open(layout, OLD) as disk:
+        disk.save_index(small.layer, small.indexed.index)
+    with capture_logs() as lines:
+        async with DiskTier.open(layout, NEW) as disk:
+            with monkeypatch.context() as full:
+                full.setattr(os, "pwrite", refuses)
+                assert await disk.load_index(small.layer) == small.indexed.index
+            assert await disk.load_index(small.layer) == small.indexed.index
+    told = [line["error"] for line in lines if line["log_level"] == "warning"]
+    assert len(told) == 1
+    assert "planted" in told[0]
+    sealed = seal_index(small.indexed.index, small.layer, NEW)
+    assert layout.layer_index(small.key).read_bytes() == sealed
 
 
 async def test_the_index_of_another_layer_is_not_believed_under_this_name(
