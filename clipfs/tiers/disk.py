@@ -43,6 +43,7 @@ class DiskTier:
         self.layout = layout
         self.origins = OriginRecords(layout, keys)
         self._keys = keys
+        self._unverified: set[str] = set()  # cache keys of indexes that a warning has told of
         self._nursery = nursery
         self._on_read = on_read
         self._complete: dict[str, int] = {}  # cache key -> descriptor
@@ -85,7 +86,9 @@ class DiskTier:
         found = open_index(sealed, layer, self._keys)
         key = layer.cache_key
         if found is None:
-            log.warning("layer index does not verify, it is made again", cache_key=key)
+            if key not in self._unverified:  # who waits for its pass looks again and again
+                log.warning("layer index does not verify, it is made again", cache_key=key)
+            self._unverified.add(key)
             return None
         index, renew = found
         if renew:

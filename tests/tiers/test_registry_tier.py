@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import trio
 from structlog.testing import capture_logs
+from trio.testing import MockClock
 
 from clipfs import errors
 from clipfs.layer.index import CHUNK_BYTES
+from clipfs.layer.partial import fill_lock
 from clipfs.tiers.settings import TierHooks
 from clipfs.tiers.stack import Tiers
 from clipfs.tiers.tier import Extent
@@ -94,6 +96,18 @@ async def test_a_first_pass_is_told_to_whoever_wants_to_store_it(
         "OCI CACHE MISS - downloading and decompressing layer from registry",
         "Layer decompressed and cached to disk",
     ]
+
+
+async def test_an_index_that_does_not_verify_is_told_once_however_long_another_process_takes(
+    image: str, sample: Sample, tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    async with opened_tiers(tmp_path, image) as tiers:
+        layout = tiers.disk.layout
+        layout.layer_index(sample.key).write_bytes(b"garbage")
+        with capture_logs() as lines, fill_lock(layout, sample.key), trio.move_on_after(10):
+            await tiers.chain.load_index(sample.layer)
+    warned = [line["event"] for line in lines if line["log_level"] == "warning"]
+    assert warned == ["layer index does not verify, it is made again"]
 
 
 def flip_middle(blob: Path) -> None:
