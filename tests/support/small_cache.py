@@ -7,7 +7,7 @@ it can hang, be slow, and be stopped and started at its port again.
 import json
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
@@ -15,6 +15,8 @@ from typing import Any
 import trio
 
 from tests.support.registry import Certificate
+
+IDS = ("content-0", "content-1", "content-2")
 
 Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
@@ -167,3 +169,9 @@ async def small_cache(
         await cache.start()
         yield cache
         nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def small_caches(*ids: str) -> AsyncIterator[dict[str, SmallCache]]:
+    async with AsyncExitStack() as stack:
+        yield {one: await stack.enter_async_context(small_cache(one)) for one in ids}

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Protocol
 
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.mirrors import NO_MIRRORS, Mirrors
@@ -82,6 +83,18 @@ async def opened_tiers(
         ) as tiers,
     ):
         yield tiers
+
+
+class Served(Protocol):
+    """A content cache, or a relay before one."""
+
+    @property
+    def url(self) -> str: ...
+
+
+def opened_replicas(*servers: Served, token: str = TOKEN) -> AbstractAsyncContextManager[Replicas]:
+    """The servers as one store."""
+    return Replicas.open([one.url for one in servers], token=token)
 
 
 def opened_store(url: str) -> AbstractAsyncContextManager[ContentStore]:

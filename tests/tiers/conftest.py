@@ -1,6 +1,6 @@
 """A layer, an image of it and a content cache, for all tests of the tiers."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -9,6 +9,7 @@ from tests.support.content import ContentServer, run_content_server
 from tests.support.registry import RegistryServer
 from tests.support.s3_server import S3Server, s3_server, secure_s3
 from tests.support.samples import Sample, make_sample
+from tests.support.small_cache import IDS, SmallCache, small_caches
 from tests.support.tier2 import Tier2, of_bucket, of_server
 
 __all__ = ["azurite", "s3_server", "secure_s3"]
@@ -32,6 +33,13 @@ def content_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Content
     """A content cache; the tests share it, each with its own layers."""
     with run_content_server(tmp_path_factory.mktemp("content")) as server:
         yield server
+
+
+@pytest.fixture
+async def three() -> AsyncIterator[dict[str, SmallCache]]:
+    """Small content caches by their ids."""
+    async with small_caches(*IDS) as caches:
+        yield caches
 
 
 @pytest.fixture(params=["http", "s3"])

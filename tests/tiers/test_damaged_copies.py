@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,17 +12,16 @@ from trio.testing import MockClock
 
 from clipfs.tiers.blame import MOST_WRONG_PAGES, WITHIN_S
 from clipfs.tiers.content.mender import Mender
-from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.pages import page_key
 from clipfs.tiers.storer import Outcome, store_layer
 from clipfs.tiers.tier import Extent
-from tests.support.content import TOKEN, ContentServer, run_content_server
+from tests.support.content import ContentServer, run_content_server
 from tests.support.damage import flipped
-from tests.support.recording_proxy import Recorder, recording_proxy
+from tests.support.recording_proxy import recording_proxy
 from tests.support.samples import Sample, make_sample
 from tests.support.small_cache import SmallCache, small_cache
-from tests.support.tier_stack import KEYS
+from tests.support.tier_stack import KEYS, opened_replicas
 
 SOME = Extent(0, 53_248)
 
@@ -39,12 +38,6 @@ def replicas(tmp_path: Path) -> Iterator[tuple[ContentServer, ContentServer]]:
         yield one, two
 
 
-@asynccontextmanager
-async def opened(*replicas: ContentServer | Recorder) -> AsyncIterator[Replicas]:
-    async with Replicas.open([one.url for one in replicas], token=TOKEN) as store:
-        yield store
-
-
 def rot(path: Path, at: int) -> None:
     """One bit flips; no system call wrote, so no time tells of it."""
     before = path.stat()
@@ -55,7 +48,7 @@ def rot(path: Path, at: int) -> None:
 async def test_a_rotten_copy_goes_the_good_one_answers_and_is_put_in_its_place(
     layer: Sample, replicas: tuple[ContentServer, ContentServer]
 ) -> None:
-    async with opened(*replicas) as store:
+    async with opened_replicas(*replicas) as store:
         assert await store_layer(store, KEYS, layer.indexed, layer.tar) is Outcome.STORED
         key = page_key(layer.key, 0)
         found = await store.get(key, part=range(1))
@@ -66,7 +59,7 @@ async def test_a_rotten_copy_goes_the_good_one_answers_and_is_put_in_its_place(
         etags = {one.ask("HEAD", key).headers["etag"] for one in replicas}
         assert len(etags) == 1, "a copy that rots keeps the ETag of the good one"
     with recording_proxy(damaged.port) as to_damaged, recording_proxy(good.port) as to_good:
-        async with opened(to_damaged, to_good) as store, trio.open_nursery() as nursery:
+        async with opened_replicas(to_damaged, to_good) as store, trio.open_nursery() as nursery:
             mender = Mender(store, nursery)
             wrong: list[str] = []
             tier = ContentCacheTier(
@@ -86,7 +79,7 @@ TOLD = "removes no more of them"
 
 async def read_wrong(caches: list[SmallCache], layers: list[Sample], pause_s: float) -> list[str]:
     """Read pages that are wrong where they are; what warnings told of this node."""
-    async with Replicas.open([one.url for one in caches], token=TOKEN) as store:
+    async with opened_replicas(*caches) as store:
         tier = ContentCacheTier(store, KEYS)
         with capture_logs() as lines:
             for layer in layers:

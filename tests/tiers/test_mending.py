@@ -5,7 +5,7 @@ import json
 import shutil
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -19,28 +19,27 @@ from clipfs.layer.seal import KeyRing
 from clipfs.layer.sealed_index import KIND, seal_index
 from clipfs.tiers.content.mender import MAX_WAITING, Mender
 from clipfs.tiers.content.rendezvous import in_order
-from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.pages import PAGE_BYTES, page_key
 from clipfs.tiers.storer import Outcome, Storer, store_layer
 from clipfs.tiers.tier import Extent
-from tests.support.content import READ_TOKEN, TOKEN, ContentServer, run_content_server
+from tests.support.content import READ_TOKEN, ContentServer, run_content_server
 from tests.support.damage import flipped
 from tests.support.recording_proxy import Recorder, recording_proxy
 from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
-from tests.support.small_cache import SmallCache, small_cache
+from tests.support.small_cache import IDS, SmallCache
 from tests.support.tier_stack import (
     KEYS,
     NEW,
     OLD,
     Counted,
     made_layout,
+    opened_replicas,
     opened_tiers,
     store_sample,
 )
 
-IDS = ("content-0", "content-1", "content-2")
 SEEDS = itertools.count(7000)
 SOME = Extent(3 * CHUNK_BYTES + 5, 100)
 
@@ -57,19 +56,13 @@ def fresh(tmp_path: Path) -> Sample:
     return make_sample(tmp_path / "fresh.tar", content_bytes=9 << 20, seed=next(SEEDS))
 
 
-@pytest.fixture
-async def three() -> AsyncIterator[dict[str, SmallCache]]:
-    async with AsyncExitStack() as stack:
-        yield {one: await stack.enter_async_context(small_cache(one)) for one in IDS}
-
-
 @asynccontextmanager
 async def mending(
     caches: dict[str, SmallCache], keys: KeyRing = KEYS, *, wrong: list[str] | None = None
 ) -> AsyncIterator[tuple[ContentCacheTier, Mender]]:
     """A tier over these caches, and who mends for it."""
     async with (
-        Replicas.open([one.url for one in caches.values()], token=TOKEN) as store,
+        opened_replicas(*caches.values()) as store,
         trio.open_nursery() as nursery,
     ):
         mender = Mender(store, nursery)
@@ -83,7 +76,7 @@ async def mending(
 
 
 async def stored(caches: dict[str, SmallCache], sample: Sample, keys: KeyRing = KEYS) -> None:
-    async with Replicas.open([one.url for one in caches.values()], token=TOKEN) as store:
+    async with opened_replicas(*caches.values()) as store:
         assert await store_layer(store, keys, sample.indexed, sample.tar) is Outcome.STORED
 
 
@@ -177,7 +170,7 @@ async def test_what_another_node_has_put_back_is_not_moved_again(
 
 async def test_at_most_so_many_things_wait_to_be_mended(three: dict[str, SmallCache]) -> None:
     async with (
-        Replicas.open([one.url for one in three.values()], token=TOKEN) as store,
+        opened_replicas(*three.values()) as store,
         trio.open_nursery() as nursery,
     ):
         mender, mended, running = Mender(store, nursery), list[int](), list[int]()
@@ -203,7 +196,7 @@ async def test_who_may_only_read_passes_a_wrong_copy_over_and_changes_nothing(
     layer: Sample, tmp_path: Path
 ) -> None:
     with run_content_server(tmp_path / "1") as one, run_content_server(tmp_path / "2") as two:
-        async with Replicas.open([one.url, two.url], token=TOKEN) as store:
+        async with opened_replicas(one, two) as store:
             assert await store_layer(store, KEYS, layer.indexed, layer.tar) is Outcome.STORED
         key = page_key(layer.key, 0)
         for damaged in (one, two):
@@ -211,7 +204,7 @@ async def test_who_may_only_read_passes_a_wrong_copy_over_and_changes_nothing(
             (damaged.objects / key).write_bytes(bytes(PAGE_BYTES))
             with recording_proxy(one.port) as first, recording_proxy(two.port) as second:
                 async with (
-                    Replicas.open([first.url, second.url], token=READ_TOKEN) as store,
+                    opened_replicas(first, second, token=READ_TOKEN) as store,
                     trio.open_nursery() as nursery,
                 ):
                     mender = Mender(store, nursery)
@@ -242,7 +235,7 @@ async def test_a_real_replica_that_lost_its_disk_and_so_its_id_is_filled_by_what
         kept = stack.enter_context(run_content_server(tmp_path / "kept"))
         with run_content_server(tmp_path / "lost") as lost:
             port = lost.port
-            async with Replicas.open([kept.url, lost.url], token=TOKEN) as store:
+            async with opened_replicas(kept, lost) as store:
                 assert await store_layer(store, KEYS, layer.indexed, layer.tar) is Outcome.STORED
         shutil.rmtree(tmp_path / "lost")
         key = page_key(layer.key, 0)
@@ -251,7 +244,7 @@ async def test_a_real_replica_that_lost_its_disk_and_so_its_id_is_filled_by_what
         new = stack.enter_context(run_content_server(tmp_path / "lost", port=port))
         ids = {id_of(one): one for one in (kept, new)}
         async with (
-            Replicas.open([kept.url, new.url], token=TOKEN) as store,
+            opened_replicas(kept, new) as store,
             trio.open_nursery() as nursery,
         ):
             mender = Mender(store, nursery)
@@ -355,7 +348,7 @@ async def test_a_forged_index_without_a_right_copy_is_replaced_once_the_layer_is
         await tiers.chain.load_index(fresh.layer)
         assert tiers.storer is not None
         await tiers.storer.drain()
-    async with Replicas.open([content_server.url], token=TOKEN) as store:
+    async with opened_replicas(content_server) as store:
         index = await ContentCacheTier(store, KEYS).load_index(fresh.layer)
     assert index is not None
     assert index.chunk_digests == fresh.indexed.index.chunk_digests
@@ -373,7 +366,7 @@ async def test_to_store_what_is_missing_stores_just_that(
     layout = made_layout(tmp_path / "A")
     layout.payload(fresh.key).write_bytes(fresh.payload)
     async with (
-        Replicas.open([recorded.url], token=TOKEN) as store,
+        opened_replicas(recorded) as store,
         trio.open_nursery() as nursery,
     ):
         storer = Storer(store, layout, NEW, nursery)

@@ -13,10 +13,10 @@ from clipfs.tiers.content.store import ContentRefused, MayNotStore, Progress
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.storer import Outcome, store_layer
 from clipfs.tiers.tier import Extent
-from tests.support.content import READ_TOKEN, TOKEN, ContentServer, key_of, run_content_server
+from tests.support.content import READ_TOKEN, ContentServer, key_of, run_content_server
 from tests.support.recording_proxy import recording_proxy
 from tests.support.samples import Sample, make_sample
-from tests.support.tier_stack import KEYS
+from tests.support.tier_stack import KEYS, opened_replicas
 
 LAYERS = count(1)
 PROGRESS = Progress(downloaded_bytes=1, payload_bytes=2, total_bytes=3)
@@ -31,7 +31,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[ContentSe
 
 @pytest.fixture
 async def store(servers: list[ContentServer]) -> AsyncIterator[Replicas]:
-    async with Replicas.open([one.url for one in servers], token=TOKEN) as replicas:
+    async with opened_replicas(*servers) as replicas:
         yield replicas
 
 
@@ -49,8 +49,7 @@ async def test_a_layer_is_read_whole_whichever_replica_is_gone(
         folders = [tmp_path_factory.mktemp("replica") for _ in range(3)]
         for gone in range(3):
             running = [stack.enter_context(run_content_server(one)) for one in folders]
-            urls = [one.url for one in running]
-            async with Replicas.open(urls, token=TOKEN) as store:
+            async with opened_replicas(*running) as store:
                 stored = await store_layer(store, KEYS, sample.indexed, sample.tar)
                 assert stored is Outcome.STORED
                 running[gone].kill()
@@ -77,7 +76,7 @@ async def test_lazy_reads_go_on_while_one_replica_after_the_other_is_restarted(
             port = running[number].port
             stacks[number].enter_context(run_content_server(folders[number], port=port))
 
-        async with Replicas.open([one.url for one in running], token=TOKEN) as store:
+        async with opened_replicas(*running) as store:
             tier = ContentCacheTier(store, KEYS, waits=True)
             assert await store_layer(store, KEYS, sample.indexed, sample.tar) is Outcome.STORED
             wrong: list[Extent] = []
@@ -129,7 +128,7 @@ async def test_who_may_only_read_changes_and_claims_nothing_and_knows_it_then(
     layer: str,
 ) -> None:
     await store.put(f"{layer}/000000", b"page")
-    async with Replicas.open([one.url for one in servers], token=READ_TOKEN) as reader:
+    async with opened_replicas(*servers, token=READ_TOKEN) as reader:
         assert reader.may_store
         found = await reader.get(f"{layer}/000000")
         assert found is not None
@@ -178,7 +177,7 @@ async def test_replicas_are_known_by_the_ids_that_they_tell_whatever_their_addre
         await store.put(key, b"page")
     with ExitStack() as stack:
         elsewhere = [stack.enter_context(recording_proxy(one.port)) for one in servers]
-        async with Replicas.open([one.url for one in elsewhere], token=TOKEN) as other:
+        async with opened_replicas(*elsewhere) as other:
             for key in keys:
                 assert await other.get(key) is not None
     exchanges = [one for proxy in elsewhere for one in proxy.exchanges]

@@ -5,8 +5,8 @@ One module, though long: copies, claims and waiting share the small caches and t
 
 import itertools
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 import trio
@@ -26,31 +26,13 @@ from clipfs.tiers.content.store import (
 )
 from tests.support.content import TOKEN, key_of
 from tests.support.hostile import hostile_server
-from tests.support.small_cache import SmallCache, etag_of, small_cache
+from tests.support.small_cache import IDS, SmallCache, etag_of, small_cache, small_caches
+from tests.support.tier_stack import opened_replicas
 
-IDS = ("content-0", "content-1", "content-2")
 KEY = key_of(7)
 TOC = key_of(7, None)
 FIRST, SECOND, THIRD = in_order(KEY, IDS)
 PROGRESS = Progress(downloaded_bytes=1, payload_bytes=2, total_bytes=3)
-
-
-@asynccontextmanager
-async def small_caches(*ids: str) -> AsyncIterator[dict[str, SmallCache]]:
-    async with AsyncExitStack() as stack:
-        yield {one: await stack.enter_async_context(small_cache(one)) for one in ids}
-
-
-@pytest.fixture
-async def three() -> AsyncIterator[dict[str, SmallCache]]:
-    async with small_caches(*IDS) as caches:
-        yield caches
-
-
-@asynccontextmanager
-async def opened(*caches: SmallCache) -> AsyncIterator[Replicas]:
-    async with Replicas.open([one.url for one in caches], token=TOKEN) as replicas:
-        yield replicas
 
 
 def holders(caches: dict[str, SmallCache], key: str = KEY) -> list[str]:
@@ -79,7 +61,7 @@ async def refuses(cache: SmallCache) -> None:
 
 
 async def test_an_object_has_two_copies_where_its_key_belongs(three: dict[str, SmallCache]) -> None:
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         await replicas.put(KEY, b"page")
     assert sorted(holders(three)) == sorted([FIRST, SECOND])
 
@@ -87,17 +69,17 @@ async def test_an_object_has_two_copies_where_its_key_belongs(three: dict[str, S
 async def test_every_node_finds_it_whatever_the_order_of_the_urls(
     three: dict[str, SmallCache],
 ) -> None:
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         await replicas.put(KEY, b"page")
     for order in itertools.permutations(three.values()):
-        async with opened(*order) as replicas:
+        async with opened_replicas(*order) as replicas:
             assert await got(replicas) == b"page"
     assert three[SECOND].asked_for("GET /v1/objects") == 0
     assert three[THIRD].asked_for("/v1/objects") == 0
 
 
 async def test_part_of_an_object_comes_with_its_etag(three: dict[str, SmallCache]) -> None:
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         await replicas.put(KEY, b"a page")
         found = await replicas.get(KEY, part=range(2, 6))
     assert found is not None
@@ -108,7 +90,7 @@ async def test_part_of_an_object_comes_with_its_etag(three: dict[str, SmallCache
 async def test_what_the_first_replica_has_lost_comes_from_the_second(
     lost: str, three: dict[str, SmallCache]
 ) -> None:
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         await replicas.put(KEY, b"page")
         if lost == "the object":
             three[FIRST].objects.clear()
@@ -120,7 +102,7 @@ async def test_what_the_first_replica_has_lost_comes_from_the_second(
 
 
 async def test_what_neither_has_is_a_miss(three: dict[str, SmallCache]) -> None:
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         assert await got(replicas) is None
         await three[FIRST].stop()
         assert await got(replicas) is None
@@ -132,7 +114,7 @@ async def test_what_neither_has_is_a_miss(three: dict[str, SmallCache]) -> None:
 async def test_a_copy_that_cannot_be_stored_is_a_warning_once_an_outage(
     three: dict[str, SmallCache],
 ) -> None:
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         assert await got(replicas) is None
         await three[FIRST].stop()
         with capture_logs() as lines:
@@ -149,7 +131,7 @@ async def test_a_copy_that_cannot_be_stored_is_a_warning_once_an_outage(
 async def test_an_object_is_replaced_by_who_has_seen_it_in_both_copies(
     three: dict[str, SmallCache],
 ) -> None:
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         await replicas.put(TOC, b"old")
         found = await replicas.get(TOC)
         assert found is not None
@@ -165,7 +147,7 @@ async def test_an_object_is_replaced_by_who_has_seen_it_in_both_copies(
 async def test_a_replacement_goes_to_a_replica_that_has_lost_its_copy_too(
     three: dict[str, SmallCache],
 ) -> None:
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         await replicas.put(TOC, b"old")
         three[in_order(TOC, IDS)[1]].objects.clear()
         await replicas.put(TOC, b"new", replaces=etag_of(b"old"))
@@ -173,7 +155,7 @@ async def test_a_replacement_goes_to_a_replica_that_has_lost_its_copy_too(
 
 
 async def test_only_the_copy_that_is_wrong_is_deleted(three: dict[str, SmallCache]) -> None:
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         await replicas.put(KEY, b"right")
         three[FIRST].objects[KEY] = b"wrong"
         assert await got(replicas) == b"wrong"
@@ -186,7 +168,7 @@ async def test_only_the_copy_that_is_wrong_is_deleted(three: dict[str, SmallCach
 async def test_a_claim_is_one_holders_and_the_others_see_how_far_he_is(
     three: dict[str, SmallCache],
 ) -> None:
-    async with opened(*three.values()) as mine, opened(*three.values()) as other:
+    async with opened_replicas(*three.values()) as mine, opened_replicas(*three.values()) as other:
         assert (await mine.claim(KEY, "me", Progress())).holder == "me"
         renewed = await mine.claim(KEY, "me", PROGRESS)
         assert (renewed.holder, renewed.seconds_left) == ("me", 15)
@@ -203,15 +185,18 @@ async def test_a_claim_made_while_the_first_replica_was_away_is_seen_once_it_is_
     three: dict[str, SmallCache],
 ) -> None:
     await three[FIRST].stop()
-    async with opened(*three.values()) as mine:
+    async with opened_replicas(*three.values()) as mine:
         assert (await mine.claim(KEY, "me", Progress())).holder == "me"
         await three[FIRST].start()
-        async with opened(*three.values()) as other, opened(*three.values()) as third:
+        async with (
+            opened_replicas(*three.values()) as other,
+            opened_replicas(*three.values()) as third,
+        ):
             assert (await other.claim(KEY, "you", Progress())).holder == "me"
             assert three[FIRST].asked_for(f"PUT /v1/claims/{KEY}") == 1  # granted, and given back
             assert not three[FIRST].claims
             assert (await third.claim(KEY, "third", Progress())).holder == "me"
-    async with opened(*three.values()) as mine:
+    async with opened_replicas(*three.values()) as mine:
         assert (await mine.claim(KEY, "me", PROGRESS)).holder == "me"
         assert [list(three[name].claims) for name in (FIRST, SECOND)] == [[KEY], [KEY]]
 
@@ -219,7 +204,7 @@ async def test_a_claim_made_while_the_first_replica_was_away_is_seen_once_it_is_
 async def test_a_claim_outlives_the_replica_that_granted_it_first(
     three: dict[str, SmallCache],
 ) -> None:
-    async with opened(*three.values()) as mine, opened(*three.values()) as other:
+    async with opened_replicas(*three.values()) as mine, opened_replicas(*three.values()) as other:
         assert (await mine.claim(KEY, "me", Progress())).holder == "me"
         await three[FIRST].stop()
         assert (await other.claim(KEY, "you", Progress())).holder == "me"
@@ -230,7 +215,7 @@ async def test_a_claim_outlives_the_replica_that_granted_it_first(
 async def test_a_claim_is_kept_by_the_next_replica_where_the_first_is_down(
     three: dict[str, SmallCache],
 ) -> None:
-    async with opened(*three.values()) as mine, opened(*three.values()) as other:
+    async with opened_replicas(*three.values()) as mine, opened_replicas(*three.values()) as other:
         for replicas in (mine, other):
             assert await got(replicas) is None
         await three[FIRST].stop()
@@ -246,10 +231,10 @@ async def test_a_claim_is_kept_by_the_next_replica_where_the_first_is_down(
 async def test_replicas_are_asked_for_their_ids_once_and_one_alone_is_not(
     three: dict[str, SmallCache],
 ) -> None:
-    async with opened(three[FIRST]) as replicas:
+    async with opened_replicas(three[FIRST]) as replicas:
         await got(replicas)
     assert three[FIRST].asked_for("/healthz") == 0
-    async with opened(*three.values()) as replicas, trio.open_nursery() as nursery:
+    async with opened_replicas(*three.values()) as replicas, trio.open_nursery() as nursery:
         for number in range(100):
             nursery.start_soon(got, replicas, key_of(number))
     assert [one.asked_for("/healthz") for one in three.values()] == [1, 1, 1]
@@ -415,11 +400,11 @@ async def test_one_replica_that_is_gone_costs_a_mount_no_index(
     autojump_clock: MockClock,
 ) -> None:
     keys = [key_of(number, None) for number in range(40)]
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         for key in keys:
             await replicas.put(key, b"index")
     await way(three[FIRST])
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         begin = trio.current_time()
         assert [await got(replicas, key) for key in keys] == [b"index"] * 40
         assert trio.current_time() - begin <= 1
@@ -429,7 +414,7 @@ async def test_one_replica_that_is_gone_costs_a_mount_no_index(
 async def test_a_claim_is_renewed_and_waited_for_though_look_ups_have_waited_long_enough(
     three: dict[str, SmallCache], autojump_clock: MockClock
 ) -> None:
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         await replicas.claim(KEY, "me", Progress())
         await replicas.claim(key_of(8), "me", Progress())
         for one in three.values():
@@ -451,7 +436,7 @@ async def test_a_claim_is_renewed_and_waited_for_though_look_ups_have_waited_lon
 async def test_a_hundred_tasks_share_replicas_that_come_and_go(
     three: dict[str, SmallCache], autojump_clock: MockClock
 ) -> None:
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         keys = [key_of(number) for number in range(100)]
         for key in keys:
             await replicas.put(key, key.encode())
@@ -474,7 +459,7 @@ async def test_a_hundred_tasks_share_replicas_that_come_and_go(
 async def test_a_replica_that_restarts_is_waited_for_where_a_miss_is_dear(
     autojump_clock: MockClock,
 ) -> None:
-    async with small_cache() as cache, opened(cache) as replicas:
+    async with small_cache() as cache, opened_replicas(cache) as replicas:
         await replicas.put(KEY, b"page")
         await cache.stop()
         results: list[bytes | None] = []
@@ -494,7 +479,7 @@ async def test_a_reader_whom_one_replica_turned_away_asks_again_when_another_fin
     three: dict[str, SmallCache], autojump_clock: MockClock
 ) -> None:
     results: list[bytes | None] = []
-    async with opened(*three.values()) as replicas:
+    async with opened_replicas(*three.values()) as replicas:
         await replicas.put(KEY, b"page")
         await three[FIRST].stop()
         assert await got(replicas) == b"page"
@@ -512,7 +497,7 @@ async def test_a_reader_whom_one_replica_turned_away_asks_again_when_another_fin
 
 
 async def test_a_replica_that_stays_away_is_waited_for_once(autojump_clock: MockClock) -> None:
-    async with small_cache() as cache, opened(cache) as replicas:
+    async with small_cache() as cache, opened_replicas(cache) as replicas:
         await replicas.put(KEY, b"page")
         await cache.stop()
         begin = trio.current_time()
@@ -523,7 +508,7 @@ async def test_a_replica_that_stays_away_is_waited_for_once(autojump_clock: Mock
 
 
 async def test_nobody_waits_for_a_restart_where_a_miss_is_cheap(autojump_clock: MockClock) -> None:
-    async with small_cache() as cache, opened(cache) as replicas:
+    async with small_cache() as cache, opened_replicas(cache) as replicas:
         await cache.stop()
         begin = trio.current_time()
         with pytest.raises(ContentCacheDown):
@@ -532,7 +517,7 @@ async def test_nobody_waits_for_a_restart_where_a_miss_is_cheap(autojump_clock: 
 
 
 async def test_a_replica_that_does_not_run_yet_is_waited_for_too(autojump_clock: MockClock) -> None:
-    async with small_caches(*IDS[:2]) as two, opened(*two.values()) as replicas:
+    async with small_caches(*IDS[:2]) as two, opened_replicas(*two.values()) as replicas:
         for one in two.values():
             one.objects[KEY] = b"page"
             await one.stop()
@@ -598,7 +583,7 @@ async def test_a_mount_of_many_layers_is_held_up_by_less_than_a_second(
     async with small_caches(*IDS[:replicas]) as caches:
         for one in caches.values():
             await way(one)
-        async with opened(*caches.values()) as store:
+        async with opened_replicas(*caches.values()) as store:
             begin = trio.current_time()
 
             async def look_up(number: int) -> None:

@@ -22,13 +22,12 @@ from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.pages import page_key
 from clipfs.tiers.storer import Outcome, store_layer
 from clipfs.tiers.tier import Extent
-from tests.support.content import TOKEN, key_of
+from tests.support.content import key_of
 from tests.support.samples import Sample, make_sample
-from tests.support.small_cache import SmallCache, small_cache
-from tests.support.tier_stack import KEYS, opened_tiers, store_sample
+from tests.support.small_cache import IDS, SmallCache, small_cache, small_caches
+from tests.support.tier_stack import KEYS, opened_replicas, opened_tiers, store_sample
 
 KEY = key_of(7)
-IDS = ("content-0", "content-1", "content-2")
 EXTENT = Extent(1000, 200_000)
 
 OUTAGE_S = 25
@@ -62,7 +61,7 @@ async def test_a_read_waits_for_a_content_cache_that_restarts_once_there_is_a_mo
 ) -> None:
     async with small_cache() as cache:
         await store_sample(cache.url, small)
-        async with Replicas.open([cache.url], token=TOKEN) as replicas:
+        async with opened_replicas(cache) as replicas:
             tier = ContentCacheTier(replicas, KEYS, waits=waits)
             assert await tier.load_index(small.layer) is not None
             async with trio.open_nursery() as nursery:
@@ -78,12 +77,11 @@ async def test_a_read_waits_for_the_only_copy_as_long_as_for_a_whole_content_cac
     waits: bool, away_s: float, is_read: bool, lost: str, small: Sample, autojump_clock: MockClock
 ) -> None:
     async with AsyncExitStack() as stack:
-        two = {one: await stack.enter_async_context(small_cache(one)) for one in IDS[:2]}
+        two = await stack.enter_async_context(small_caches(*IDS[:2]))
         order = [two[one] for one in in_order(page_key(small.key, 0), two)]
         empty, full = order if lost == "the first copy" else order[::-1]
         await store_sample(full.url, small)
-        urls = [one.url for one in two.values()]
-        replicas = await stack.enter_async_context(Replicas.open(urls, token=TOKEN))
+        replicas = await stack.enter_async_context(opened_replicas(*two.values()))
         tier = ContentCacheTier(replicas, KEYS, waits=waits)
         assert await tier.load_index(small.layer) is not None
         assert not empty.objects
@@ -95,19 +93,17 @@ async def test_a_read_waits_for_the_only_copy_as_long_as_for_a_whole_content_cac
 
 
 async def test_no_lazy_read_is_a_miss_while_replicas_are_rolled_one_of_which_lost_its_disk(
-    tmp_path: Path, autojump_clock: MockClock
+    three: dict[str, SmallCache], tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     layers = [make_sample(tmp_path / str(n), content_bytes=200_000, seed=n) for n in range(8)]
     missed: list[str] = []
-    async with AsyncExitStack() as stack:
-        three = [await stack.enter_async_context(small_cache(one)) for one in IDS]
-        urls = [one.url for one in three]
-        replicas = await stack.enter_async_context(Replicas.open(urls, token=TOKEN))
+    caches = list(three.values())
+    async with opened_replicas(*caches) as replicas:
         for layer in layers:
             stored = await store_layer(replicas, KEYS, layer.indexed, layer.tar)
             assert stored is Outcome.STORED
-        assert all(one.asked_for("PUT /v1/objects") for one in three)
-        three[0].objects.clear()
+        assert all(one.asked_for("PUT /v1/objects") for one in caches)
+        caches[0].objects.clear()
         tier = ContentCacheTier(replicas, KEYS, waits=True)
 
         async def read(layer: Sample) -> None:
@@ -120,7 +116,7 @@ async def test_no_lazy_read_is_a_miss_while_replicas_are_rolled_one_of_which_los
         async with trio.open_nursery() as nursery:
             for layer in layers:
                 nursery.start_soon(read, layer)
-            for one in three:
+            for one in caches:
                 await trio.sleep(1)
                 await restarted(one, RESTART_S - 1)
             await trio.sleep(1)
@@ -139,7 +135,7 @@ async def test_a_page_that_its_only_replica_cannot_read_is_a_miss_though_others_
         full.unreadable.add(key)
         empty.pause_s = 0.05
         elsewhere = [empty.url.removeprefix("http://")]
-        async with Replicas.open([empty.url, full.url], token=TOKEN) as replicas:
+        async with opened_replicas(empty, full) as replicas:
             tier = ContentCacheTier(replicas, KEYS, waits=True)
 
             async def read_another() -> None:
@@ -244,7 +240,7 @@ async def test_a_read_that_no_tier_can_answer_fails_though_the_content_cache_is_
 async def test_who_probes_a_replica_that_is_down_waits_little_and_for_one_request(
     hangs: bool, autojump_clock: MockClock
 ) -> None:
-    async with small_cache() as cache, Replicas.open([cache.url], token=TOKEN) as replicas:
+    async with small_cache() as cache, opened_replicas(cache) as replicas:
         await down(cache, replicas, hangs=hangs)
         asked, begin = len(cache.asked), trio.current_time()
 
@@ -262,7 +258,7 @@ async def test_who_probes_a_replica_that_is_down_waits_little_and_for_one_reques
 async def test_all_who_probe_at_the_same_time_find_the_replica_that_is_back(
     autojump_clock: MockClock,
 ) -> None:
-    async with small_cache() as cache, Replicas.open([cache.url], token=TOKEN) as replicas:
+    async with small_cache() as cache, opened_replicas(cache) as replicas:
         cache.objects[KEY] = b"page"
         await down(cache, replicas, hangs=False)
         await cache.start()
@@ -286,7 +282,7 @@ async def test_the_only_copy_is_found_on_a_replica_that_is_back_though_the_other
 ) -> None:
     async with small_cache("a") as first, small_cache("b") as second:
         second.objects[KEY] = b"page"
-        async with Replicas.open([first.url, second.url], token=TOKEN) as replicas:
+        async with opened_replicas(first, second) as replicas:
             await down(second, replicas, hangs=False)
             await second.start()
             assert await replicas.get(KEY, dear=True) is None
