@@ -22,7 +22,7 @@ class Blame:
     """Remembers the wrong pages of the last minute, and which copies have answered at all."""
 
     _answered: set[str] = field(default_factory=set)
-    _wrong: dict[tuple[str, str], float] = field(default_factory=dict)
+    _wrong: dict[tuple[str, str], float] = field(default_factory=dict)  # key and copy: when
     _has_told: bool = False
 
     def right(self, copy: str) -> None:
@@ -35,7 +35,8 @@ class Blame:
         self._answered.add(copy)
         self._wrong[key, copy] = now
         self._wrong = {one: at for one, at in self._wrong.items() if now - at < WITHIN_S}
-        pages, copies = ({one[part] for one in self._wrong} for part in (0, 1))
+        pages = {page for page, _ in self._wrong}
+        copies = {copy for _, copy in self._wrong}
         if len(pages) < MOST_WRONG_PAGES or len(copies) < min(2, len(self._answered)):
             return True
         if not self._has_told:

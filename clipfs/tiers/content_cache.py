@@ -49,11 +49,11 @@ class ContentCacheTier:
         on_unverified: Callable[[], None] = lambda: None,
         on_read: Callable[[Layer], None] = lambda _: None,
     ) -> None:
-        """mender       None: nothing is put back
-        waits        for pages, while a cache restarts, as they would be dear elsewhere
-        on_received  is told the payload bytes of each answer, indexes apart
+        """mender         None: nothing is put back
+        waits          for pages, while a cache restarts, as they would be dear elsewhere
+        on_received    is told the payload bytes of each answer, indexes apart
         on_unverified  is called for each answer that is not what it should be
-        on_read      is told of each read that was answered
+        on_read        is told of each read that was answered
         """
         self._cache = cache
         self._keys = keys
@@ -118,7 +118,7 @@ class ContentCacheTier:
             if part is None:
                 log.debug("ContentCache miss - will decompress from OCI", **fields)
                 return None
-            data = data + part if data else part
+            data = data + part if data else part  # of one page, as mostly: no copy
         log.debug(
             "CONTENT CACHE HIT - range read from remote",
             **fields,

@@ -40,7 +40,7 @@ def claim_keys(layer: Layer) -> tuple[str, str]:
 
 @dataclass(slots=True)
 class _Held:
-    """key: what is claimed."""
+    """A claim on `key`, and what its next renewal says of its holder's progress."""
 
     key: str
     holder: str
