@@ -22,11 +22,6 @@ def page_count(index: LayerIndex) -> int:
     return -(-index.payload_bytes // PAGE_BYTES)
 
 
-def page_bytes(index: LayerIndex, page: int) -> int:
-    """How long a page is, the payload's last one short."""
-    return min(PAGE_BYTES, index.payload_bytes - page * PAGE_BYTES)
-
-
 def chunks_of_page(index: LayerIndex, page: int) -> range:
     """The chunks of a page, the payload's last page short."""
     first = page * PAGE_CHUNKS

@@ -27,7 +27,7 @@ from clipfs.tiers.content.store import ContentCacheDown, ContentRefused, Content
 from clipfs.tiers.derived import check_index_size, is_derived_stored, store_derived
 from clipfs.tiers.held_claims import HeldClaims
 from clipfs.tiers.origins import OriginRecords
-from clipfs.tiers.pages import PAGE_BYTES, chunks_of_page, page_bytes, page_count, page_key
+from clipfs.tiers.pages import PAGE_BYTES, chunks_of_page, page_count, page_key
 from clipfs.tiers.storing import mark_failed, mark_storing, unmark
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tiers.verify import first_wrong_chunk
@@ -211,7 +211,7 @@ async def _store_pages(
                 if lack := await cache.lacking(key):
                     data = await trio.to_thread.run_sync(_verified_page, layer.index, fd, page)
                     await cache.put(key, data, copies=lack)
-                on_stored(page_bytes(layer.index, page))
+                on_stored(layer.extent_of(chunks_of_page(layer.index, page)).length)
             except (ContentCacheDown, OSError) as error:
                 failures.append(error)
             if failures:

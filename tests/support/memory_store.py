@@ -85,8 +85,8 @@ class MemoryStore:
         now = trio.current_time()
         held, until = self.claims.get(key, (None, 0.0))
         if held is not None and until > now and held.holder != holder:
-            return Claim(held.holder, held.progress, until - now)
-        claim = Claim(holder, progress, LAPSES_S)
+            return held
+        claim = Claim(holder, progress)
         self.claims[key] = claim, now + LAPSES_S
         return claim
 

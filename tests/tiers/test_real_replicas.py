@@ -98,13 +98,10 @@ async def test_lazy_reads_go_on_while_one_replica_after_the_other_is_restarted(
 
 
 async def test_a_claim_is_kept_renewed_seen_and_given_up(store: Replicas, layer: str) -> None:
-    granted = await store.claim(layer, "me", Progress())
-    assert granted.holder == "me"
-    assert granted.seconds_left > 1
+    assert (await store.claim(layer, "me", Progress())).holder == "me"
     assert (await store.claim(layer, "me", PROGRESS)).holder == "me"
     seen = await store.claim(layer, "you", Progress())
     assert (seen.holder, seen.progress) == ("me", PROGRESS)
-    assert 1 < seen.seconds_left <= granted.seconds_left
     await store.release(layer, "you")
     assert (await store.claim(layer, "you", Progress())).holder == "me"
     await store.release(layer, "me")

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from clipfs.tiers.content.bucket import FOLDER, Bucket, Conflict, NoConditions, Odd
+from clipfs.tiers.content.bucket import FOLDER, Bucket, Conflict, NoConditions, Odd, Standing
 from clipfs.tiers.content.conditional import Conditions
 from clipfs.tiers.content.store import Claim, Progress
 
@@ -79,7 +79,7 @@ class Claims:
                 self._asked.add((key, holder))
                 return other
             self._asked.add((key, holder))
-            return Claim(holder, progress, self._lapses_s)
+            return Claim(holder, progress)
         raise Odd(f"the claim of {key} changes hands faster than it can be read")
 
     def look(self, key: str, holder: str) -> Claim | None:
@@ -91,7 +91,7 @@ class Claims:
         if written.holder == holder:
             self._held[key, holder] = standing.version
         self._asked.add((key, holder))
-        return Claim(written.holder, written.progress, self._lapses_s)
+        return Claim(written.holder, written.progress)
 
     def release(self, key: str, holder: str) -> None:
         """Give the claim up, if it is holder's.
@@ -115,14 +115,14 @@ class Claims:
         if standing is None:
             return None
         written = _read(standing.data)
-        left_s = self._lapses_s
-        if again:
-            age_s = (self._now() - standing.modified).total_seconds() - _RESOLUTION_S
-            left_s = min(left_s, self._lapses_s - age_s)
-        if written.holder != holder and left_s > 0:
-            return Claim(written.holder, written.progress, left_s)
+        if written.holder != holder and not (again and self._has_lapsed(standing)):
+            return Claim(written.holder, written.progress)
         self._held[key, holder] = standing.version  # the next attempt replaces just this one
         return None
+
+    def _has_lapsed(self, standing: Standing) -> bool:
+        age_s = (self._now() - standing.modified).total_seconds() - _RESOLUTION_S
+        return age_s >= self._lapses_s
 
     def _write(self, key: str, holder: str, progress: Progress, version: str | None) -> None:
         nonce = secrets.token_hex(8)

@@ -63,7 +63,6 @@ class _Standing(msgspec.Struct):
     """What its answer says."""
 
     holder: str
-    seconds_left: float
     progress: Progress = Progress()
 
 
@@ -164,8 +163,8 @@ class Replica:
         if said is None:
             raise self._exchange.broken("a claim's answer is not understood")
         if answer.status != 409:
-            return Claim(holder, progress, said.seconds_left)
-        return Claim(said.holder, said.progress, said.seconds_left)
+            return Claim(holder, progress)
+        return Claim(said.holder, said.progress)
 
     async def release(self, key: str, holder: str) -> None:
         """As ContentStore's."""

@@ -68,13 +68,11 @@ class Progress(msgspec.Struct, frozen=True):
 class Claim(msgspec.Struct, frozen=True):
     """Who brings what a key names, as the one who keeps the claims says.
 
-    holder        an id that no two processes share
-    seconds_left  until it lapses, unless its holder renews it
+    holder  an id that no two processes share
     """
 
     holder: str
     progress: Progress
-    seconds_left: float
 
 
 class ContentStore(Protocol):
