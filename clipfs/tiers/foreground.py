@@ -98,5 +98,5 @@ def _opened(path: Path, stack: ExitStack) -> int:
 
 
 def _share_now(fd: int) -> None:
-    with suppress(BlockingIOError):  # somebody looks just now: a read waits for nobody
+    with suppress(OSError):  # somebody looks just now, or ENOLCK: a read waits for no lock
         fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -4,6 +4,9 @@ The clock stands still but where a test moves it, so that whoever waits goes on 
 One module, though long: nearly all of it needs the same held tier and clock.
 """
 
+import errno
+import fcntl
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -315,6 +318,24 @@ async def test_without_a_place_for_the_node_s_lock_a_server_sees_its_own_reads(
             await setup.until(lambda: setup.heard.layers == 2)
     warned = [line["event"] for line in lines if line["log_level"] == "warning"]
     assert warned == ["reads of other servers are not seen"]
+
+
+async def test_a_lock_that_the_kernel_refuses_fails_no_read_and_stops_no_fill(
+    mock_clock: MockClock, setup: Setup, small: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock, refused = fcntl.flock, list[int]()
+
+    def refuses(fd: int, operation: int) -> None:
+        if operation & fcntl.LOCK_SH:
+            refused.append(fd)
+            raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", refuses)
+    async with setup.filling() as fill:
+        assert await fill.read(small.indexed, FIRST) == small.bytes_of(FIRST)
+        await setup.until(lambda: setup.heard.layers == 1)
+    assert refused
 
 
 async def test_a_read_of_what_is_on_its_way_asks_no_second_time(
