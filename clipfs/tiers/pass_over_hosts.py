@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import msgspec
-import structlog
 import trio
 
 from clipfs.image.blob import BlobSources
@@ -21,9 +20,8 @@ from clipfs.image.registry import Registry
 from clipfs.layer.index import LayerIndex
 from clipfs.layer.job import ONE_STREAM, PassProgress, Ranges
 from clipfs.layer.passes import PassRequest, PassResult, WrongBlob, run_pass
+from clipfs.log import log
 from clipfs.tiers.origins import OriginRecords
-
-log = structlog.get_logger()
 
 MAX_CONNECTIONS = 8
 """Divided by the passes that run, how many a pass may have that begins: one at least."""
