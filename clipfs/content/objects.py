@@ -50,6 +50,9 @@ STATUS: dict[type[Refused], int] = {
     NoRoom: 507,
 }
 
+_REFUSALS = {errno.ENOSPC: "full", errno.EDQUOT: "full", errno.EROFS: "read-only"}
+"""A disk in this state still serves what is there; after other errors nobody relies on it."""
+
 
 class Objects:
     """Answers requests out of `store`."""
@@ -71,10 +74,11 @@ class Objects:
                 log.warning("an object was not stored", target=request.target, error=str(error))
             await http.answer(STATUS[type(error)], f"{error}\n")
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            state = _REFUSALS.get(error.errno or 0)
+            if state is None:
                 raise
             log.warning("something was not stored", target=request.target, error=str(error))
-            await http.answer(507, "the disk is full\n")
+            await http.answer(507, f"the disk is {state}\n")
 
     async def _respond(self, http: Connection, request: Request) -> None:
         if request.target == "/healthz" and request.method in ("GET", "HEAD"):

@@ -1,4 +1,4 @@
-"""A disk without room: what comes is refused, what is there is served, and nothing stays behind."""
+"""A disk without room, or read-only: what comes is refused, what is there is served."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from tests.support.content import (
     run_content_server,
 )
 from tests.support.small_disk import SmallDisk, needs_loop, small_disk
+from tests.support.wait import wait_for
 
 PAGE = os.urandom(1 << 20)
 
@@ -100,3 +101,30 @@ def test_a_limit_above_what_the_disk_holds_is_kept_by_the_disk(
         assert 20 < stored < 32
         assert statuses == [201] * stored + [507] * (40 - stored)
         assert server.ask("GET", key_of(stored - 1)).body == PAGE
+
+
+def test_a_disk_that_has_become_read_only_refuses_changes_and_serves_what_is_there(
+    server: ContentServer, disk: SmallDisk
+) -> None:
+    tag = server.ask("PUT", key_of(1), PAGE).headers["etag"]
+    os.utime(server.objects / key_of(1).partition("/")[0], (1, 1))  # its use is to be noted
+    claim = json.dumps({"holder": "a"}).encode()
+    disk.make_read_only()
+    before = open_files(server)
+    for _ in range(8):
+        assert server.ask("GET", key_of(1)).body == PAGE
+        part = server.ask("GET", key_of(1), headers={"Range": "bytes=1-9"})
+        assert (part.status, part.body) == (206, PAGE[1:10])
+    refusals = [
+        server.ask("PUT", key_of(2), PAGE),
+        server.ask("DELETE", key_of(1), headers={"If-Match": tag}),
+        server.ask("PUT", f"/v1/claims/{key_of(2).partition('/')[0]}", claim),
+    ]
+    assert [(one.status, one.body) for one in refusals] == [(507, b"the disk is read-only\n")] * 3
+    wait_for(lambda: open_files(server) <= before)
+    assert server.ask("PUT", key_of(1), PAGE).status == 200
+    assert "this is a bug" not in server.log.read_text()
+
+
+def open_files(server: ContentServer) -> int:
+    return sum(len(os.listdir(f"/proc/{pid}/fd")) for pid in server.workers())

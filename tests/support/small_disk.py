@@ -36,6 +36,12 @@ class SmallDisk:
         """Give back all that `fill` took."""
         self._filler.unlink()
 
+    def make_read_only(self) -> None:
+        """As the kernel does after an error of the disk, though files are open for writing."""
+        device = Path(f"/sys/dev/block/{_device_of(self.folder)}").resolve().name
+        assert device.startswith("loop")
+        Path(f"/sys/fs/ext4/{device}/trigger_fs_error").write_text("a test")
+
     def _fill(self, fd: int, size: int) -> None:
         try:
             while os.write(fd, bytes(size)):
@@ -43,6 +49,11 @@ class SmallDisk:
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
+
+
+def _device_of(folder: Path) -> str:
+    number = os.stat(folder).st_dev
+    return f"{os.major(number)}:{os.minor(number)}"
 
 
 @contextmanager
@@ -53,7 +64,7 @@ def small_disk(home: Path, *, mebibytes: int) -> Iterator[SmallDisk]:
         file.truncate(mebibytes << 20)
     subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", image], check=True)
     folder.mkdir()
-    subprocess.run(["mount", "-o", "loop", image, folder], check=True)
+    subprocess.run(["mount", "-o", "loop,errors=remount-ro", image, folder], check=True)
     try:
         yield SmallDisk(folder)
     finally:
