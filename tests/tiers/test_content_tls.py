@@ -1,6 +1,7 @@
 """The content cache by TLS: who is trusted, and by which name."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -12,7 +13,7 @@ from clipfs.tiers.content.exchange import ANSWER_TIMEOUT_S, CONNECT_TIMEOUT_S, M
 from clipfs.tiers.content.reading import RESTART_S
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import ContentCacheDown
-from tests.support.content import TOKEN, key_of
+from tests.support.content import TOKEN, key_of, run_content_server
 from tests.support.hostile import hostile_server, says_nothing
 from tests.support.registry import Certificate, make_certificate
 from tests.support.small_cache import SmallCache, small_cache
@@ -89,6 +90,26 @@ async def test_a_server_without_tls_is_down_and_is_told_no_token(ca_pem: str) ->
             with pytest.raises(ContentCacheDown):
                 await replicas.get(KEY)
         assert not cache.asked
+
+
+async def test_a_server_that_answers_a_handshake_with_words_is_down_with_the_way_out(
+    tmp_path: Path, ca_pem: str
+) -> None:
+    with run_content_server(tmp_path) as server:
+        url = server.url.replace("http:", "https:")
+        async with Replicas.open([url], token=TOKEN, ca_pem=ca_pem) as replicas:
+            with pytest.raises(ContentCacheDown, match=r"does not speak TLS.*http://"):
+                await replicas.get(KEY)
+
+
+async def test_a_server_with_tls_that_is_spoken_to_without_is_down_with_the_way_out(
+    cache: SmallCache,
+) -> None:
+    url = cache.url.replace("https:", "http:")
+    async with Replicas.open([url], token=TOKEN) as replicas:
+        with pytest.raises(ContentCacheDown, match="if it speaks TLS, write https://"):
+            await replicas.get(KEY)
+    assert not cache.asked
 
 
 async def test_a_server_that_never_shakes_hands_costs_the_time_to_connect(

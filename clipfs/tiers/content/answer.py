@@ -22,6 +22,13 @@ look-ups are in more of a hurry (`clipfs.tiers.content.patience`)."""
 _PIECE_BYTES = 4096
 
 
+class NoAnswer(h11.RemoteProtocolError):
+    """The connection ended before the head of an answer."""
+
+    def __init__(self) -> None:
+        super().__init__("the connection ended before an answer")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
     """How bytes that come put a deadline off: by what they take at this speed, never beyond end."""
@@ -58,7 +65,7 @@ async def read_head(receive_into: ReceiveInto, method: str, received: bytearray)
             raise h11.RemoteProtocolError(f"a head of more than {MAX_HEAD_BYTES} bytes")
         count = await receive_into(piece)
         if not count:
-            raise h11.RemoteProtocolError("the connection ended before an answer")
+            raise NoAnswer
         received += piece[:count]
     head = bytes(received[: end + 4])
     del received[: end + 4]

@@ -8,6 +8,7 @@ Not here: what is asked (`clipfs.tiers.content.replica`); the bytes of requests 
 """
 
 import math
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 import h11
 import trio
 
-from clipfs.tiers.content.answer import ANY_LENGTH, Answer, Pace
+from clipfs.tiers.content.answer import ANY_LENGTH, Answer, NoAnswer, Pace
 from clipfs.tiers.content.breaker import Breaker
 from clipfs.tiers.content.connection import Connection, Endpoint, Request
 from clipfs.tiers.content.store import ContentCacheDown
@@ -99,7 +100,7 @@ class Exchange:
                 deadline = min(begun + hurry.answer_s, hurry.by)
                 answer = await self._exchange(request, deadline, hurry.pace)
             except _FAILURES as error:
-                reason = _words_of(error)
+                reason = self._words_of(error)
                 self.breaker.failed(reason, begun=begun)
                 raise ContentCacheDown(reason) from error
         if answer.status == 401:
@@ -113,7 +114,7 @@ class Exchange:
         try:
             return await self._exchange(request, trio.current_time() + ANSWER_TIMEOUT_S)
         except _FAILURES as error:
-            raise ContentCacheDown(_words_of(error)) from error
+            raise ContentCacheDown(self._words_of(error)) from error
 
     def broken(self, reason: str) -> ContentCacheDown:
         """The error for an answer that is of no use; the replica is down then."""
@@ -156,6 +157,13 @@ class Exchange:
             else:
                 connection.close()
 
+    def _words_of(self, error: BaseException) -> str:
+        """What went wrong, and the way out where the URL's scheme may be the wrong one."""
+        words = _words_of(error)
+        if self._tls is None and isinstance(error, NoAnswer):
+            return f"{words}; if it speaks TLS, write https://"
+        return words
+
     def _kept(self) -> Connection | None:
         while self._idle:
             kept = self._idle.pop()
@@ -165,6 +173,7 @@ class Exchange:
         return None
 
 
+_NOT_TLS = re.compile("WRONG_VERSION|RECORD_LAYER|PACKET_LENGTH")
 _FAILURES = (OSError, trio.BrokenResourceError, trio.TooSlowError, h11.ProtocolError)
 
 
@@ -177,6 +186,8 @@ def _words_of(error: BaseException) -> str:
         cause = error
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {cause.verify_message}; see --ca-file"
+    if isinstance(cause, ssl.SSLError) and _NOT_TLS.search(str(cause)):
+        return "it does not speak TLS; if it should not, write http://"
     if isinstance(cause, trio.TooSlowError):
         return "no answer in time"
     words = cause.strerror if isinstance(cause, OSError) else str(cause)
