@@ -345,6 +345,7 @@ async def test_wrong_credentials_switch_tier_2_off_and_say_why(
                 await store.put(key, b"data")
             assert store.may_store
     assert [log["event"] for log in logs] == ["content cache unavailable"]
+    assert logs[0]["replica"] == s3_url
     assert why in logs[0]["error"]
     assert "AWS_SECRET_ACCESS_KEY" in logs[0]["error"]
     assert identity[1] not in str(logs)
@@ -412,6 +413,61 @@ async def test_what_is_no_address_of_a_store_is_refused(url: str, will_fork: boo
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("will_fork", [False, True])
+@pytest.mark.parametrize(
+    ("name", "value", "way_out"),
+    [
+        ("AWS_ACCESS_KEY_ID", "AKWRITER\n", "AWS_ACCESS_KEY_ID holds a line break"),
+        ("AWS_SECRET_ACCESS_KEY", "sesame\n", "AWS_SECRET_ACCESS_KEY holds a line break"),
+        ("AWS_REGION", "us-east-1\n", "AWS_REGION holds a line break"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:1\n", "AWS_ENDPOINT_URL holds a line break"),
+        ("AWS_ENDPOINT_URL", "127.0.0.1:9000", "no http://HOST.*AWS_ENDPOINT_URL"),
+        ("AWS_ENDPOINT_URL", "sesame:9000", "no http://HOST.*AWS_ENDPOINT_URL"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:999999", "no http://HOST.*AWS_ENDPOINT_URL"),
+        ("AWS_ENDPOINT_URL", "http://", "no http://HOST.*AWS_ENDPOINT_URL"),
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1 :1", "no http://HOST.*AWS_ENDPOINT_URL"),
+    ],
+)
+async def test_an_environment_that_no_store_can_be_asked_with_is_refused_by_name(
+    name: str,
+    value: str,
+    way_out: str,
+    will_fork: bool,
+    s3_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(errors.InvalidInput, match=way_out) as raised:
+        async with open_object_store(s3_url, will_fork=will_fork):
+            pass
+    assert "sesame" not in str(raised.value)
+    assert "panicked" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("will_fork", [False, True])
+async def test_a_value_of_a_file_that_obstore_panics_over_is_no_answer(
+    will_fork: bool,
+    s3_server: S3Server,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    key: str,
+) -> None:
+    (tmp_path / "file").write_text(
+        "[default]\naws_access_key_id = AK\x01\naws_secret_access_key = sesame\n"
+    )
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "file"))
+    with capture_logs() as logs:
+        async with open_object_store("s3://shared/file", will_fork=will_fork) as store:
+            with pytest.raises(ContentCacheDown):
+                await store.get(key)
+    assert ["AWS's files" in log["error"] for log in logs] == [True]
+    assert "sesame" not in str(logs)
+
+
 async def test_a_store_that_is_not_there_is_skipped_until_it_may_be_back(
     s3_url: str, key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -472,7 +528,9 @@ async def test_what_the_process_apart_takes_to_start_is_part_of_what_a_mount_wai
 async def test_the_death_of_the_process_apart_is_no_answer(s3_url: str, key: str) -> None:
     with BucketProcess.open(s3_url) as bucket:
         await trio.to_thread.run_sync(bucket.ready)
-        store = ObjectStore(bucket, claim_lapses_s=15, patience=Patience(), on_failure=lambda: None)
+        store = ObjectStore(
+            bucket, url=s3_url, claim_lapses_s=15, patience=Patience(), on_failure=lambda: None
+        )
         await store.put(key, b"data")
         bucket.process.kill()
         with pytest.raises(ContentCacheDown, match="died"):

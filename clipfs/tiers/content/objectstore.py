@@ -60,15 +60,17 @@ class ObjectStore:
         self,
         bucket: Bucket,
         *,
+        url: str,
         claim_lapses_s: float,
         patience: Patience,
         on_failure: Callable[[], None],
     ) -> None:
         self._bucket = bucket
+        self._url = url
         self._conditions = Conditions(bucket)
         self._claims = Claims(bucket, self._conditions, lapses_s=claim_lapses_s)
         self._limit = trio.CapacityLimiter(MAX_CALLS)
-        self._breaker = Breaker(on_failure=on_failure)
+        self._breaker = Breaker(url, on_failure=on_failure)
         self._patience = patience
         self._heard = False
         self._may_store = True

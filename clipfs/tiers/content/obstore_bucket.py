@@ -21,7 +21,7 @@ from obstore import exceptions
 from obstore.store import AzureStore, GCSStore, S3Store
 
 from clipfs import errors
-from clipfs.tiers.content import aws_profile
+from clipfs.tiers.content import aws_profile, environment
 from clipfs.tiers.content.bucket import (
     TRANSFER_TIMEOUT_S,
     Absent,
@@ -54,6 +54,9 @@ _CREDENTIALS = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS or an instance's role",
     "az": "AZURE_STORAGE_ACCOUNT_KEY, a federated token or a managed identity",
 }
+_PANIC = "PanicException"
+"""Of pyo3, which exports no such name; it would end a process that serves mounts."""
+
 _USED_BY: set[int] = set()
 """Processes, this one or those it is a fork of, that have opened a bucket."""
 
@@ -86,6 +89,7 @@ class ObstoreBucket:
         options = aws_profile.store_options() if self._kind == "s3" else {}
         given = (os.environ.get(name) for name in _ENDPOINTS[self._kind])
         endpoint = next(filter(None, given), options.get("endpoint"))
+        environment.check(endpoint, _ENDPOINTS[self._kind])
         self._where = _host(endpoint) if endpoint else _PROVIDERS[self._kind]
         self._store = self._opened(url, ca_pem, prefix=parts.path.strip("/") or None, **options)
 
@@ -211,6 +215,13 @@ class ObstoreBucket:
             # not `from error`: its text may hold a signed URL, and a log may show tracebacks
             where = f"{self._name} at {self._where}"
             raise named(what, error, bucket=where, credentials=self._credentials) from None
+        except BaseException as error:
+            if type(error).__name__ != _PANIC:
+                raise
+            raise NoAnswer(
+                f"{what}: obstore panicked, see stderr; look for what cannot be sent in "
+                f"{self._credentials}"
+            ) from None
 
 
 def is_usable() -> bool:

@@ -107,6 +107,7 @@ async def open_object_store(
         start_s = min(trio.current_time() - begun, MOST_START_S) if will_fork else 0
         store = ObjectStore(
             bucket,
+            url=url,
             claim_lapses_s=claim_lapses_s,
             patience=Patience(TOTAL_S - start_s),
             on_failure=on_failure,

@@ -1,0 +1,49 @@
+"""What the environment says of an object store, looked at before obstore is told.
+
+obstore panics, with a page of Rust on stderr, where no header or address can be made of a value;
+a Secret made from a file often ends in the file's line break.
+
+Not here: AWS's shared files (`clipfs.tiers.content.aws_profile`).
+"""
+
+import os
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+from clipfs import errors
+
+_IN_HEADERS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_DEFAULT_REGION",
+)
+
+
+def check(endpoint: str | None, variables: Sequence[str]) -> None:
+    """Raises InvalidInput, which repeats no value, if obstore could not use what is said.
+
+    endpoint   where the store is, if that is said
+    variables  which may say so
+    """
+    for name in (*_IN_HEADERS, *variables):
+        if not os.environ.get(name, "").isprintable():
+            raise errors.InvalidInput(
+                f"{name} holds a line break, or what else cannot be printed; take it out of the "
+                "environment, or of the Secret that it comes from"
+            )
+    if endpoint is not None and not _is_address(endpoint):
+        raise errors.InvalidInput(
+            "the object store's endpoint is no http://HOST[:PORT] or https://HOST[:PORT]; correct "
+            + " or ".join(variables)
+        )
+
+
+def _is_address(endpoint: str) -> bool:
+    try:
+        parts = urlsplit(endpoint)
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # the port
+        return False
+    return is_whole and " " not in endpoint
