@@ -1,5 +1,6 @@
 """`clipfs content-cache serve`: the cluster's content cache, one replica."""
 
+import shutil
 from contextlib import closing
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from clipfs.cli.output import print_json
 from clipfs.cli.settings import token_of
 from clipfs.content import server
 from clipfs.content.counters import Counters
+from clipfs.content.keys import PAGE_BYTES
 from clipfs.content.misses import Misses
 from clipfs.content.store import Store
 from clipfs.content.tls import TlsFiles
@@ -95,6 +97,7 @@ def serve(
         store = Store.open(directory, max_bytes=max_bytes)
     except OSError as error:
         raise errors.InvalidInput(f"--dir {directory}: {error.strerror}") from error
+    _warn_of_odd_limit(directory, max_bytes)
     try:
         listeners = server.open_listeners(*address)
     except OSError as error:
@@ -118,6 +121,24 @@ def serve(
 
     with closing(store):
         server.serve(shared, on_listening)
+
+
+def _warn_of_odd_limit(directory: Path, max_bytes: int | None) -> None:
+    if max_bytes is None:
+        return
+    disk_bytes = shutil.disk_usage(directory).total
+    if max_bytes < PAGE_BYTES:
+        log.warning(
+            "--max-bytes is less than one page: most of what comes is refused; write 20Gi for GiB",
+            max_bytes=max_bytes,
+            page_bytes=PAGE_BYTES,
+        )
+    elif max_bytes > disk_bytes:
+        log.warning(
+            "--max-bytes is more than the disk holds: once that is full nothing makes room",
+            max_bytes=max_bytes,
+            disk_bytes=disk_bytes,
+        )
 
 
 def _tls(cert: Path | None, key: Path | None) -> TlsFiles | None:

@@ -96,6 +96,7 @@ def test_a_limit_above_what_the_disk_holds_is_kept_by_the_disk(
 ) -> None:
     where = disk.folder / "cache"
     with run_content_server(tmp_path, "--max-bytes", "1Gi", directory=where) as server:
+        assert "--max-bytes is more than the disk holds" in server.log.read_text()
         statuses = [server.ask("PUT", key_of(number), PAGE).status for number in range(40)]
         stored = statuses.count(201)
         assert 20 < stored < 32

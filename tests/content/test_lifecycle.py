@@ -109,3 +109,18 @@ def test_a_limit_that_is_no_number_of_bytes_is_a_usage_error(tmp_path: Path) -> 
     status, said = failed_start(*words, "--max-bytes", "10 GB", cwd=tmp_path)
     assert (status, "512Mi, 20Gi" in said) == (2, True)
     assert not (tmp_path / "objects").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "warned"),
+    [
+        pytest.param("200", True, id="GiB forgotten"),
+        pytest.param("0", True, id="nothing"),
+        pytest.param("8Mi", False, id="a page"),
+    ],
+)
+def test_a_limit_that_keeps_not_even_a_page_is_warned_of(
+    limit: str, warned: bool, tmp_path: Path
+) -> None:
+    with run_content_server(tmp_path, "--max-bytes", limit) as server:
+        assert ("is less than one page" in server.log.read_text()) is warned

@@ -66,7 +66,6 @@ class ObjectStore:
         on_failure: Callable[[], None],
     ) -> None:
         self._bucket = bucket
-        self._url = url
         self._conditions = Conditions(bucket)
         self._claims = Claims(bucket, self._conditions, lapses_s=claim_lapses_s)
         self._limit = trio.CapacityLimiter(MAX_CALLS)
