@@ -130,7 +130,8 @@ def image_options(command: F) -> F:
             metavar="URL",
             multiple=True,
             help="http(s)://host:port of the content cache; repeatable, and a name with several "
-            "addresses is several replicas; none: tier 2 is off.",
+            "addresses is several replicas. Or one object store, s3://bucket/prefix, gs://, az://, "
+            "with the environment's credentials. None: tier 2 is off.",
         ),
         click.option(
             "--content-cache-token-file",

@@ -16,6 +16,7 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.log import log
 from clipfs.mount.root import ready_root
+from clipfs.tiers.content.environment import address as object_store_address
 from clipfs.tiers.settings import TierSettings
 
 
@@ -86,9 +87,14 @@ def _is_object_store(url: str) -> bool:
 
 def _content_cache_url(given: str) -> str:
     if _is_object_store(given):
-        return given  # judged by `clipfs.tiers.content.obstore_bucket`, which opens it
+        object_store_address(given)
+        return given
     try:
         parts = urlsplit(given)
+        if "@" in parts.netloc:
+            raise errors.InvalidInput(
+                "--content-cache: no name or password here; say --content-cache-token-file"
+            )
         good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
         good = good and (parts.path in ("", "/") and not parts.query and not parts.fragment)
     except ValueError:  # half an IPv6 address, or a port that is none
@@ -97,10 +103,6 @@ def _content_cache_url(given: str) -> str:
         raise errors.InvalidInput(
             f"--content-cache {given}: write http://host:port or https://host:port, or an object "
             "store: s3://bucket/prefix, gs://bucket/prefix, az://container/prefix"
-        )
-    if "@" in parts.netloc:
-        raise errors.InvalidInput(
-            "--content-cache: no name or password here; say --content-cache-token-file"
         )
     return given.rstrip("/")
 

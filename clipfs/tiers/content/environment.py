@@ -1,4 +1,4 @@
-"""What the environment says of an object store, looked at before obstore is told.
+"""What an object store's URL and the environment say of it, looked at before obstore is told.
 
 obstore panics, with a page of Rust on stderr, where no header or address can be made of a value;
 a Secret made from a file often ends in the file's line break.
@@ -8,9 +8,11 @@ Not here: AWS's shared files (`clipfs.tiers.content.aws_profile`).
 
 import os
 from collections.abc import Sequence
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from clipfs import errors
+
+KINDS = ("s3", "gs", "az")
 
 _IN_HEADERS = (
     "AWS_ACCESS_KEY_ID",
@@ -19,6 +21,17 @@ _IN_HEADERS = (
     "AWS_REGION",
     "AWS_DEFAULT_REGION",
 )
+
+
+def address(url: str) -> SplitResult:
+    """The parts of a store's URL: kind, bucket and prefix; InvalidInput if it is none."""
+    parts = urlsplit(url)
+    if parts.scheme not in KINDS or not parts.netloc or parts.query or "@" in parts.netloc:
+        raise errors.InvalidInput(
+            "an object store is given as s3://bucket/prefix, gs://bucket/prefix or "
+            "az://container/prefix; credentials and endpoint come from the environment"
+        )
+    return parts
 
 
 def check(endpoint: str | None, variables: Sequence[str]) -> None:

@@ -76,13 +76,8 @@ class ObstoreBucket:
         ca_pem  CAs that the store is trusted by, beside the node's own
         Raises  InvalidInput
         """
-        parts = urlsplit(url)
+        parts = environment.address(url)
         self._kind = parts.scheme
-        if self._kind not in _ENDPOINTS or not parts.netloc or parts.query or "@" in parts.netloc:
-            raise errors.InvalidInput(
-                "an object store is given as s3://bucket/prefix, gs://bucket/prefix or "
-                "az://container/prefix; credentials and endpoint come from the environment"
-            )
         self._name = parts.netloc
         _USED_BY.add(os.getpid())
         self._credentials = _CREDENTIALS[self._kind]
