@@ -116,7 +116,10 @@ def token_of(path: Path) -> str:
         raise errors.InvalidInput(f"token file {path}: {reason}") from error
     if not lines or not lines[0].strip():
         raise errors.InvalidInput(f"token file {path}: its first line is empty, not a token")
-    return lines[0].strip()
+    token = lines[0].strip()
+    if not token.isprintable():
+        raise errors.InvalidInput(f"token file {path}: its first line holds control characters")
+    return token
 
 
 def chosen_platform(text: str | None) -> Platform:

@@ -26,6 +26,9 @@ LINGER_S = 2
 """How long the body of a refused request is read and dropped, so that a client that is still
 sending it gets to see the answer."""
 
+_QUOTED = ": bytearray("
+"""Before what h11 quotes of a request: it may hold the token, and clients log words of answers."""
+
 Headers = Sequence[tuple[str, str]]
 _STATUS_LINES = {one.value: f"HTTP/1.1 {one.value} {one.phrase}" for one in HTTPStatus}
 
@@ -174,7 +177,8 @@ class Connection:
         except h11.RemoteProtocolError as error:
             if http.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                 closing = [("Connection", "close")] if http.their_state is h11.DONE else []
-                await self.answer(error.error_status_hint, f"{error}\n", closing)
+                words = str(error).partition(_QUOTED)[0]
+                await self.answer(error.error_status_hint, f"{words}\n", closing)
             return None
         headers = {bytes(name): bytes(value) for name, value in event.headers}
         if not headers.keys() & {b"content-length", b"transfer-encoding"}:

@@ -12,6 +12,7 @@ import pytest
 from clipfs.content.worker import MAX_CONNECTIONS
 from tests.support.content import (
     READ_TOKEN,
+    TOKEN,
     ContentServer,
     key_of,
     read_answer,
@@ -153,6 +154,16 @@ def test_what_is_not_http_is_refused_and_closed(data: bytes, server: ContentServ
         answer = read_to_end(connection)
     assert answer == b"" or answer.split()[1] in (b"400", b"431")
     assert server.ask("GET", "/healthz").status == 200
+
+
+@pytest.mark.parametrize("line", ["Authorization : Bearer {}", "Authorization: Bearer {}\0"])
+def test_a_refusal_repeats_nothing_of_the_request(line: str, server: ContentServer) -> None:
+    with server.connect() as connection:
+        connection.sendall(f"GET /healthz HTTP/1.1\r\n{line.format(TOKEN)}\r\n\r\n".encode())
+        assert read_answer(connection) == (400, b"illegal header line\n")
+    with server.connect() as connection:
+        connection.sendall(f"GET /{TOKEN} {'x' * 5000}\r\n\r\n".encode())
+        assert read_answer(connection) == (400, b"illegal request line\n")
 
 
 HEAD = b"HEAD /healthz HTTP/1.1\r\nHost: x\r\n"

@@ -81,6 +81,9 @@ def test_two_servers_do_not_share_a_folder(tmp_path: Path) -> None:
         pytest.param(["--listen", "127.0.0.1:0", "--token-file", "none"], "none", id="no token"),
         pytest.param(["--listen", "127.0.0.1:0", "--token-file", "E"], "empty", id="empty token"),
         pytest.param(
+            ["--listen", "127.0.0.1:0", "--token-file", "C"], "control characters", id="odd token"
+        ),
+        pytest.param(
             ["--listen", "127.0.0.1:0", "--token-file", "T", "--read-token-file", "T"],
             "must differ",
             id="one token for both",
@@ -97,6 +100,7 @@ def test_a_server_that_cannot_start_says_why(
 ) -> None:
     (tmp_path / "T").write_text("secret\n")
     (tmp_path / "E").write_text("\n")
+    (tmp_path / "C").write_text("secret\0x\n")
     status, said = failed_start("--dir", "objects", *words, cwd=tmp_path)
     assert status == 1
     assert message in said
