@@ -68,7 +68,6 @@ def _child(
     code = 1
     try:
         os.setsid()
-        _detach(writing, log_folder)
         pending = [writing]
 
         def say(report: _Report) -> None:
@@ -78,6 +77,7 @@ def _child(
                 os.close(fd)
 
         try:
+            _detach(writing, log_folder)
             serve(lambda: say(_Report()))
             code = 0
         except BaseException as error:

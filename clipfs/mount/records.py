@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 import msgspec
+import structlog
 
+from clipfs import errors
 from clipfs.layer.layout import Layout
 from clipfs.mount.mountinfo import Mount, read_mounts
 from clipfs.system.durable import write_atomically
 from clipfs.system.processes import boot_id, is_alive, start_time
+
+log = structlog.get_logger()
 
 Front = Literal["erofs", "fuse"]
 FSTYPES: dict[Front, str] = {"erofs": "erofs", "fuse": "fuse.clip"}
@@ -73,7 +77,13 @@ class RecordStore(Generic[T]):
             return None
 
     def remove(self, record_id: str) -> None:
-        self._path(record_id).unlink(missing_ok=True)
+        """A disk that refuses keeps it until the next who tidies up: what it spoke of has gone."""
+        try:
+            self._path(record_id).unlink(missing_ok=True)
+        except OSError as error:
+            if not errors.is_the_disks(error):
+                raise
+            log.warning("a record stays for now", error=str(errors.node_fault(error)))
 
     def all(self) -> dict[str, T]:
         """Every readable record by its id."""

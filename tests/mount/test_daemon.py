@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from clipfs.mount import syscalls
 from clipfs.mount.daemon import KEPT_LOGS
+from tests.support.machine import needs_fuse
 from tests.support.wait import wait_for
 
 CALLER = """
@@ -125,6 +127,17 @@ def test_of_ended_servers_the_last_logs_are_kept(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_failure_before_ready_is_the_callers(how: str, said: str, tmp_path: Path) -> None:
     assert call(how, str(tmp_path)).stdout.startswith(said)
+
+
+@needs_fuse
+def test_a_log_that_cannot_be_made_is_told_to_the_caller(tmp_path: Path) -> None:
+    syscalls.mount("tmpfs", tmp_path, "tmpfs", syscalls.MS_RDONLY, "")
+    try:
+        done = call("ready", str(tmp_path))
+    finally:
+        syscalls.detach(tmp_path)
+    assert done.stdout.startswith(f"NodeFault {tmp_path}/")
+    assert "Read-only file system" in done.stdout
 
 
 def test_a_server_without_a_log_of_its_own_says_it_to_the_callers_stderr() -> None:

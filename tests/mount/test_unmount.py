@@ -97,3 +97,21 @@ def test_the_record_of_a_dead_server_goes_with_its_mount(layout: Layout, small: 
     records.mounts(layout).write(dead.id, dead)
     unmount(layout, small.mount, wait_s=0)
     assert records.mounts(layout).all() == {}
+
+
+def test_a_root_that_has_become_read_only_keeps_no_mount(layout: Layout, small: Served) -> None:
+    record = records.new_mount(
+        image="i", digest="d", mountpoint=small.mount, layers=(), index_key="k"
+    )
+    dead = msgspec.structs.replace(record, started=1, device=small.device)
+    records.mounts(layout).write(dead.id, dead)
+    syscalls.bind_read_only(layout.root, layout.root)
+    try:
+        unmount(layout, small.mount, wait_s=0)
+        assert mounts_at(small.mount) == []
+        unmount(layout, small.mount, wait_s=0)
+        assert list(records.mounts(layout).all()) == [dead.id]
+    finally:
+        syscalls.detach(layout.root)
+    unmount(layout, small.mount, wait_s=0)
+    assert records.mounts(layout).all() == {}
