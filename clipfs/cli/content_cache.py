@@ -96,7 +96,7 @@ def serve(
     try:
         store = Store.open(directory, max_bytes=max_bytes)
     except OSError as error:
-        raise errors.InvalidInput(f"--dir {directory}: {error.strerror}") from error
+        raise errors.InvalidInput(f"--dir {directory}: {errors.node_fault(error)}") from error
     _warn_of_odd_limit(directory, max_bytes)
     try:
         listeners = server.open_listeners(*address)
