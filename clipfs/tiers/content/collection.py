@@ -3,7 +3,8 @@
 Stores do not tell when an object was read: a layer's age is that of its newest object, and so of
 its last store or repair. One that is younger than SPARED_S stays: it may be being stored. An
 index goes before its pages; a reader who has seen it finds fewer pages, and asks the registry.
-What crashed processes left under `claims/` goes, too; what no node of ours stores stays.
+What crashed processes left under `claims/` goes, too; what no node of ours stores stays, there
+as elsewhere: a bucket without a prefix may be somebody else's, too.
 
 Blocks. Not here: the command (`clipfs.cli.cache`); lifecycle rules, which the store's owner sets.
 """
@@ -22,6 +23,9 @@ SPARED_S = 3600
 """No layer is stored for longer, and no claim lives without a renewal for so long."""
 
 _REMOVALS_AT_ONCE = 8
+_LITTER = re.compile(
+    rf"{FOLDER}/(?:sha256_[0-9a-f]{{64}}(?:\.[.0-9a-z]+)?|(?:clock|trial)-[0-9a-f]{{16}})"
+)
 _OF_A_LAYER = re.compile(r"(sha256_[0-9a-f]{64}(?:\.raw)?)(?:/\d{6}|\.v1\..+)")
 
 
@@ -56,9 +60,7 @@ def collect(url: str, max_bytes: int, *, spared_s: float = SPARED_S, ca_pem: str
     listed = list(bucket.listed())
     layers = layers_of(listed)
     going = to_remove(layers, max_bytes, young)
-    litter = [
-        one.key for one in listed if one.key.startswith(f"{FOLDER}/") and one.modified < young
-    ]
+    litter = [one.key for one in listed if _LITTER.fullmatch(one.key) and one.modified < young]
     with ThreadPoolExecutor(_REMOVALS_AT_ONCE) as pool:
         for layer in going:
             pages = [key for key in layer.keys if "/" in key]
