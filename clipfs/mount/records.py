@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Generic, Literal, TypeVar
 
 import msgspec
-import structlog
 
 from clipfs import errors
 from clipfs.layer.layout import Layout
+from clipfs.log import log
 from clipfs.mount.mountinfo import Mount, read_mounts
 from clipfs.system.durable import write_atomically
 from clipfs.system.processes import boot_id, is_alive, start_time
-
-log = structlog.get_logger()
 
 Front = Literal["erofs", "fuse"]
 FSTYPES: dict[Front, str] = {"erofs": "erofs", "fuse": "fuse.clip"}

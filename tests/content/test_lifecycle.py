@@ -111,10 +111,9 @@ def test_a_server_that_cannot_start_says_why(
 def test_what_stands_in_the_place_of_a_file_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "T").write_text("secret\n")
     (tmp_path / "objects/id").mkdir(parents=True)
-    command = [CLIPFS, "content-cache", "serve", "--dir", "objects"]
-    command += ["--listen", "127.0.0.1:0", "--token-file", "T"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=20)
-    assert (done.returncode, "objects/id: Is a directory" in done.stderr) == (1, True)
+    words = ["--dir", "objects", "--listen", "127.0.0.1:0", "--token-file", "T"]
+    status, said = failed_start(*words, cwd=tmp_path)
+    assert (status, "objects/id: Is a directory" in said) == (1, True)
 
 
 def test_a_limit_that_is_no_number_of_bytes_is_a_usage_error(tmp_path: Path) -> None:

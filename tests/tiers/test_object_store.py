@@ -707,6 +707,7 @@ async def test_what_a_store_cannot_read_is_a_miss_though_others_come_from_there(
     mock_clock.rate = 20
     store = ObjectStore(
         _PartlyDown(key),  # type: ignore[arg-type] # no more of it is used
+        url="s3://bucket",
         claim_lapses_s=15,
         patience=Patience(),
         on_failure=lambda: None,
