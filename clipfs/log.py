@@ -6,7 +6,7 @@ A command that has nothing to say starts 30 ms sooner. Not here: how lines look
 (`clipfs.cli.logs`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 
@@ -15,14 +15,21 @@ class Log:
 
     def __init__(self) -> None:
         self._set_up: Callable[[], None] | None = None
+        self._unheard: Collection[str] = ()
 
-    def set_up_by(self, function: Callable[[], None]) -> None:
-        """Have structlog set up by function, before the next line."""
-        self._set_up = function
+    def set_up_by(self, function: Callable[[], None], *, unheard: Collection[str] = ()) -> None:
+        """Have structlog set up by function, before the next line.
+
+        unheard  levels of whose lines nothing comes
+        """
+        self._set_up, self._unheard = function, unheard
         for name in [name for name in vars(self) if not name.startswith("_")]:
             delattr(self, name)
 
     def __getattr__(self, name: str) -> Any:
+        if name in self._unheard:
+            setattr(self, name, _say_nothing)
+            return _say_nothing
         import structlog
 
         if self._set_up is not None:
@@ -32,6 +39,10 @@ class Log:
         if structlog.is_configured():
             setattr(self, name, method)
         return method
+
+
+def _say_nothing(_event: str, **_fields: object) -> None:
+    pass
 
 
 log = Log()

@@ -18,7 +18,8 @@ def configure(log_format: LogFormat, level: str) -> None:
     """Say how this process logs; a level below `level` costs a reader next to nothing."""
     global _format
     _format = log_format
-    log.set_up_by(partial(_set_up, log_format, level))
+    unheard = LEVELS[: LEVELS.index(level)]
+    log.set_up_by(partial(_set_up, log_format, level), unheard=unheard)
 
 
 def _set_up(log_format: LogFormat, level: str) -> None:
