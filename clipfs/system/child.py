@@ -85,6 +85,18 @@ def _address_space_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
+def keep_descriptors(kept: Iterable[int]) -> None:
+    """Of a fork: close all that its parent had open but stderr and these; nothing is its stdin."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    low = 3
+    for fd in sorted(kept):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, os.sysconf("SC_OPEN_MAX"))
+
+
 def name_process(name: str) -> None:
     """What ps and top show of this process; 15 bytes of it."""
     with contextlib.suppress(OSError):

@@ -25,7 +25,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from clipfs.system.child import ENVIRONMENT, name_process, run_job
+from clipfs.system.child import ENVIRONMENT, keep_descriptors, name_process, run_job
 
 _MOST_FDS = 16
 _MOST_BYTES = 1 << 12
@@ -186,11 +186,7 @@ def _serve(control: socket.socket, modules: Sequence[str]) -> None:
 
 
 def _forget_parent(control: socket.socket) -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)
-    os.dup2(null, 1)
-    os.closerange(3, control.fileno())
-    os.closerange(control.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+    keep_descriptors([control.fileno()])
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115 # to its end
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, workers would leave no status
     _forget_environment()

@@ -12,17 +12,19 @@ Not here: the other end (`clipfs.tiers.content.bucket_worker`).
 
 import os
 import queue
+import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from typing import Self
 
 import msgspec
 
 from clipfs import errors
+from clipfs.system.child import keep_descriptors
 from clipfs.tiers.content import bucket
 from clipfs.tiers.content.bucket import NoAnswer, Standing
 
@@ -102,15 +104,19 @@ class BucketProcess:
     """A `Bucket` elsewhere, with its methods; open it with `BucketProcess.open`."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], idle: queue.SimpleQueue[Connection]
+        self, process: "subprocess.Popen[bytes] | _Fork", idle: queue.SimpleQueue[Connection]
     ) -> None:
         self.process = process
         self._idle = idle
 
     @classmethod
     @contextmanager
-    def open(cls, url: str, *, ca_pem: str = "") -> Iterator[Self]:
-        """The process that asks url, while it loads; dead after the block."""
+    def open(cls, url: str, *, ca_pem: str = "", may_fork: bool = False) -> Iterator[Self]:
+        """The process that asks url, while it loads; dead after the block.
+
+        may_fork  this process has one thread, and has not used obstore: a fork loads in half the
+                  time
+        """
         idle: queue.SimpleQueue[Connection] = queue.SimpleQueue()
         with ExitStack() as stack:
             theirs: list[socket.socket] = []
@@ -119,11 +125,7 @@ class BucketProcess:
                 theirs.append(stack.enter_context(other))
                 idle.put(stack.enter_context(Connection(mine)))
             fds = [one.fileno() for one in theirs]
-            command = [sys.executable, "-P", "-m", "clipfs.tiers.content.bucket_worker", url]
-            with open(os.memfd_create("ca"), "r+") as stdin:
-                stdin.write(ca_pem)
-                stdin.seek(0)
-                process = subprocess.Popen([*command, *map(str, fds)], stdin=stdin, pass_fds=fds)
+            process = (_Fork if may_fork else _executed)(url, ca_pem, fds)
             for one in theirs:
                 one.close()
             try:
@@ -174,3 +176,36 @@ class BucketProcess:
         if answer.failed is not None:
             raise FAILURES[answer.failed](answer.message)
         return answer, received
+
+
+def _executed(url: str, ca_pem: str, fds: Sequence[int]) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-P", "-m", "clipfs.tiers.content.bucket_worker", url]
+    with open(os.memfd_create("ca"), "r+") as stdin:
+        stdin.write(ca_pem)
+        stdin.seek(0)
+        return subprocess.Popen([*command, *map(str, fds)], stdin=stdin, pass_fds=fds)
+
+
+class _Fork:
+    """This process again, as the one that asks."""
+
+    def __init__(self, url: str, ca_pem: str, fds: Sequence[int]) -> None:
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                keep_descriptors(fds)
+                from clipfs.tiers.content.bucket_worker import serve
+
+                serve(url, ca_pem, fds)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+            finally:  # the caller's stack is not this process's to unwind
+                os._exit(1)
+
+    def kill(self) -> None:
+        with suppress(ProcessLookupError):  # SIGCHLD is ignored
+            os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        with suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)

@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Sequence
 
 import msgspec
 
@@ -18,16 +19,15 @@ from clipfs.tiers.content.bucket_process import FAILURES, Answer, Connection, Re
 from clipfs.tiers.content.obstore_bucket import ObstoreBucket
 
 
-def main() -> None:
-    """Returns when all connections have ended."""
+def serve(url: str, ca_pem: str, fds: Sequence[int]) -> None:
+    """Answer what is asked by these connections, until all have ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to our starter, too
-    url, *fds = sys.argv[1:]
     bucket: ObstoreBucket | errors.InvalidInput
     try:
-        bucket = ObstoreBucket(url, ca_pem=sys.stdin.read())
+        bucket = ObstoreBucket(url, ca_pem=ca_pem)
     except errors.InvalidInput as error:
         bucket = error
-    threads = [threading.Thread(target=_serve, args=(int(fd), bucket)) for fd in fds]
+    threads = [threading.Thread(target=_serve, args=(fd, bucket)) for fd in fds]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -74,5 +74,5 @@ def _answered(bucket: ObstoreBucket, request: Request, data: bytes) -> tuple[Ans
 
 
 if __name__ == "__main__":
-    main()
+    serve(sys.argv[1], sys.stdin.read(), [int(fd) for fd in sys.argv[2:]])
     os._exit(0)  # obstore's threads may still wait for a store

@@ -55,14 +55,14 @@ async def open_content_store(
 def store_at_hand(urls: Sequence[str], *, ca_pem: str) -> Iterator[None]:
     """Have the process start now that `open_content_store` with will_fork asks an object store by.
 
-    It takes 60 ms to load, in which a mount has other things to do.
+    It loads while a mount does other things. To be entered with one thread only.
     """
     if not _is_object_store(urls):
         yield
         return
     from clipfs.tiers.content.bucket_process import BucketProcess
 
-    with BucketProcess.open(urls[0], ca_pem=ca_pem) as bucket:
+    with BucketProcess.open(urls[0], ca_pem=ca_pem, may_fork=True) as bucket:
         _at_hand.append(bucket)
         try:
             yield
