@@ -12,7 +12,6 @@ Source: containerd, "Registry Host Namespace" (docs/hosts.md).
 """
 
 import re
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +86,8 @@ NO_MIRRORS = Mirrors()
 
 def parse_hosts(text: str, *, folder: Path) -> tuple[Host, ...]:
     """The hosts of one file. ValueError says what is wrong; `ca` files lie below folder."""
+    import tomllib  # here: most mounts find no such file
+
     found = msgspec.convert(tomllib.loads(text), type=_File)
     hosts = [_host(address, entry, folder) for address, entry in found.host.items()]
     if found.server is None:
@@ -102,10 +103,9 @@ def _read(path: Path) -> tuple[Host, ...]:
         return (ITSELF,)
     except OSError as error:
         raise errors.NodeFault(f"mirrors: {path}: {error.strerror}") from error
-    except tomllib.TOMLDecodeError as error:  # which may name a key: an address
-        raise errors.NodeFault(f"mirrors: {path}: {_CREDENTIAL.sub('***@', str(error))}") from None
-    except (ValueError, errors.InvalidInput) as error:  # msgspec's and UTF-8's too
-        raise errors.NodeFault(f"mirrors: {path}: {error}") from error
+    except (ValueError, errors.InvalidInput) as error:  # TOML's, msgspec's and UTF-8's
+        said = _CREDENTIAL.sub("***@", str(error))  # TOML's may name a key: an address
+        raise errors.NodeFault(f"mirrors: {path}: {said}") from None
 
 
 def _host(address: str, entry: _Entry, folder: Path) -> Host:

@@ -34,9 +34,9 @@ from clipfs.tiers.settings import TierHooks, TierSettings
 from clipfs.tiers.stack import Tiers, open_tiers
 from clipfs.tiers.tier import IndexedLayer
 from clipfs.tree.build import Merger, merging
+from clipfs.tree.job import WORKER as MERGE_WORKER
 from clipfs.tree.reader import ImageIndex
 from clipfs.tree.sparse import SparseLayout, layout_of
-from clipfs.tree.worker import WORKER as MERGE_WORKER
 
 T = TypeVar("T")
 R = TypeVar("R")

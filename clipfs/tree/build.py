@@ -22,7 +22,7 @@ from clipfs.layer.index import LayerIndex
 from clipfs.system.durable import copy_all, make_atomically, write_all
 from clipfs.system.groups import lone_error_unwrapped
 from clipfs.system.workers import Worker, started
-from clipfs.tree.worker import WORKER, IndexWanted, LayerToMerge, MergeJob, Place
+from clipfs.tree.job import WORKER, IndexWanted, LayerToMerge, MergeJob, Place
 
 WORKER_MEMORY_BYTES = 4 << 30
 """Address space: a million entries take about 1 GB while they are merged."""

@@ -5,6 +5,7 @@ The writer packs blocks, the reader looks into them; a malformed block is Corrup
 
 import struct
 from collections.abc import Sequence
+from itertools import accumulate, repeat
 from typing import NamedTuple
 
 from clipfs import errors
@@ -19,12 +20,16 @@ class Record(NamedTuple):
     kind: int
 
 
+_MOST_IN_A_BLOCK = erofs.BLOCK // (erofs.DIRENT.size + 1)
+
 RecordLike = tuple[bytes, int, int]
 """A `Record`, or what takes half the time to make."""
 
 
 def in_blocks(records: Sequence[RecordLike]) -> bytes:
     """The blocks of a folder with these records, the last one unpadded."""
+    if len(records) < _MOST_IN_A_BLOCK and len(block := packed(records)) <= erofs.BLOCK:
+        return block
     blocks: list[bytes] = []
     start = used = 0
     for at, (name, _, _) in enumerate(records):
@@ -38,14 +43,9 @@ def in_blocks(records: Sequence[RecordLike]) -> bytes:
 
 def packed(records: Sequence[RecordLike]) -> bytes:
     """The block of records, unpadded."""
-    offset = len(records) * erofs.DIRENT.size
-    pack = erofs.DIRENT.pack
-    parts = []
-    for name, nid, kind in records:
-        parts.append(pack(nid, offset, kind, 0))
-        offset += len(name)
-    parts += [name for name, _, _ in records]
-    return b"".join(parts)
+    names, nids, kinds = zip(*records, strict=True)
+    offsets = accumulate(map(len, names), initial=len(names) * erofs.DIRENT.size)
+    return b"".join([*map(erofs.DIRENT.pack, nids, offsets, kinds, repeat(0)), *names])
 
 
 def count(block: bytes) -> int:

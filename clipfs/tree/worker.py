@@ -19,40 +19,10 @@ from clipfs.layer.index import Entry, EntryKind, LayerIndex
 from clipfs.layer.limits import MAX_IMAGE_ENTRIES, MAX_IMAGE_ENTRY_BYTES
 from clipfs.system.child import ask, worker_main
 from clipfs.system.durable import write_all
+from clipfs.tree.job import IndexWanted, MergeJob, Place
 from clipfs.tree.merge import WHITEOUT, merge
 from clipfs.tree.sparse import layout_of
 from clipfs.tree.writer import Device, write_image
-
-WORKER = "clipfs.tree.worker"
-"""The module that a worker process runs."""
-
-
-class LayerToMerge(msgspec.Struct, frozen=True):
-    """One layer, without its index."""
-
-    digest: str
-    raw_path: str | None
-
-
-class MergeJob(msgspec.Struct, frozen=True):
-    """Layers, the lowest first; their indexes come to stand in the memory file fd, and behind
-    them the image index."""
-
-    fd: int
-    layers: list[LayerToMerge]
-
-
-class IndexWanted(msgspec.Struct, frozen=True):
-    """A question: where is the index of layer number? It is answered once it is there."""
-
-    number: int
-
-
-class Place(msgspec.Struct, frozen=True):
-    """Where in the memory file an index stands."""
-
-    offset: int
-    size: int
 
 
 def work(line: bytes) -> list[bytes]:

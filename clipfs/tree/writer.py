@@ -81,8 +81,8 @@ def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
     head = packed_head(
         table,
         inodes=len(nodes),
-        names=sum(len(node.children) for node in nodes if node.children is not None),
-        content_bytes=sum(node.entry.size for node in nodes),
+        names=writer.names,
+        content_bytes=writer.content_bytes,
         blocks=len(image) // erofs.BLOCK,
     )
     image[: len(head)] = head
@@ -124,12 +124,17 @@ class _Writer:
         self._sparse_ids = {n: len(devices) + 1 + at for at, n in enumerate(numbers)}
         self._sparse = [one.sparse.placed() if one.sparse is not None else {} for one in devices]
         self.image = bytearray()
+        self.names = self.content_bytes = 0
 
     def place(self, nodes: Sequence[Node]) -> None:
-        """Give every node its nid, the root's first, and make room for all inodes."""
+        """Give every node its nid, the root's first, make room for all inodes, and count."""
         at = self._meta_start + erofs.ROOT_NID * erofs.SLOT
         for node in nodes:
-            entry, at = node.entry, erofs.round_up(at, erofs.SLOT)
+            entry = node.entry
+            at += -at % erofs.SLOT
+            self.content_bytes += entry.size
+            if node.children is not None:
+                self.names += len(node.children)
             if _is_plain_file(entry):
                 end = at + erofs.FILE_INODE.size
             elif node.children is not None and not entry.xattrs:
