@@ -22,7 +22,7 @@ from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
 from clipfs.layer.use import InUse
 from clipfs.mount.daemon import leave_behind
-from clipfs.mount.kernel import Wanted, check_kernel, chosen_tree, mount_tree
+from clipfs.mount.front import Wanted
 from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_mountpoint
 from clipfs.mount.prepare import Prepared, prepared, side_by_side, workers_at_hand
 from clipfs.mount.syscalls import check_context
@@ -81,6 +81,8 @@ def mount(
     with workers_at_hand(given["root"], reference):
         settings = tier_settings(**given, launched=log_to == "stderr")
         if front == "erofs":
+            from clipfs.mount.kernel import check_kernel
+
             check_kernel(settings.layout)
         # to the command's end: by then the mount's record is written
         in_use = click.get_current_context().with_resource(InUse(settings.layout))
@@ -89,6 +91,8 @@ def mount(
             found, to_store = trio.run(
                 _prepared, settings, reference, on_platform, on_progress, in_use, front == "erofs"
             )
+    from clipfs.mount.kernel import chosen_tree, mount_tree  # has been loaded beside a merge
+
     mount_begin = time.perf_counter()
 
     def say(pid: int | None) -> None:
@@ -199,6 +203,7 @@ async def _prepared(
 def _load_server(settings: TierSettings) -> None:
     """What a process left behind needs is loaded while another merges, not once it is done."""
     import_module("structlog")  # for its first line
+    import_module("clipfs.mount.kernel")
     with suppress(ImportError):  # whoever needs it says so
         import_module("clipfs.mount.server")
         load_content_store(settings.content_cache_urls)

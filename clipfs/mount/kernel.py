@@ -11,19 +11,16 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import Literal
 
 from clipfs import errors
 from clipfs.image.digest import cache_key
 from clipfs.layer.layout import Layout
 from clipfs.log import log
 from clipfs.mount import records, syscalls
-from clipfs.mount.front import erofs
+from clipfs.mount.front import Wanted, erofs
 from clipfs.mount.prepare import Prepared
 from clipfs.mount.rebuilt import is_rebuilt, rebuilt
 from clipfs.system.cached import open_cached
-
-Wanted = Literal["auto", "erofs", "fuse"]
 
 MAX_AUTO_COPY_BYTES = 64 << 20
 """What `auto` copies of layers whose length the kernel cannot take, and of sparse files that it

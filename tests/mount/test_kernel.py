@@ -16,7 +16,8 @@ from clipfs.image.reference import parse_reference
 from clipfs.layer.index import PackedEntries, make_index
 from clipfs.layer.layout import Layout
 from clipfs.mount import kernel, records, syscalls
-from clipfs.mount.kernel import Wanted, chosen_tree, mount_tree
+from clipfs.mount.front import Wanted
+from clipfs.mount.kernel import chosen_tree, mount_tree
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.prepare import Prepared, sparse_layouts
 from clipfs.mount.unmount import unmount

@@ -13,7 +13,7 @@ from clipfs.image.retry import RETRY, RetryPolicy
 from clipfs.layer.job import RANGES, Ranges
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
-from clipfs.tiers.content.opening import open_object_store
+from clipfs.tiers.content.bucket_opening import open_object_store
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import ContentStore
 from clipfs.tiers.settings import TierHooks, TierSettings

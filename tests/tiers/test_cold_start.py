@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from clipfs.tiers.content.opening import open_object_store
+from clipfs.tiers.content.bucket_opening import open_object_store
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import ContentStore, Progress
 from tests.support import images

@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from clipfs.tiers.content.bucket import Listed
+from clipfs.tiers.content.bucket_opening import open_object_store
 from clipfs.tiers.content.collection import collect, layers_of, to_remove
 from clipfs.tiers.content.obstore_bucket import ObstoreBucket
-from clipfs.tiers.content.opening import open_object_store
 from clipfs.tiers.content.store import Progress
 from tests.support.machine import CLIPFS
 from tests.support.s3_server import READER, S3Server

@@ -20,10 +20,10 @@ from trio.testing import MockClock
 
 from clipfs import errors
 from clipfs.tiers.content.bucket import NoAnswer
+from clipfs.tiers.content.bucket_opening import MOST_START_S, open_object_store
 from clipfs.tiers.content.bucket_process import BucketProcess
 from clipfs.tiers.content.objectstore import RESTART_S, ObjectStore
 from clipfs.tiers.content.obstore_bucket import ObstoreBucket
-from clipfs.tiers.content.opening import MOST_START_S, open_object_store
 from clipfs.tiers.content.patience import TOTAL_S, Patience
 from clipfs.tiers.content.store import (
     MAX_OBJECT_BYTES,
@@ -492,7 +492,7 @@ async def test_a_store_that_never_answers_is_not_waited_for(
 FORKING = """
 import os, sys, trio
 from clipfs.tiers.content.bucket_process import BucketProcess
-from clipfs.tiers.content.opening import open_object_store
+from clipfs.tiers.content.bucket_opening import open_object_store
 
 async def main():
     async with open_object_store(sys.argv[1], will_fork=sys.argv[3] == "True") as store:

@@ -10,9 +10,9 @@ import trio
 from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import layer_index_name
 from clipfs.layer.sealed_index import seal_index
+from clipfs.tiers.content.bucket_opening import open_object_store
 from clipfs.tiers.content.mender import Mender
 from clipfs.tiers.content.objectstore import ObjectStore
-from clipfs.tiers.content.opening import open_object_store
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.pages import PAGE_BYTES, page_key
 from clipfs.tiers.storer import Outcome, Storer, store_layer

@@ -17,7 +17,7 @@ from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
 from clipfs.layer.sealed_index import seal_index
 from clipfs.system.durable import write_atomically
-from clipfs.tiers.content.opening import open_object_store
+from clipfs.tiers.content.bucket_opening import open_object_store
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.disk import DiskTier
