@@ -6,9 +6,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -46,7 +46,7 @@ class S3Server:
     host: str = "127.0.0.1"
     within: Sequence[str] = ()
     tls: Certificate | None = None
-    process: subprocess.Popen[bytes] | None = None
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
     def port(self) -> int:
@@ -83,9 +83,10 @@ class S3Server:
         self._ask("filer", "DELETE", f"/buckets/{name}/first")
 
     def start(self) -> None:
-        command = [*self.within, str(_WEED), "server", f"-dir={self.folder}", f"-ip={self.host}",
-                   f"-ip.bind={self.host}", "-volume.max=200", "-master.volumeSizeLimitMB=64",
-                   "-master.telemetry=false", "-master.electionTimeout=1s", "-s3",
+        """Its volumes come when there is a master to lead them: else they ask again 5 s later."""
+        command = ["server", f"-dir={self.folder}", f"-ip={self.host}", f"-ip.bind={self.host}",
+                   "-volume=false", "-master.volumeSizeLimitMB=64", "-master.telemetry=false",
+                   "-master.electionTimeout=200ms", "-filer", "-s3",
                    "-s3.iam=false", "-s3.port.iceberg=0", "-s3.port.lance=0",
                    "-s3.autoCreateBucket=false",
                    f"-s3.config={self.folder / 'identities.json'}",
@@ -93,35 +94,62 @@ class S3Server:
         if self.tls is not None:
             command += [f"-s3.port.https={self.ports['https']}", f"-s3.cert.file={self.tls.cert}",
                         f"-s3.key.file={self.tls.key}"]  # fmt: skip
-        with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self._run(command)
+        wait_for(self._has_leader, within_s=60)
+        master = f"{self.host}:{self.ports['master']}.{self.ports['master grpc']}"
+        self._run(["volume", f"-dir={self.folder}", f"-ip={self.host}", f"-ip.bind={self.host}",
+                   "-max=200", f"-master={master}", f"-port={self.ports['volume']}",
+                   f"-port.grpc={self.ports['volume grpc']}"])  # fmt: skip
         wait_for(self._is_up, within_s=60)
 
     def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait(10)
+        killed, self.processes = self.processes, []
+        for process in killed:
+            process.kill()
+        for process in killed:
+            process.wait(10)
 
     def hang(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
+        self._tell(signal.SIGSTOP)
 
     def wake(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
+        self._tell(signal.SIGCONT)
+
+    def _run(self, words: Sequence[str]) -> None:
+        with (self.folder / "log").open("ab") as log:
+            command = [*self.within, str(_WEED), *words]
+            self.processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+
+    def _tell(self, number: signal.Signals) -> None:
+        for process in self.processes:
+            process.send_signal(number)
 
     def _port_options(self) -> Iterator[tuple[str, int]]:
-        for part in _PARTS:
+        for part in ("master", "filer", "s3"):
             yield f"{part}.port", self.ports[part]
             yield f"{part}.port.grpc", self.ports[f"{part} grpc"]
 
+    def _has_leader(self) -> bool:
+        return self._says(
+            lambda: "IsLeader" in json.loads(self._ask("master", "GET", "/cluster/status"))
+        )
+
     def _is_up(self) -> bool:
         """Once a volume can be written: its S3 answers some seconds before that."""
-        assert self.process is not None
-        assert self.process.poll() is None, (self.folder / "log").read_text()[-2000:]
+        assigned = "/dir/assign?writableVolumeCount=1"
+        return self._says(
+            lambda: (
+                not self._ask("s3", "GET", "/healthz")
+                and "fid" in json.loads(self._ask("master", "GET", assigned))
+            )
+        )
+
+    def _says(self, probe: Callable[[], bool]) -> bool:
+        """What probe says; False while it gets no answer."""
+        for process in self.processes:
+            assert process.poll() is None, (self.folder / "log").read_text()[-2000:]
         try:
-            assigned = self._ask("master", "GET", "/dir/assign?writableVolumeCount=1")
-            return "fid" in json.loads(assigned) and not self._ask("s3", "GET", "/healthz")
+            return probe()
         except (OSError, http.client.HTTPException, ValueError):
             return False
 

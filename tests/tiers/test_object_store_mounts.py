@@ -8,7 +8,7 @@ import pytest
 from tests.support.machine import needs_fuse
 from tests.support.node import ROOM, Node
 from tests.support.registry import RegistryServer
-from tests.support.s3_server import S3Server, run_s3_server
+from tests.support.s3_server import S3Server
 from tests.support.samples import Sample
 from tests.support.wait import wait_for
 
@@ -96,14 +96,12 @@ def test_a_touched_layer_is_filled_from_the_store(
 
 
 def test_a_mount_goes_well_without_the_store(
-    nodes: list[Node],
-    image: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    nodes: list[Node], image: str, s3_server: S3Server, tmp_path: Path
 ) -> None:
-    with run_s3_server(tmp_path / "s3") as hung:
-        hung.use(monkeypatch)
-        hung.make_bucket("shared")
-        hung.hang()
+    s3_server.hang()
+    try:
         nodes[0].mount(image, tmp_path / "m")
+        assert nodes[0].json("stats")["content_cache"]["errors"] >= 1
+    finally:
+        s3_server.wake()
     assert [path for path in (tmp_path / "m").rglob("*") if path.is_file()]
