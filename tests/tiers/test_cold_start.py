@@ -1,4 +1,8 @@
-"""Nodes that start the same cold image at the same moment: one of them downloads each layer."""
+"""Nodes that start the same cold image at the same moment: one of them downloads each layer.
+
+The tests in which a node is killed wait for its claims to lapse, by the real clock: they run at
+the same time, on clusters of their own, and share one content cache of each kind.
+"""
 
 import json
 import os
@@ -6,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, ExitStack
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +22,7 @@ from clipfs.tiers.content.bucket_opening import open_object_store
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import ContentStore, Progress
 from tests.support import images
+from tests.support.at_once import Endings, at_once
 from tests.support.content import TOKEN
 from tests.support.counting_registry import CountingRegistry, counting_registry
 from tests.support.images import Packed
@@ -31,6 +36,7 @@ from tests.support.wait import wait_for
 
 pytestmark = needs_fuse
 
+KINDS = ("http", "s3")
 NODES = 10
 MIB = (12, 5, 3)
 SLOW = 6 << 20
@@ -84,40 +90,49 @@ def log_of(node: Node) -> Path:
     return node.root.with_suffix(".log")
 
 
-@pytest.fixture(params=["http", "s3"])
-def cluster(
-    request: pytest.FixtureRequest,
-    registry: RegistryServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Cluster]:
+@dataclass(frozen=True)
+class Tier2:
+    """One that the module's clusters share, each with layers of its own."""
+
+    options: list[str]
+    open_store: OpenStore
+
+
+@pytest.fixture(scope="module")
+def tier2s(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Tier2]]:
+    """One of each kind."""
+    home = tmp_path_factory.mktemp("tier2")
+    with ExitStack() as stack:
+        url, token_file, _ = stack.enter_context(content_cache(home / "cc"))
+        server = stack.enter_context(run_s3_server(home / "s3"))
+        server.use(stack.enter_context(pytest.MonkeyPatch.context()))
+        server.make_bucket("shared")
+        s3_url = "s3://shared/cluster"
+        yield {
+            "http": Tier2(
+                ["--content-cache", url, "--content-cache-token-file", str(token_file)],
+                partial(Replicas.open, [url], token=TOKEN),
+            ),
+            "s3": Tier2(["--content-cache", s3_url], partial(open_object_store, s3_url)),
+        }
+
+
+@contextmanager
+def cluster_of(tier2: Tier2, registry: RegistryServer, home: Path) -> Iterator[Cluster]:
     seed = int.from_bytes(os.urandom(4), "little")
     layers = [
-        make_sample(
-            tmp_path / f"{mib}.tar", content_bytes=mib << 20, seed=seed + mib, name=f"{mib}"
-        )
+        make_sample(home / f"{mib}.tar", content_bytes=mib << 20, seed=seed + mib, name=f"{mib}")
         for mib in MIB
     ]
-    images.write_layout(tmp_path / "oci", [Packed(one.tar) for one in layers], codec="plain")
+    images.write_layout(home / "oci", [Packed(one.tar) for one in layers], codec="plain")
     name = f"cold-{seed}:1"
-    images.push(tmp_path / "oci", registry.address, name)
-    (tmp_path / "key").write_text("the cluster's key\n")
-    with ExitStack() as stack:
-        counting = stack.enter_context(counting_registry(registry.address, bytes_per_s=SLOW))
-        options = ["--plain-http", counting.address, "--index-key-file", str(tmp_path / "key")]
-        if request.param == "s3":
-            server = stack.enter_context(run_s3_server(tmp_path / "s3"))
-            server.use(monkeypatch)
-            server.make_bucket("shared")
-            options += ["--content-cache", "s3://shared/cluster"]
-            open_store: OpenStore = partial(open_object_store, "s3://shared/cluster")
-        else:
-            url, token_file, _ = stack.enter_context(content_cache(tmp_path / "cc"))
-            options += ["--content-cache", url, "--content-cache-token-file", str(token_file)]
-            open_store = partial(Replicas.open, [url], token=TOKEN)
-        nodes = [Node(tmp_path / f"node-{number}", options) for number in range(NODES)]
+    images.push(home / "oci", registry.address, name)
+    (home / "key").write_text("the cluster's key\n")
+    with counting_registry(registry.address, bytes_per_s=SLOW) as counting:
+        options = ["--plain-http", counting.address, "--index-key-file", str(home / "key")]
+        nodes = [Node(home / f"node-{n}", [*options, *tier2.options]) for n in range(NODES)]
         try:
-            yield Cluster(nodes, counting, f"{counting.address}/{name}", layers, open_store)
+            yield Cluster(nodes, counting, f"{counting.address}/{name}", layers, tier2.open_store)
         finally:
             for node in nodes:
                 node.close()
@@ -155,10 +170,16 @@ def succeeded(process: subprocess.Popen[str], node: Node) -> None:
     assert process.returncode == 0, log_of(node).read_text()
 
 
+@pytest.mark.parametrize("kind", KINDS)
 def test_of_ten_nodes_that_mount_a_cold_image_one_downloads_each_layer(
-    cluster: Cluster,
+    kind: str, tier2s: dict[str, Tier2], registry: RegistryServer, tmp_path: Path
 ) -> None:
     """And each reads all of it as soon as it is mounted."""
+    with cluster_of(tier2s[kind], registry, tmp_path) as cluster:
+        mount_and_read_everywhere(cluster)
+
+
+def mount_and_read_everywhere(cluster: Cluster) -> None:
     mounts = [
         cluster.start(node, "mount", cluster.image, str(place(node)), "--front", "auto")
         for node in cluster.nodes
@@ -176,9 +197,32 @@ def test_of_ten_nodes_that_mount_a_cold_image_one_downloads_each_layer(
     wait_for(lambda: trio.run(are_claims_free, cluster))
 
 
+@pytest.fixture(scope="module")
+def endings(
+    request: pytest.FixtureRequest, tier2s: dict[str, Tier2], registry: RegistryServer
+) -> Iterator[Endings]:
+    def run(body: Callable[[Cluster], None], kind: str, home: Path) -> None:
+        with cluster_of(tier2s[kind], registry, home) as cluster:
+            body(cluster)
+
+    holder = test_a_holder_that_is_killed_is_replaced_by_one_node_of_those_who_saw_its_progress
+    storing = (
+        test_a_node_that_is_killed_before_its_pages_are_stored_is_replaced_by_one_that_reads_them
+    )
+    bodies = {f"{holder.__name__}[{kind}]": partial(run, kill_a_holder, kind) for kind in KINDS}
+    bodies[storing.__name__] = partial(run, kill_a_node_that_stores, "http")
+    with at_once(request, bodies, most=len(bodies)) as ends:
+        yield ends
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_holder_that_is_killed_is_replaced_by_one_node_of_those_who_saw_its_progress(
-    cluster: Cluster,
+    kind: str, request: pytest.FixtureRequest, endings: Endings
 ) -> None:
+    endings[request.node.name].result()
+
+
+def kill_a_holder(cluster: Cluster) -> None:
     cluster.registry.bytes_per_s = VERY_SLOW
     first, *others = cluster.nodes
     holder = cluster.start(first, "index", cluster.image)
@@ -195,10 +239,13 @@ def test_a_holder_that_is_killed_is_replaced_by_one_node_of_those_who_saw_its_pr
     assert cluster.image_bytes < cluster.layer_bytes_sent <= 2.05 * cluster.image_bytes
 
 
-@pytest.mark.parametrize("cluster", ["http"], indirect=True)
 def test_a_node_that_is_killed_before_its_pages_are_stored_is_replaced_by_one_that_reads_them(
-    cluster: Cluster,
+    request: pytest.FixtureRequest, endings: Endings
 ) -> None:
+    endings[request.node.name].result()
+
+
+def kill_a_node_that_stores(cluster: Cluster) -> None:
     cluster.registry.bytes_per_s = None
     first, *others = cluster.nodes[:4]
     at = first.options.index("--content-cache") + 1

@@ -1,0 +1,41 @@
+"""Tests that wait more than they work, at the same time: each in a thread of its own.
+
+Real claims lapse and real time-outs run off by the real clock. A module's fixture opens it with
+the bodies of such tests; those that are selected begin, and each test asks how its own ended:
+
+    endings[request.node.name].result()
+
+A body gets a folder, and no fixture of its test: what it changes must be its own, and that is
+not so of the environment, whose variables a `Node` takes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+Endings = Mapping[str, Future[None]]
+
+
+@contextmanager
+def at_once(
+    request: pytest.FixtureRequest,
+    bodies: Mapping[str, Callable[[Path], None]],
+    *,
+    most: int,
+) -> Iterator[Endings]:
+    """The ends of bodies, which go by their tests' names as pytest shows them; of at most `most`
+    at a time."""
+    folders: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
+    names = [one.name for one in request.session.items if one.path == request.path]
+    with ThreadPoolExecutor(most) as pool:
+        try:
+            yield {
+                name: pool.submit(bodies[name], folders.mktemp("at-once"))
+                for name in names
+                if name in bodies
+            }
+        finally:
+            pool.shutdown(cancel_futures=True)
