@@ -1,7 +1,8 @@
 """Tier 2 fails in every way, under real mounts: no read fails while the registry has the bytes.
 
 Over HTTP and with an object store. Each test shows that its fault was met: requests were in
-flight, and are counted as errors.
+flight, and are counted as errors. Those that wait for time-outs, and then for the registry, run
+at the same time; those that want bytes of tier 2 in time run alone.
 """
 
 import os
@@ -15,6 +16,7 @@ from signal import SIGCONT, SIGSTOP
 import pytest
 
 from tests.support import images
+from tests.support.at_once import Endings, at_once
 from tests.support.content import ContentServer, run_content_server
 from tests.support.images import Packed
 from tests.support.machine import needs_fuse
@@ -31,6 +33,8 @@ pytestmark = needs_fuse
 FILES = 6
 FILE_BYTES = 4 << 20
 KINDS = ("http", "s3")
+AT_ONCE = 3
+"""More would want more processors than a small machine has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,13 @@ def image(tmp_path_factory: pytest.TempPathFactory, registry: RegistryServer) ->
 
 @dataclass(slots=True)
 class Store:
-    """A tier 2 that can be killed, started again, frozen and woken; `valve` stands before it."""
+    """A tier 2 that can be killed, started again, frozen and woken; `valve` stands before it.
+
+    environment  what its nodes find it by, besides options
+    """
 
     options: list[str]
+    environment: dict[str, str]
     valve: Valve
     kill: Callable[[], None]
     start: Callable[[], None]
@@ -72,7 +80,7 @@ class Store:
 
 
 @contextmanager
-def http_store(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Store]:
+def http_store(home: Path) -> Iterator[Store]:
     with ExitStack() as stack:
         running = [stack.enter_context(run_content_server(home / "cc"))]
         before = stack.enter_context(valve(f"127.0.0.1:{running[0].port}"))
@@ -84,6 +92,7 @@ def http_store(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Store]:
         options = tier2_options(f"http://{before.address}", home / "cc/token", home)
         yield Store(
             options,
+            {},
             before,
             kill=lambda: running[-1].kill(),
             start=start,
@@ -93,32 +102,37 @@ def http_store(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Store]:
 
 
 @contextmanager
-def s3_store(home: Path, patch: pytest.MonkeyPatch) -> Iterator[Store]:
+def s3_store(home: Path) -> Iterator[Store]:
     with ExitStack() as stack:
         server = stack.enter_context(run_s3_server(home / "s3"))
         server.make_bucket("faults")
         before = stack.enter_context(valve(f"127.0.0.1:{server.port}"))
-        server.use(patch)
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{before.address}")
+        environment = server.environment() | {"AWS_ENDPOINT_URL": f"http://{before.address}"}
         options = tier2_options("s3://faults/x", None, home)
-        yield Store(options, before, server.kill, server.start, server.hang, server.wake)
+        yield Store(
+            options,
+            environment,
+            before,
+            kill=server.kill,
+            start=server.start,
+            freeze=server.hang,
+            wake=server.wake,
+        )
 
 
 STORES = {"http": http_store, "s3": s3_store}
 
 
 @pytest.fixture(params=KINDS)
-def store(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Store]:
-    with STORES[request.param](tmp_path, monkeypatch) as made:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    with STORES[request.param](tmp_path) as made:
         yield made
 
 
 @pytest.fixture
 def nodes(store: Store, registry: RegistryServer, tmp_path: Path) -> Iterator[list[Node]]:
     words = [*store.options, "--plain-http", registry.address]
-    with nodes_of(tmp_path, "abc", words) as made:
+    with nodes_of(tmp_path, "abc", words, store.environment) as made:
         yield made
 
 
@@ -155,31 +169,6 @@ def layer_downloads(registry: RegistryServer, image: Sample) -> int:
 def errors(node: Node) -> int:
     found: int = node.json("stats")["content_cache"]["errors"]
     return found
-
-
-@pytest.mark.parametrize("fault", ["kill", "freeze"])
-def test_reads_that_a_fault_meets_in_flight_are_right(
-    fault: str, store: Store, nodes: list[Node], image: Sample, tmp_path: Path
-) -> None:
-    first, second, _ = nodes
-    first.json("index", image.reference)
-    stored(first)
-    second.mount(image.reference, tmp_path / "m", "--front", "fuse")
-    assert errors(second) == 0
-    store.valve.hold(answers=True, after_bytes=1 << 20)
-    readers = Readers(tmp_path / "m", image)
-    print(f"{fault} with {store.valve.wait()} requests in flight")
-    getattr(store, fault)()
-    store.valve.let_go()
-    try:
-        assert readers.done() == []
-        figures = second.json("stats")
-        assert figures["content_cache"]["bytes"] > 0  # it had been of use
-        assert figures["content_cache"]["errors"] >= 1
-        assert figures["registry"]["bytes"] > 0
-    finally:
-        if fault == "freeze":
-            store.wake()
 
 
 def test_uploads_that_a_kill_meets_in_flight_harm_no_reader_and_are_made_good(
@@ -226,72 +215,6 @@ def test_mounts_and_reads_go_well_while_it_hangs_and_use_it_when_it_wakes(
     assert third.json("stats")["registry"]["bytes"] == 0
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_wrong_token_or_secret_fails_no_read(
-    kind: str,
-    image: Sample,
-    registry: RegistryServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with STORES[kind](tmp_path, monkeypatch) as store:
-        words = [*store.options, "--plain-http", registry.address]
-        if kind == "http":
-            (tmp_path / "wrong").write_text("not the token\n")
-            words[words.index("--content-cache-token-file") + 1] = str(tmp_path / "wrong")
-        else:
-            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not the secret")
-        with nodes_of(tmp_path, "x", words) as (node,):
-            node.mount(image.reference, tmp_path / "m", "--front", "fuse")
-            assert Readers(tmp_path / "m", image).done() == []
-            stored(node)
-            assert errors(node) >= 1
-
-
-@needs_loop
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_full_disk_of_tier_2_fails_no_read(
-    kind: str,
-    image: Sample,
-    registry: RegistryServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with (
-        small_disk(tmp_path / "small", mebibytes=16 if kind == "http" else 200) as disk,
-        _on_small_disk(kind, disk, tmp_path, monkeypatch) as (options, log),
-        nodes_of(tmp_path, "ab", [*options, "--plain-http", registry.address]) as nodes,
-    ):
-        for node in nodes:
-            mountpoint = tmp_path / f"m{node.root.name}"
-            node.mount(image.reference, mountpoint, "--front", "fuse")
-            assert Readers(mountpoint, image).done() == []
-            stored(node, within_s=90)
-        if log is not None:
-            assert "something was not stored" in log.read_text()
-        else:
-            assert errors(nodes[0]) >= 1
-
-
-@contextmanager
-def _on_small_disk(
-    kind: str, disk: SmallDisk, home: Path, patch: pytest.MonkeyPatch
-) -> Iterator[tuple[list[str], Path | None]]:
-    """What nodes are told of a tier 2 that has less room than the image takes; its log, if it
-    has one that says so."""
-    if kind == "http":
-        with run_content_server(home / "cc", directory=disk.folder / "objects") as server:
-            options = tier2_options(server.url, home / "cc/token", home)
-            yield options, server.log
-        return
-    with run_s3_server(disk.folder / "s3") as s3:
-        s3.make_bucket("faults")
-        s3.use(patch)
-        disk.fill(but=8 << 20)
-        yield tier2_options("s3://faults/x", None, home), None
-        s3.kill()  # before its disk goes
-
-
 def test_replicas_are_rolled_under_lazy_reads_without_a_byte_of_the_registry(
     image: Sample, registry: RegistryServer, tmp_path: Path
 ) -> None:
@@ -324,40 +247,164 @@ def test_replicas_are_rolled_under_lazy_reads_without_a_byte_of_the_registry(
             assert layer_downloads(registry, image) == before
 
 
+Body = Callable[[Path, str, Sample, RegistryServer], None]
+
+
+@pytest.fixture(scope="module")
+def endings(
+    request: pytest.FixtureRequest, image: Sample, registry: RegistryServer
+) -> Iterator[Endings]:
+    def body(run: Body, kind: str) -> Callable[[Path], None]:
+        return lambda home: run(home, kind, image, registry)
+
+    def reads(fault: str) -> Body:
+        return lambda *words: meet_reads(fault, *words)
+
+    runs: dict[str, Body] = {
+        "test_a_full_disk_of_tier_2_fails_no_read[{}]": fill_the_disk,
+        "test_a_network_that_is_cut_fails_no_read_and_no_mount[{}]": cut_the_network,
+        "test_a_wrong_token_or_secret_fails_no_read[{}]": give_a_wrong_secret,
+        "test_reads_that_a_fault_meets_in_flight_are_right[{}-kill]": reads("kill"),
+        "test_reads_that_a_fault_meets_in_flight_are_right[{}-freeze]": reads("freeze"),
+    }
+    bodies = {name.format(kind): body(run, kind) for name, run in runs.items() for kind in KINDS}
+    with at_once(request, bodies, most=AT_ONCE) as ends:
+        yield ends
+
+
+@pytest.mark.parametrize("fault", ["kill", "freeze"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_reads_that_a_fault_meets_in_flight_are_right(
+    kind: str, fault: str, request: pytest.FixtureRequest, endings: Endings
+) -> None:
+    endings[request.node.name].result()
+
+
+def meet_reads(fault: str, home: Path, kind: str, image: Sample, registry: RegistryServer) -> None:
+    with STORES[kind](home) as store:
+        words = [*store.options, "--plain-http", registry.address]
+        with nodes_of(home, "ab", words, store.environment) as (first, second):
+            first.json("index", image.reference)
+            stored(first)
+            second.mount(image.reference, home / "m", "--front", "fuse")
+            assert errors(second) == 0
+            store.valve.hold(answers=True, after_bytes=1 << 20)
+            readers = Readers(home / "m", image)
+            print(f"{fault} with {store.valve.wait()} requests in flight")
+            getattr(store, fault)()
+            store.valve.let_go()
+            try:
+                assert readers.done() == []
+                figures = second.json("stats")
+                assert figures["content_cache"]["bytes"] > 0  # it had been of use
+                assert figures["content_cache"]["errors"] >= 1
+                assert figures["registry"]["bytes"] > 0
+            finally:
+                if fault == "freeze":
+                    store.wake()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_wrong_token_or_secret_fails_no_read(
+    kind: str, request: pytest.FixtureRequest, endings: Endings
+) -> None:
+    endings[request.node.name].result()
+
+
+def give_a_wrong_secret(home: Path, kind: str, image: Sample, registry: RegistryServer) -> None:
+    with STORES[kind](home) as store:
+        words = [*store.options, "--plain-http", registry.address]
+        environment = store.environment
+        if kind == "http":
+            (home / "wrong").write_text("not the token\n")
+            words[words.index("--content-cache-token-file") + 1] = str(home / "wrong")
+        else:
+            environment = environment | {"AWS_SECRET_ACCESS_KEY": "not the secret"}
+        with nodes_of(home, "x", words, environment) as (node,):
+            node.mount(image.reference, home / "m", "--front", "fuse")
+            assert Readers(home / "m", image).done() == []
+            stored(node)
+            assert errors(node) >= 1
+
+
+@needs_loop
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_full_disk_of_tier_2_fails_no_read(
+    kind: str, request: pytest.FixtureRequest, endings: Endings
+) -> None:
+    endings[request.node.name].result()
+
+
+def fill_the_disk(home: Path, kind: str, image: Sample, registry: RegistryServer) -> None:
+    with (
+        small_disk(home / "small", mebibytes=16 if kind == "http" else 200) as disk,
+        _on_small_disk(kind, disk, home) as (options, environment, log),
+        nodes_of(home, "ab", [*options, "--plain-http", registry.address], environment) as nodes,
+    ):
+        for node in nodes:
+            mountpoint = home / f"m{node.root.name}"
+            node.mount(image.reference, mountpoint, "--front", "fuse")
+            assert Readers(mountpoint, image).done() == []
+            stored(node, within_s=90)
+        if log is not None:
+            assert "something was not stored" in log.read_text()
+        else:
+            assert errors(nodes[0]) >= 1
+
+
+@contextmanager
+def _on_small_disk(
+    kind: str, disk: SmallDisk, home: Path
+) -> Iterator[tuple[list[str], dict[str, str], Path | None]]:
+    """What nodes are told of a tier 2 that has less room than the image takes, options and
+    environment; its log, if it has one that says so."""
+    if kind == "http":
+        with run_content_server(home / "cc", directory=disk.folder / "objects") as server:
+            options = tier2_options(server.url, home / "cc/token", home)
+            yield options, {}, server.log
+        return
+    with run_s3_server(disk.folder / "s3") as s3:
+        s3.make_bucket("faults")
+        disk.fill(but=8 << 20)
+        yield tier2_options("s3://faults/x", None, home), s3.environment(), None
+        s3.kill()  # before its disk goes
+
+
 @needs_namespaces
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_that_is_cut_fails_no_read_and_no_mount(
-    kind: str,
-    image: Sample,
-    registry: RegistryServer,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    kind: str, request: pytest.FixtureRequest, endings: Endings
 ) -> None:
+    endings[request.node.name].result()
+
+
+def cut_the_network(home: Path, kind: str, image: Sample, registry: RegistryServer) -> None:
     with ExitStack() as stack:
         net = stack.enter_context(namespace())
+        environment = {}
         if kind == "http":
-            server = run_content_server(tmp_path / "cc", within=net.within, host=net.host)
+            server = run_content_server(home / "cc", within=net.within, host=net.host)
             url = stack.enter_context(server).url
-            options = tier2_options(url, tmp_path / "cc/token", tmp_path)
+            options = tier2_options(url, home / "cc/token", home)
         else:
             s3: S3Server = stack.enter_context(
-                run_s3_server(tmp_path / "s3", within=net.within, host=net.host)
+                run_s3_server(home / "s3", within=net.within, host=net.host)
             )
             s3.make_bucket("faults")
-            s3.use(monkeypatch)
-            options = tier2_options("s3://faults/x", None, tmp_path)
+            environment = s3.environment()
+            options = tier2_options("s3://faults/x", None, home)
         words = [*options, "--plain-http", registry.address]
-        first, second, third = stack.enter_context(nodes_of(tmp_path, "abc", words))
+        first, second, third = stack.enter_context(nodes_of(home, "abc", words, environment))
         first.json("index", image.reference)
         stored(first)
-        second.mount(image.reference, tmp_path / "m2", "--front", "fuse")
+        second.mount(image.reference, home / "m2", "--front", "fuse")
         name = next(iter(image.contents))
-        with (tmp_path / "m2" / name).open("rb") as file:
+        with (home / "m2" / name).open("rb") as file:
             assert file.read(1 << 20) == image.contents[name][: 1 << 20]
         assert errors(second) == 0
         net.cut()
-        assert Readers(tmp_path / "m2", image).done() == []
-        third.mount(image.reference, tmp_path / "m3", "--front", "fuse")
-        assert Readers(tmp_path / "m3", image).done() == []
+        assert Readers(home / "m2", image).done() == []
+        third.mount(image.reference, home / "m3", "--front", "fuse")
+        assert Readers(home / "m3", image).done() == []
         assert min(errors(second), errors(third)) >= 1
         net.mend()

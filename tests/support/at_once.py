@@ -13,8 +13,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+
+T = TypeVar("T")
 
 Endings = Mapping[str, Future[None]]
 
@@ -22,20 +25,22 @@ Endings = Mapping[str, Future[None]]
 @contextmanager
 def at_once(
     request: pytest.FixtureRequest,
-    bodies: Mapping[str, Callable[[Path], None]],
+    bodies: Mapping[str, Callable[[Path], T]],
     *,
     most: int,
-) -> Iterator[Endings]:
-    """The ends of bodies, which go by their tests' names as pytest shows them; of at most `most`
-    at a time."""
+) -> Iterator[Mapping[str, Future[T]]]:
+    """The ends of bodies, which go by their tests' names as pytest shows them.
+
+    most  of them run at a time; they begin in their order, the longest had best be the first
+    """
     folders: pytest.TempPathFactory = request.getfixturevalue("tmp_path_factory")
-    names = [one.name for one in request.session.items if one.path == request.path]
+    selected = {one.name for one in request.session.items if one.path == request.path}
     with ThreadPoolExecutor(most) as pool:
         try:
             yield {
-                name: pool.submit(bodies[name], folders.mktemp("at-once"))
-                for name in names
-                if name in bodies
+                name: pool.submit(body, folders.mktemp("at-once"))
+                for name, body in bodies.items()
+                if name in selected
             }
         finally:
             pool.shutdown(cancel_futures=True)

@@ -4,7 +4,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,17 +20,22 @@ ROOM = ("--min-free", "0")
 
 @dataclass(slots=True)
 class Node:
-    """Runs `clipfs` with the node's options; `close` unmounts what it mounted."""
+    """Runs `clipfs` with the node's options; `close` unmounts what it mounted.
+
+    environment  variables that it has besides the tests' own
+    """
 
     root: Path
     options: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)
     mounted: list[Path] = field(default_factory=list)
 
     def run(self, *words: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """The command's outcome; with check, AssertionError shows what it said."""
         done = subprocess.run(
-            [CLIPFS, *words], capture_output=True, text=True, timeout=120, check=False
-        )
+            [CLIPFS, *words], capture_output=True, text=True, timeout=120, check=False,
+            env={**os.environ, **self.environment},
+        )  # fmt: skip
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
         return done

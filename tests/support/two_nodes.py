@@ -1,8 +1,9 @@
 """Nodes of one cluster with a tier 2 of either kind, by the installed command."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.support.content import ContentServer
 from tests.support.node import Node
@@ -21,10 +22,15 @@ def options_of_server(server: ContentServer, home: Path) -> list[str]:
 
 
 @contextmanager
-def nodes_of(home: Path, names: str, options: Sequence[str]) -> Iterator[list[Node]]:
+def nodes_of(
+    home: Path,
+    names: str,
+    options: Sequence[str],
+    environment: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[list[Node]]:
     """A node for each letter of names; what they mounted is unmounted after the block."""
     with ExitStack() as stack:
-        made = [Node(home / name, options) for name in names]
+        made = [Node(home / name, options, environment) for name in names]
         for node in made:
             stack.callback(node.close)
         yield made
