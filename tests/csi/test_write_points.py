@@ -11,7 +11,8 @@ import errno
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import grpc
 import pytest
 
 from tests.support import images
+from tests.support.at_once import at_once
 from tests.support.content import run_content_server
 from tests.support.driver import Driver, cleaned_up, run_driver
 from tests.support.leftovers import diff_ids, litter, processes_of, unverified
@@ -42,6 +44,9 @@ FAULTS = {
 }
 DATA = os.urandom(300 << 10)
 NOT_MET = "the fault was not met"
+SCENARIOS = ("first pass", "fill from the registry", "fill from the content cache")
+"""Two at a time: each waits much for the processes that it has killed, and for those of the next
+publish."""
 
 
 @pytest.fixture(scope="module")
@@ -183,36 +188,58 @@ def victim(
         yield found
 
 
-@pytest.mark.parametrize(
-    "scenario", ["first pass", "fill from the registry", "fill from the content cache"]
-)
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Of a scenario: how often each fault was met, and how often a publish succeeded with it."""
+
+    points: int
+    met: Counter[str] = field(default_factory=Counter)
+    passed: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+
+@pytest.fixture(scope="module")
+def endings(
+    request: pytest.FixtureRequest, image: str, layout: Path, registry: RegistryServer
+) -> Iterator[Mapping[str, Future[Outcome]]]:
+    test = test_a_fault_at_any_write_leaves_nothing_unverified_and_nothing_behind.__name__
+
+    def body(scenario: str) -> Callable[[Path], Outcome]:
+        return lambda home: spoil(scenario, home, image, layout, registry)
+
+    bodies = {f"{test}[{scenario}]": body(scenario) for scenario in SCENARIOS}
+    with at_once(request, bodies, most=2) as ends:
+        yield ends
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_fault_at_any_write_leaves_nothing_unverified_and_nothing_behind(
     scenario: str,
-    image: str,
-    layout: Path,
-    registry: RegistryServer,
-    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    endings: Mapping[str, Future[Outcome]],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with victim(scenario, tmp_path, image, layout, registry) as node:
+    outcome = endings[request.node.name].result()
+    with capsys.disabled():
+        print(f"\n{scenario}: {outcome.points} write points")
+        for name, count in outcome.met.items():
+            passed = outcome.passed[name]
+            print(f"  {name}: met at {count} of them; {passed} publishes succeeded with it")
+    assert outcome.wrong == []
+
+
+def spoil(scenario: str, home: Path, image: str, layout: Path, registry: RegistryServer) -> Outcome:
+    with victim(scenario, home, image, layout, registry) as node:
         calls = node.calls_of_a_publish()
-        met, passed = Counter[str](), Counter[str]()
-        wrong: list[str] = []
+        found = Outcome(len(calls))
         for number, (name, fault) in enumerate(FAULTS.items()):
             for at in points_of(number, len(calls)):
                 outcome, complaints = node.attempt(replace(fault, at=at))
                 complaints += judged(fault, outcome, node.root)
-                found = [f"{name} at {at}, {calls[at]}: {one}" for one in complaints]
-                wrong += found
-                with capsys.disabled():
-                    print(*found, sep="\n", end="\n" if found else "", flush=True)
-                met[name] += 1
-                passed[name] += outcome[0] == "OK"
-    with capsys.disabled():
-        print(f"\n{scenario}: {len(calls)} write points")
-        for name, count in met.items():
-            print(f"  {name}: met at {count} of them; {passed[name]} publishes succeeded with it")
-    assert wrong == []
+                found.wrong.extend(f"{name} at {at}, {calls[at]}: {one}" for one in complaints)
+                found.met[name] += 1
+                found.passed[name] += outcome[0] == "OK"
+    return found
 
 
 def points_of(number: int, count: int) -> range:
