@@ -7,6 +7,7 @@ Wheels in five layers are in `test_real_image.py`, a tar by hand a row in `test_
 import json
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,10 +99,11 @@ class Built:
 def built(tmp_path_factory: pytest.TempPathFactory, registry: RegistryServer) -> Built:
     home = tmp_path_factory.mktemp("built")
     layouts = write_layouts(home, built_layers(home))
-    chunked = push_as(layouts["plain"], f"{registry.address}/set-chunked:1",
-                      "--dest-compress-format", "zstd:chunked")  # fmt: skip
-    reference = images.unpack(layouts["gzip"], home / "bundle")
-    return Built(layouts, reference, registry, chunked)
+    with ThreadPoolExecutor() as beside:
+        reference = beside.submit(images.unpack, layouts["gzip"], home / "bundle")
+        chunked = push_as(layouts["plain"], f"{registry.address}/set-chunked:1",
+                          "--dest-compress-format", "zstd:chunked")  # fmt: skip
+    return Built(layouts, reference.result(), registry, chunked)
 
 
 @pytest.fixture(scope="module")
