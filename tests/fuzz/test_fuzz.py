@@ -6,6 +6,9 @@ input, then mend it.
 """
 
 import importlib
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -16,6 +19,7 @@ from tests.fuzz.engine import Engine
 from tests.fuzz.judge import Outcome, Target
 from tests.fuzz.planted import GROWTH, HANG, PLANTED, Planted
 from tests.fuzz.targets import SPECS
+from tests.support.at_once import Endings, at_once
 
 RUNS = 1_500
 """Of a target, on top of its corpus: a second or two."""
@@ -59,13 +63,30 @@ def test_the_kept_inputs_are_small() -> None:
         assert all(len(data) <= spec.max_bytes for data in corpus.read(name))
 
 
+@pytest.fixture(scope="module")
+def endings(request: pytest.FixtureRequest) -> Iterator[Endings]:
+    runs: list[tuple[Callable[..., None], str, Callable[[Path], None]]] = [
+        *((test_a_defect_planted_behind_the_first_check_is_found, one.name,
+           partial(find, one)) for one in reversed(PLANTED)),
+        *((test_a_short_run_finds_nothing_and_gets_behind_the_first_check, name,
+           partial(run_shortly, name)) for name in SPECS),
+    ]  # fmt: skip # a test and its body
+    bodies = {f"{test.__name__}[{name}]": body for test, name, body in runs}
+    with at_once(request, bodies, most=os.cpu_count() or 1) as ends:
+        yield ends
+
+
 @pytest.mark.parametrize("name", SPECS)
 def test_a_short_run_finds_nothing_and_gets_behind_the_first_check(
-    name: str, tmp_path: Path
+    name: str, request: pytest.FixtureRequest, endings: Endings
 ) -> None:
-    begin = corpus.unpack([*target_of(name).seeds(), *corpus.read(name)], tmp_path / "begin")
+    endings[request.node.name].result()
+
+
+def run_shortly(name: str, home: Path) -> None:
+    begin = corpus.unpack([*target_of(name).seeds(), *corpus.read(name)], home / "begin")
     runs = len(list(begin.iterdir())) + RUNS
-    report = Engine(name, tmp_path / "run").fuzz(begin, runs=runs)
+    report = Engine(name, home / "run").fuzz(begin, runs=runs)
     print(report)
     assert report.findings == ()
     assert report.executions >= runs
@@ -73,12 +94,18 @@ def test_a_short_run_finds_nothing_and_gets_behind_the_first_check(
 
 
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
-def test_a_defect_planted_behind_the_first_check_is_found(planted: Planted, tmp_path: Path) -> None:
+def test_a_defect_planted_behind_the_first_check_is_found(
+    planted: Planted, request: pytest.FixtureRequest, endings: Endings
+) -> None:
     """By mutation, from the seeds alone: no seed shows it, and no input that was kept is used."""
+    endings[request.node.name].result()
+
+
+def find(planted: Planted, home: Path) -> None:
     seeds = list(target_of(planted.target).seeds())
-    begin = corpus.unpack(seeds, tmp_path / "begin")
+    begin = corpus.unpack(seeds, home / "begin")
     change = (planted.module, planted.old, planted.new)
-    engine = Engine(planted.target, tmp_path / "run", change=change, stop_at_first=True)
+    engine = Engine(planted.target, home / "run", change=change, stop_at_first=True)
     report = engine.fuzz(begin, runs=RUNS_TO_FIND)
     print(f"{planted.name}, found by {report}")
     assert report.findings, report.log
