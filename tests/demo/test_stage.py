@@ -24,7 +24,10 @@ time.sleep(600)
 
 
 @pytest.mark.parametrize("manner", ["obedient", "stubborn"])
-def test_a_process_that_detached_itself_is_found_and_ended(manner: str) -> None:
+def test_a_process_that_detached_itself_is_found_and_ended(
+    manner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("demo.stage.END_S", 0.5)
     with staged() as stage:
         service = stage.start("server", sys.executable, "-c", DETACHED, manner)
         pid = int(wait_for(service.log.read_text, "it has detached itself"))
