@@ -6,14 +6,16 @@ want the plugin itself to claim that service: for them the suite talks to a rela
 every Node and Identity call to the driver's socket, byte for byte, and adds that one claim.
 """
 
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tests.support import images
+from tests.support.at_once import at_once
 from tests.support.driver import cleaned_up, run_driver
 from tests.support.machine import needs_fuse
 from tests.support.registry import RegistryServer
@@ -34,8 +37,10 @@ pytestmark = [
 VERSION = "v5.6.0"
 MODULE = f"github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@{VERSION}"
 CACHE = Path(os.environ.get("CLIP_TEST_CACHE", Path.home() / ".cache/clip-csi-tests"))
+KINDS = ("inline", "persistent")
 FLOORS = {"direct": 15, "relayed": 17}
-"""Specs that must have passed: a suite that runs nothing exits 0 as well."""
+"""Specs that must have passed, by the way to the driver: a suite that runs nothing exits 0 as
+well."""
 
 
 NOT_RUN = {
@@ -162,20 +167,53 @@ def _controller_types() -> dict[str, Any]:
     return {name.partition(".")[2]: kind for name, kind in found.items()}
 
 
-@pytest.mark.parametrize("kind", ["inline", "persistent"])
-@pytest.mark.parametrize("way", ["direct", "relayed"])
+Saids = Mapping[str, Future[subprocess.CompletedProcess[str]]]
+
+
+@pytest.fixture(scope="module")
+def saids(
+    request: pytest.FixtureRequest, csi_sanity: Path, registry: RegistryServer
+) -> Iterator[Saids]:
+    """What the suite said, by the names of tests; two drivers are asked at a time."""
+    test = test_the_node_and_identity_groups_pass.__name__
+    bodies = {
+        f"{test}[{way}-{kind}]": partial(run_suite, way, kind, csi_sanity, registry)
+        for way, kind in itertools.product(FLOORS, KINDS)
+    }
+    with at_once(request, bodies, most=2) as ends:
+        yield ends
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("way", FLOORS)
 def test_the_node_and_identity_groups_pass(
     way: str,
     kind: str,
-    csi_sanity: Path,
-    registry: RegistryServer,
-    tmp_path: Path,
+    saids: Saids,
+    request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "1").mkdir()
-    (tmp_path / "1/hello").write_text("world\n")
-    images.write_layout(tmp_path / "oci", [images.layer(tmp_path / "1", tmp_path / "1.tar")])
-    context = {"image": images.push(tmp_path / "oci", registry.address, f"sanity-{way}-{kind}:1")}
+    done = saids[request.node.name].result()
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-4000:]
+    totals = re.search(r"(\d+) Passed \| (\d+) Failed \| \d+ Pending \| (\d+) Skipped", said)
+    assert totals is not None
+    assert int(totals[1]) >= FLOORS[way], said[-4000:]
+    with capsys.disabled():
+        print(f"\ncsi-sanity, {way}, {kind}: {totals[0]}")
+        for group, reason in NOT_RUN.items():
+            print(f"  not run: {group}: {reason}")
+        for reason in sorted(set(re.findall(r"\[SKIPPED\] ([A-Z].*)", said))):
+            print(f"  skipped: {reason}")
+
+
+def run_suite(
+    way: str, kind: str, csi_sanity: Path, registry: RegistryServer, folder: Path
+) -> subprocess.CompletedProcess[str]:
+    (folder / "1").mkdir()
+    (folder / "1/hello").write_text("world\n")
+    images.write_layout(folder / "oci", [images.layer(folder / "1", folder / "1.tar")])
+    context = {"image": images.push(folder / "oci", registry.address, f"sanity-{way}-{kind}:1")}
     if kind == "inline":
         context |= {
             "csi.storage.k8s.io/ephemeral": "true",
@@ -184,20 +222,20 @@ def test_the_node_and_identity_groups_pass(
             "csi.storage.k8s.io/pod.uid": "1-2-3",
             "csi.storage.k8s.io/serviceAccount.name": "default",
         }
-    home = tmp_path / "home"
+    home = folder / "home"
     options = ["--plain-http", registry.address]
     with (
-        cleaned_up(tmp_path),
-        run_driver(home, options, root=tmp_path / "root") as driver,
-        controller(tmp_path / "controller.sock", driver.channel, context),
+        cleaned_up(folder),
+        run_driver(home, options, root=folder / "root") as driver,
+        controller(folder / "controller.sock", driver.channel, context),
     ):
         (home / "kubelet").mkdir()
-        sockets = {"direct": home / "csi.sock", "relayed": tmp_path / "controller.sock"}
-        done = subprocess.run(
+        sockets = {"direct": home / "csi.sock", "relayed": folder / "controller.sock"}
+        return subprocess.run(
             [
                 str(csi_sanity),
                 f"-csi.endpoint=unix://{sockets[way]}",
-                f"-csi.controllerendpoint=unix://{tmp_path}/controller.sock",
+                f"-csi.controllerendpoint=unix://{folder}/controller.sock",
                 f"-csi.mountdir={home}/kubelet/mount",
                 f"-csi.stagingdir={home}/kubelet/staging",
                 "-ginkgo.skip=" + "|".join(NOT_RUN),
@@ -210,14 +248,3 @@ def test_the_node_and_identity_groups_pass(
             timeout=500,
             check=False,
         )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-4000:]
-    totals = re.search(r"(\d+) Passed \| (\d+) Failed \| \d+ Pending \| (\d+) Skipped", said)
-    assert totals is not None
-    assert int(totals[1]) >= FLOORS[way], said[-4000:]
-    with capsys.disabled():
-        print(f"\ncsi-sanity, {way}, {kind}: {totals[0]}")
-        for group, reason in NOT_RUN.items():
-            print(f"  not run: {group}: {reason}")
-        for reason in sorted(set(re.findall(r"\[SKIPPED\] ([A-Z].*)", said))):
-            print(f"  skipped: {reason}")
