@@ -6,9 +6,10 @@ the bodies of such tests; those that are selected begin, and each test asks how 
     endings[request.node.name].result()
 
 A body gets a folder, and no fixture of its test: what it changes must be its own, and that is
-not so of the environment, whose variables a `Node` takes.
+not so of the environment, whose variables a `Node` takes. The folder stays where a body failed.
 """
 
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -38,9 +39,15 @@ def at_once(
     with ThreadPoolExecutor(most) as pool:
         try:
             yield {
-                name: pool.submit(body, folders.mktemp("at-once"))
+                name: pool.submit(_run, body, folders.mktemp("at-once"))
                 for name, body in bodies.items()
                 if name in selected
             }
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def _run(body: Callable[[Path], T], folder: Path) -> T:
+    ended = body(folder)
+    shutil.rmtree(folder, ignore_errors=True)
+    return ended
