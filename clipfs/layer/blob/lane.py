@@ -129,12 +129,13 @@ class Lane:
     def _fetch(self, segment: Segment) -> bool:
         """Receive the whole segment, or one before it; False if the lane has ended instead."""
         while segment.at < segment.end:
-            if not self._may_go_on(segment):
+            in_ranges = self._mode.in_ranges  # once a round: another lane may end it just now
+            if not (in_ranges or self._is_under_way(segment)):
                 if self._window.retire(segment):
                     return False
                 segment = self._window.lowest(segment)  # so that one stream brings all
             try:
-                if not self._receive(segment) and self._window.retire(segment):
+                if not self._receive(segment, in_ranges) and self._window.retire(segment):
                     return False
             except BrokenOff as broken:
                 self._close()
@@ -146,22 +147,21 @@ class Lane:
                 self._sources.replace(self._turn, broken)
         return True
 
-    def _may_go_on(self, segment: Segment) -> bool:
-        """Whether the lane is of use, if it is one of several; not if it would begin a stream."""
+    def _is_under_way(self, segment: Segment) -> bool:
+        """Whether the lane reads a stream that leads to segment; one of several begins none."""
         download = self._download
-        is_under_way = download is not None and self._leads_to(download, segment)
-        return self._mode.in_ranges or is_under_way
+        return download is not None and self._leads_to(download, segment, in_ranges=False)
 
     def _is_too_many(self, broken: BrokenOff) -> bool:
         is_refused = broken.status in BUSY_STATUS or not self._was_answered
         return is_refused or not self._mode.in_ranges
 
-    def _receive(self, segment: Segment) -> bool:
+    def _receive(self, segment: Segment, in_ranges: bool) -> bool:
         """Some of the segment or all of it; False if only one lane can be of use here."""
         download = self._download
-        if download is None or not self._leads_to(download, segment):
-            download = self._ask(segment)
-            if not download.exact and self._mode.in_ranges:
+        if download is None or not self._leads_to(download, segment, in_ranges):
+            download = self._ask(segment, in_ranges)
+            if not download.exact and in_ranges:
                 self._go_in_one_stream()
                 return False
             self._mode.are_ranges_known = self._mode.in_ranges
@@ -179,14 +179,12 @@ class Lane:
             )
         return True
 
-    def _leads_to(self, download: Download, segment: Segment) -> bool:
+    def _leads_to(self, download: Download, segment: Segment, in_ranges: bool) -> bool:
         """Whether what download reads now holds what segment lacks."""
-        is_before = download.at == segment.at or (
-            download.at < segment.at and not self._mode.in_ranges
-        )
+        is_before = download.at == segment.at or (download.at < segment.at and not in_ranges)
         return is_before and segment.at < download.ends
 
-    def _ask(self, segment: Segment) -> Download:
+    def _ask(self, segment: Segment, in_ranges: bool) -> Download:
         source, self._turn = self._sources.take()
         download = self._download
         if download is None or download.source != source:
@@ -198,8 +196,8 @@ class Lane:
             if self._aborted:
                 download.abort()
         mode = self._mode
-        end = segment.end if mode.in_ranges and mode.is_wide else None
-        download.ask(segment.at, end, in_ranges=mode.in_ranges)
+        end = segment.end if in_ranges and mode.is_wide else None
+        download.ask(segment.at, end, in_ranges=in_ranges)
         self._was_answered = True
         mode.answers += 1
         return download
