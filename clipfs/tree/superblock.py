@@ -9,16 +9,30 @@ Not here: the format's numbers (`clipfs.tree.erofs`); the inodes (`clipfs.tree.w
 import mmap
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.tree import erofs
+from clipfs.tree.sparse import SparseLayout
 
 MAX_DEVICES = 0xFFFF
 _U64 = (1 << 64) - 1
 _TABLE = erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size
 """Where the device table begins in an image that we write."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """One layer as the kernel sees it: its digest names it, its payload is the data.
+
+    sparse  of a layer that has sparse files: the device that holds them
+    """
+
+    digest: Digest
+    payload_bytes: int
+    sparse: SparseLayout | None = None
 
 
 class DeviceRow(NamedTuple):
@@ -36,13 +50,13 @@ class Devices(NamedTuple):
     device_bytes: tuple[int, ...]
 
 
-def layer_row(digest: Digest, payload_bytes: int) -> DeviceRow:
-    return DeviceRow(digest.partition(":")[2].encode(), payload_bytes)
-
-
-def sparse_row(layer: int, size_bytes: int) -> DeviceRow:
-    """layer: the number of the layer whose sparse files these are."""
-    return DeviceRow(erofs.SPARSE_TAG + b"%d" % layer, size_bytes)
+def device_table(devices: Sequence[Device]) -> list[DeviceRow]:
+    """The payload of every layer, then the sparse files of those that have some."""
+    table = [DeviceRow(one.digest.partition(":")[2].encode(), one.payload_bytes) for one in devices]
+    for number, one in enumerate(devices):
+        if one.sparse is not None:
+            table.append(DeviceRow(erofs.SPARSE_TAG + b"%d" % number, one.sparse.size_bytes))
+    return table
 
 
 def meta_start(devices: int) -> int:

@@ -22,7 +22,8 @@ from clipfs.system.durable import write_all
 from clipfs.tree.job import IndexWanted, MergeJob, Place
 from clipfs.tree.merge import WHITEOUT, merge
 from clipfs.tree.sparse import layout_of
-from clipfs.tree.writer import Device, write_image
+from clipfs.tree.superblock import Device
+from clipfs.tree.writer import write_image
 
 
 def work(line: bytes) -> list[bytes]:

@@ -10,23 +10,14 @@ file goes (`clipfs.tree.build`).
 import stat
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from clipfs import errors
-from clipfs.image.digest import Digest
 from clipfs.layer.archive.names import shown
 from clipfs.layer.index import FILE, SYMLINK, Entry, EntryKind
 from clipfs.tree import erofs, folder
 from clipfs.tree.node import Node, walk
-from clipfs.tree.sparse import Placed, SparseLayout, chunk_blocks, sparse_chunk_bits
-from clipfs.tree.superblock import (
-    MAX_DEVICES,
-    DeviceRow,
-    layer_row,
-    meta_start,
-    packed_head,
-    sparse_row,
-)
+from clipfs.tree.sparse import Placed, chunk_blocks, sparse_chunk_bits
+from clipfs.tree.superblock import MAX_DEVICES, Device, device_table, meta_start, packed_head
 from clipfs.tree.xattrs import area_bytes, packed
 
 _MODES = {
@@ -45,18 +36,6 @@ _FOLDER_TYPES = [erofs.FILE_TYPES.get(kind, 0) for kind in _TYPES]
 _U64 = (1 << 64) - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """One layer as the kernel sees it: its digest names it, its payload is the data.
-
-    sparse  of a layer that has sparse files: the device that holds them
-    """
-
-    digest: Digest
-    payload_bytes: int
-    sparse: SparseLayout | None = None
-
-
 def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
     """The image of the tree under root; devices[n] is the payload of layer n.
 
@@ -66,7 +45,7 @@ def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
             if a sparse file is not in its layer's device, or an inode says what the format
             cannot: no tar makes one, a wrong layer index may
     """
-    table = _table(devices)
+    table = device_table(devices)
     if len(table) > MAX_DEVICES:
         raise errors.UnsupportedImage(f"an image of {len(devices)} layers, over {MAX_DEVICES}")
     nodes = list(walk(root))
@@ -87,15 +66,6 @@ def write_image(root: Node, devices: Sequence[Device]) -> bytearray:
     )
     image[: len(head)] = head
     return image
-
-
-def _table(devices: Sequence[Device]) -> list[DeviceRow]:
-    """Every device, in the kernel's order."""
-    table = [layer_row(one.digest, one.payload_bytes) for one in devices]
-    for number, one in enumerate(devices):
-        if one.sparse is not None:
-            table.append(sparse_row(number, one.sparse.size_bytes))
-    return table
 
 
 def _is_chunked(entry: Entry) -> bool:

@@ -7,7 +7,8 @@ from clipfs.layer.index import Entry
 from clipfs.layer.sparse import SparseMap
 from clipfs.tree.merge import merge
 from clipfs.tree.sparse import layout_of
-from clipfs.tree.writer import Device, write_image
+from clipfs.tree.superblock import Device
+from clipfs.tree.writer import write_image
 from tests.fuzz.images import Walk
 from tests.fuzz.judge import expect_plain, expect_same
 from tests.support.entries import devices_of

@@ -6,7 +6,8 @@ from typing import Any
 from clipfs.image.digest import Digest
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.tree.merge import merge
-from clipfs.tree.writer import Device, write_image
+from clipfs.tree.superblock import Device
+from clipfs.tree.writer import write_image
 
 
 def file(path: bytes, *, offset: int = 0, **more: Any) -> Entry:

@@ -8,7 +8,8 @@ from clipfs.layer.index import Entry, EntryKind
 from clipfs.layer.sparse import SparseMap
 from clipfs.tree.merge import merge
 from clipfs.tree.sparse import SparseLayout, layout_of
-from clipfs.tree.writer import Device, write_image
+from clipfs.tree.superblock import Device
+from clipfs.tree.writer import write_image
 from tests.support.entries import devices_of
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from clipfs.layer.index import Entry, EntryKind
 from clipfs.mount import syscalls
 from clipfs.tree.merge import merge
-from clipfs.tree.writer import Device, write_image
+from clipfs.tree.superblock import Device
+from clipfs.tree.writer import write_image
 from tests.support.entries import device, devices_of, file, folder, link, symlink, whiteout
 
 MANY = 10_000

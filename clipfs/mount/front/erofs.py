@@ -28,7 +28,8 @@ from clipfs.system.cached import open_regular
 from clipfs.system.durable import naming
 from clipfs.tree.erofs import BLOCK
 from clipfs.tree.merge import merge
-from clipfs.tree.writer import Device, write_image
+from clipfs.tree.superblock import Device
+from clipfs.tree.writer import write_image
 
 _FICLONE = 0x40049409
 _PROBE = b"probe".ljust(BLOCK, b".")

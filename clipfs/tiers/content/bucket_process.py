@@ -4,10 +4,10 @@ obstore's threads do not outlive a fork, and nothing starts them again: in the c
 waits for ever. So what `clipfs mount` asks before it leaves its server behind, it asks here; the
 server's own bucket is in the server.
 
-A request is a line of JSON with the size of the data behind it, and so is an answer. One
-connection carries one call at a time. The process ends with its last connection.
+The process ends with its last connection.
 
-Not here: the other end (`clipfs.tiers.content.bucket_worker`).
+Not here: what is said on them (`clipfs.tiers.content.bucket_wire`); the other end
+(`clipfs.tiers.content.bucket_worker`).
 """
 
 import os
@@ -18,86 +18,16 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from datetime import datetime
 from typing import Self
 
 import msgspec
 
-from clipfs import errors
 from clipfs.system.child import keep_descriptors
-from clipfs.tiers.content import bucket
 from clipfs.tiers.content.bucket import NoAnswer, Standing
+from clipfs.tiers.content.bucket_wire import FAILURES, Answer, Connection, Request
 
 CONNECTIONS = 4
 """Calls at the same time; before a fork they are few, and small."""
-
-FAILURES: dict[str, type[Exception]] = {
-    kind.__name__: kind
-    for kind in (
-        bucket.NoAnswer,
-        bucket.NoBucket,
-        bucket.NoConditions,
-        bucket.NotAllowed,
-        bucket.Conflict,
-        bucket.Odd,
-        errors.InvalidInput,
-    )
-}
-"""What a bucket raises, by the names that an answer carries."""
-
-
-class Request(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A call of the `Bucket` method that call names."""
-
-    call: str
-    key: str = ""
-    part: tuple[int, int] | None = None
-    version: str = ""
-    size: int = 0
-
-
-class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What it returned, or raised; version is None where nothing stands under the key."""
-
-    failed: str | None = None
-    message: str = ""
-    version: str | None = None
-    modified: datetime | None = None
-    size: int = 0
-
-
-class Connection:
-    """One end of a connection; `with` closes it."""
-
-    def __init__(self, end: socket.socket) -> None:
-        self._end = end
-        self._incoming = end.makefile("rb")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._incoming.close()
-        self._end.close()
-
-    def send(self, head: Request | Answer, data: bytes | bytearray | memoryview) -> None:
-        self._end.sendall(msgspec.json.encode(head) + b"\n")
-        self._end.sendall(data)
-
-    def line(self) -> bytes:
-        """The next head; nothing once the other end is gone."""
-        return self._incoming.readline()
-
-    def data(self, size: int) -> bytearray:
-        """What came behind a head. Raises EOFError if the other end is gone."""
-        data = bytearray(size)
-        view, at = memoryview(data), 0
-        while at < size:
-            count = self._incoming.readinto(view[at:])
-            if not count:
-                raise EOFError
-            at += count
-        return data
 
 
 class BucketProcess:

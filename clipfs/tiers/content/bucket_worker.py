@@ -2,7 +2,9 @@
 
 On its stdin are the CAs that the store is trusted by.
 It has the environment of who started it, credentials included, and parses nothing but what
-obstore does. Not here: the protocol, and the end that asks (`clipfs.tiers.content.bucket_process`).
+obstore does.
+
+Not here: the protocol (`bucket_wire`); the end that asks (`bucket_process`).
 """
 
 import os
@@ -15,7 +17,7 @@ from collections.abc import Sequence
 import msgspec
 
 from clipfs import errors
-from clipfs.tiers.content.bucket_process import FAILURES, Answer, Connection, Request
+from clipfs.tiers.content.bucket_wire import FAILURES, Answer, Connection, Request
 from clipfs.tiers.content.obstore_bucket import ObstoreBucket
 
 

@@ -20,7 +20,8 @@ from clipfs.layer.index import CHUNK_BYTES, Entry, EntryKind, LayerIndex, Packed
 from clipfs.layer.sparse import SparseMap
 from clipfs.tree.merge import merge
 from clipfs.tree.sparse import layout_of
-from clipfs.tree.writer import Device, write_image
+from clipfs.tree.superblock import Device
+from clipfs.tree.writer import write_image
 from tests.fuzz.downstream import read_back
 from tests.fuzz.images import Walk
 from tests.fuzz.judge import Mutate, Outcome, expect, expect_plain, expect_same
