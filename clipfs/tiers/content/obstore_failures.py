@@ -26,6 +26,9 @@ _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,60})</Code>")
 _KIND = re.compile(r"\bkind: (\w{1,30})")
 _UNTRUSTED = re.compile(r"InvalidCertificate\(\s*(?:Other\(\s*OtherError\(\s*)?(\w{1,60})")
+_AT_THE_END = "StartTooLarge"
+"""obstore's own word, where a store answers that a range which begins at the end is empty."""
+
 _NO_BUCKET = frozenset({"NoSuchBucket", "ContainerNotFound", "InvalidBucketName"})
 _BAD_CREDENTIALS = re.compile("InvalidAccessKeyId|Signature|Token|Skewed|Authentication")
 _INSTANCE_ROLE = re.compile(r"169\.254\.169\.254|metadata\.google\.internal")
@@ -55,7 +58,7 @@ def named(what: str, error: Exception, *, bucket: str, credentials: str) -> Exce
         return NoAnswer(f"{words}: the credentials are wrong; they are {credentials}")
     if status == "403":
         return NotAllowed(words)
-    if status == "416":
+    if status == "416" or _AT_THE_END in said:
         return Beyond(words)
     if status.startswith("4") and status not in ("408", "429"):
         return Odd(words)
