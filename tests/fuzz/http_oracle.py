@@ -93,13 +93,17 @@ def answers_in(data: bytes, asked: Sequence[Asked], seen: int) -> list[Answered]
             one, data = _next_answer(data, method)
         except h11.RemoteProtocolError as error:
             raise Broken(f"not an answer: {data!r:.300}") from error
-        found.append(one)
+        if one is not None:
+            found.append(one)
     expect_same(data, b"", "more than the answers")
     return found
 
 
-def _next_answer(data: bytes, method: str) -> tuple[Answered, bytes]:
-    """The answer to method that data begins with, and the rest."""
+def _next_answer(data: bytes, method: str) -> tuple[Answered | None, bytes]:
+    """The answer to method that data begins with, and the rest.
+
+    None: all that was said is 100 (Continue), to a client that then broke off.
+    """
     http = h11.Connection(h11.CLIENT)
     http.send(h11.Request(method=method, target="/", headers=[("Host", "-")]))
     http.send(h11.EndOfMessage())
@@ -107,6 +111,8 @@ def _next_answer(data: bytes, method: str) -> tuple[Answered, bytes]:
     event = http.next_event()
     while isinstance(event, h11.InformationalResponse):
         event = http.next_event()
+        if event is h11.NEED_DATA and not http.trailing_data[0]:
+            return None, b""
     if not isinstance(event, h11.Response):
         broken(f"not an answer: {data!r:.300}")
     one = Answered(event.status_code, list(event.headers), b"")

@@ -16,7 +16,8 @@ import pytest
 
 from tests.fuzz import corpus
 from tests.fuzz.engine import Engine
-from tests.fuzz.judge import Outcome, Target
+from tests.fuzz.http_oracle import answers_in, requests_in
+from tests.fuzz.judge import Broken, Outcome, Target
 from tests.fuzz.planted import GROWTH, HANG, PLANTED, Planted
 from tests.fuzz.targets import SPECS
 from tests.support.at_once import Endings, at_once
@@ -133,3 +134,21 @@ def test_an_input_that_breaks_a_target_is_kept_with_its_traceback(tmp_path: Path
     assert "zstandard.backend_c.ZstdError" in report.findings[0]
     (kept,) = engine.findings.glob("*.input")
     assert target_of(planted.target).run(kept.read_bytes()) == Outcome.REFUSED  # as it should be
+
+
+def test_a_client_that_breaks_off_after_a_100_was_given_no_answer() -> None:
+    lines = (
+        b"PUT /x HTTP/1.1",
+        b"Host: -",
+        b"Content-Length: 5",
+        b"Expect: 100-continue",
+        b"",
+        b"ab",
+    )
+    asked = requests_in(b"\r\n".join(lines))
+    said = b"HTTP/1.1 100 \r\n\r\n"
+    answer = b"HTTP/1.1 200 \r\nContent-Length: 0\r\n\r\n"
+    assert answers_in(said, asked, seen=1) == []
+    assert [one.status for one in answers_in(said + answer, asked, seen=1)] == [200]
+    with pytest.raises(Broken, match="not an answer"):
+        answers_in(said + answer[:9], asked, seen=1)
