@@ -178,7 +178,10 @@ def _text_at(thread: int, address: int) -> str:
         memory.seek(address)
         while b"\0" not in found and len(found) < _PATH_BYTES:
             # to the page's end: what follows may not be mapped
-            found += memory.read(_PATH_BYTES - (address + len(found)) % _PATH_BYTES)
+            piece = memory.read(_PATH_BYTES - (address + len(found)) % _PATH_BYTES)
+            if not piece:
+                raise ProcessLookupError(thread, "has ended while it was read")
+            found += piece
     return os.fsdecode(found.partition(b"\0")[0])
 
 
