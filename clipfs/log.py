@@ -32,8 +32,8 @@ class Log:
             return _say_nothing
         import structlog
 
-        if self._set_up is not None:
-            self._set_up()
+        if (set_up := self._set_up) is not None:  # another thread may ask just now
+            set_up()
             self._set_up = None
         method = getattr(structlog.get_logger().bind(), name)
         if structlog.is_configured():

@@ -21,8 +21,6 @@ from clipfs.content.tokens import Tokens
 from clipfs.content.worker import Shared
 from clipfs.log import log
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
-
 
 @click.group("content-cache")
 def content_cache() -> None:
@@ -40,13 +38,13 @@ def content_cache() -> None:
 @click.option("--listen", metavar="HOST:PORT", required=True, help="Port 0: any free one.")
 @click.option(
     "--token-file",
-    type=_FILE,
+    type=options.FILE,
     required=True,
     help="Its first line is the token that may write and read.",
 )
 @click.option(
     "--read-token-file",
-    type=_FILE,
+    type=options.FILE,
     help="Its first line is a second token, which may only read.",
 )
 @click.option(
@@ -58,12 +56,12 @@ def content_cache() -> None:
 )
 @click.option(
     "--tls-cert",
-    type=_FILE,
+    type=options.FILE,
     help="Serve https with this certificate (PEM, with its chain); SIGHUP reads it again.",
 )
 @click.option(
     "--tls-key",
-    type=_FILE,
+    type=options.FILE,
     help="The certificate's key (PEM, without a password).",
 )
 @click.option(

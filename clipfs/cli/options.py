@@ -13,7 +13,7 @@ from clipfs.cli import logs
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+FILE = click.Path(dir_okay=False, path_type=Path)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
@@ -114,7 +114,7 @@ def background_fill_option(command: F) -> F:
 def index_key_option(command: F) -> F:
     return click.option(
         "--index-key-file",
-        type=_FILE,
+        type=FILE,
         metavar="F",
         help="Keys that sign layer indexes, one a line: the first signs, all verify. "
         "Absent: the node's own key, and no index is shared.",
@@ -135,7 +135,7 @@ def image_options(command: F) -> F:
         ),
         click.option(
             "--content-cache-token-file",
-            type=_FILE,
+            type=FILE,
             metavar="F",
             help="Its first line is the content cache's token.",
         ),
@@ -170,7 +170,7 @@ def image_options(command: F) -> F:
 def ca_file_option(command: F) -> F:
     return click.option(
         "--ca-file",
-        type=_FILE,
+        type=FILE,
         metavar="F",
         help="CAs, in PEM form, that registries and the content cache are trusted by, beside "
         "the node's own.",

@@ -17,6 +17,7 @@ from clipfs.layer.seal import KeyRing
 from clipfs.log import log
 from clipfs.mount.root import ready_root
 from clipfs.tiers.content.environment import address as object_store_address
+from clipfs.tiers.content.environment import is_object_store
 from clipfs.tiers.settings import TierSettings
 
 
@@ -76,17 +77,13 @@ def checked_folder(path: Path) -> Path:
 def content_cache_urls(given: tuple[str, ...]) -> tuple[str, ...]:
     """The URLs of one content cache; InvalidInput says what is wrong with one."""
     urls = tuple(dict.fromkeys(_content_cache_url(one) for one in given))
-    if len(urls) > 1 and any(_is_object_store(url) for url in urls):
+    if len(urls) > 1 and any(is_object_store(url) for url in urls):
         raise errors.InvalidInput("--content-cache: an object store is given alone")
     return urls
 
 
-def _is_object_store(url: str) -> bool:
-    return url.startswith(("s3://", "gs://", "az://"))
-
-
 def _content_cache_url(given: str) -> str:
-    if _is_object_store(given):
+    if is_object_store(given):
         object_store_address(given)
         return given
     try:

@@ -153,7 +153,8 @@ class _Places:
 
     def put(self, children: dict[bytes, Node], name: bytes, node: Node) -> None:
         """Set name in children to node; what that replaces may have been on the way elsewhere."""
-        if name in children:
+        old = children.get(name)
+        if old is not None and (old.children is not None or old.entry.kind is SYMLINK):
             self._known.clear()
         children[name] = node
 

@@ -23,6 +23,11 @@ _IN_HEADERS = (
 )
 
 
+def is_object_store(url: str) -> bool:
+    """Whether url means one, rather than a replica of the content cache."""
+    return url.startswith(tuple(f"{kind}://" for kind in KINDS))
+
+
 def address(url: str) -> SplitResult:
     """The parts of a store's URL: kind, bucket and prefix; InvalidInput if it is none."""
     parts = urlsplit(url)

@@ -6,6 +6,7 @@ Not here: how they are asked (`clipfs.tiers.content.objectstore`, `clipfs.tiers.
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 
+from clipfs.tiers.content.environment import is_object_store
 from clipfs.tiers.content.replicas import Replicas
 from clipfs.tiers.content.store import ContentStore
 
@@ -27,7 +28,7 @@ async def open_content_store(
     """
     if not urls:
         yield None
-    elif _is_object_store(urls):
+    elif is_object_store(urls[0]):
         from clipfs.tiers.content.bucket_opening import open_object_store
 
         async with open_object_store(
@@ -43,7 +44,7 @@ async def open_content_store(
 
 def store_at_hand(urls: Sequence[str], *, ca_pem: str) -> AbstractContextManager[None]:
     """Have `open_content_store` with will_fork be quick; to be entered with one thread only."""
-    if not _is_object_store(urls):
+    if not (urls and is_object_store(urls[0])):
         return nullcontext()
     from clipfs.tiers.content.bucket_opening import bucket_at_hand
 
@@ -52,9 +53,5 @@ def store_at_hand(urls: Sequence[str], *, ca_pem: str) -> AbstractContextManager
 
 def load_content_store(urls: Sequence[str]) -> None:
     """Load what `open_content_store` of a process that does not fork any more will need."""
-    if _is_object_store(urls):
+    if urls and is_object_store(urls[0]):
         import clipfs.tiers.content.obstore_bucket  # noqa: F401 # starts no thread before its use
-
-
-def _is_object_store(urls: Sequence[str]) -> bool:
-    return bool(urls) and urls[0].startswith(("s3:", "gs:", "az:"))
