@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -103,7 +104,7 @@ async def eventually(store: ObjectStore, key: str) -> bytes | None:
         except ContentCacheDown:
             return []
 
-    return (await trio.to_thread.run_sync(wait_for, once))[0]
+    return (await trio.to_thread.run_sync(partial(wait_for, once, within_s=60)))[0]
 
 
 async def test_an_object_comes_back_whole_and_in_part(store: ObjectStore, key: str) -> None:
