@@ -98,7 +98,7 @@ class Publisher:
             volume=volume.volume_id,
             image=str(volume.image),
             digest=image.digest,
-            pod=volume.pod,
+            pod=str(volume.pod or ""),
         )
 
     def unpublish(self, volume_id: str, target: Path, still_wanted: StillWanted = always) -> None:
@@ -164,7 +164,7 @@ class Publisher:
             attributes=dict(volume.attributes),
             boot_id=boot_id(),
             made=[str(one) for one in made],
-            pod=volume.pod,
+            pod=str(volume.pod or ""),
         )
         with self._locks.held(image.digest, still_wanted):
             try:

@@ -15,6 +15,7 @@ from clipfs.image.credentials import RegistryConfig
 from clipfs.image.platform import Platform, parse_platform
 from clipfs.image.reference import Reference, parse_reference
 from csi.credentials import config_of
+from csi.pod import KUBELET_PREFIX, Pod, pod_of
 from csi.proto import csi_pb2 as pb
 
 PullPolicy = Literal["IfNotPresent", "Always", "Never"]
@@ -25,7 +26,6 @@ MAX_PATH_BYTES = 4095
 MAX_NAME_BYTES = 255
 """NAME_MAX of limits.h: one component of a path."""
 
-KUBELET_PREFIX = "csi.storage.k8s.io/"
 FRONTS = ("auto", "erofs", "fuse")
 
 
@@ -44,7 +44,7 @@ class Volume:
 
     attributes   as the pod gave them, without the kubelet's own: two publishes are the same
                  if these are
-    pod          namespace/name, for the log; "" if the kubelet did not say
+    pod          None if nobody said
     """
 
     volume_id: str
@@ -54,7 +54,7 @@ class Volume:
     platform: Platform
     front: str
     attributes: Mapping[str, str]
-    pod: str
+    pod: Pod | None
     credentials: RegistryConfig = field(repr=False)
 
 
@@ -85,7 +85,7 @@ def parse_publish(request: pb.NodePublishVolumeRequest, rules: VolumeRules) -> V
         platform=parse_platform(platform) if platform else rules.platform,
         front=_front(attributes.get("front") or rules.front),
         attributes=attributes,
-        pod=_pod(context),
+        pod=pod_of(context),
         credentials=config_of(request.secrets, image),
     )
 
@@ -132,8 +132,3 @@ def _front(text: str) -> str:
     if text not in FRONTS:
         raise errors.InvalidInput(f"volume attribute front {text[:100]!r}: say {', '.join(FRONTS)}")
     return text
-
-
-def _pod(context: Mapping[str, str]) -> str:
-    name = context.get(f"{KUBELET_PREFIX}pod.name", "")
-    return f"{context.get(f'{KUBELET_PREFIX}pod.namespace', '')}/{name}" if name else ""

@@ -48,7 +48,7 @@ def test_what_never_was_promised_by_is_not_evicted_before_it_is_mounted(tmp_path
     publisher = Publisher(layout, Pressed(layout), lambda *_: IMAGE, RegistryConfig.empty())
     volume = Volume(
         volume_id="v", target=tmp_path / "target", image=IMAGE.reference, pull_policy="Never",
-        platform=host_platform(), front="auto", attributes={}, pod="",
+        platform=host_platform(), front="auto", attributes={}, pod=None,
         credentials=RegistryConfig.empty(),
     )  # fmt: skip
     with pytest.raises(errors.NodeFault, match="1 layers are left"):

@@ -58,7 +58,7 @@ def test_the_kubelets_own_keys_are_no_attributes_whatever_they_hold() -> None:
     given = {f"csi.storage.k8s.io/{key}": "x" for key in keys}
     volume = parse_publish(attributes(**given), RULES)
     assert dict(volume.attributes) == {"image": "host:5000/app:1"}
-    assert volume.pod == "x/x"
+    assert str(volume.pod) == "x/x"
 
 
 @pytest.mark.parametrize("mode", pb.VolumeCapability.AccessMode.Mode.values())

@@ -1,0 +1,4 @@
+"""What people see of volumes: events, ClipMounts, metrics.
+
+Border: nobody here decides anything, and nothing that fails here fails a volume.
+"""

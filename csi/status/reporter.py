@@ -1,0 +1,86 @@
+"""Who is told what becomes of a volume: the seam between the publisher and what people see.
+
+Each method returns at once and never fails: a publish does not wait for an API server.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from clipfs.errors import ClipError
+from clipfs.image.model import Image
+from csi.volume import Volume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkProgress:
+    """How far the indexing of an image is.
+
+    layer        number of the layer that is under way, from 1, of `layers`
+    done_bytes   of the blob's total_bytes
+    bytes_per_s  lately; 0: nothing has come yet
+    """
+
+    layer: int
+    layers: int
+    done_bytes: int
+    total_bytes: int
+    bytes_per_s: float
+
+    @property
+    def left_s(self) -> float | None:
+        """Until the layer's end, at this speed; None: nobody can tell."""
+        if not self.bytes_per_s:
+            return None
+        return (self.total_bytes - self.done_bytes) / self.bytes_per_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mounted:
+    """A volume that is there.
+
+    bytes_by_tier  read for it so far: disk, content_cache, registry
+    complete       how many of its layers are whole on this disk
+    """
+
+    front: str
+    seconds: float
+    layers: int
+    complete: int
+    bytes_by_tier: Mapping[str, int]
+
+
+class Reporter(Protocol):
+    def resolved(self, volume: Volume, image: Image) -> None:
+        """Its reference names this image; the pod may read it."""
+
+    def indexing(self, volume: Volume, image: Image, progress: WorkProgress) -> None:
+        """It waits for its image; told as often as anything is known."""
+
+    def mounted(self, volume: Volume, image: Image, mounted: Mounted) -> None:
+        """It is readable."""
+
+    def failed(self, volume: Volume, error: ClipError) -> None:
+        """A publish ends with this; its text says cause and way out."""
+
+    def gone(self, volume_id: str) -> None:
+        """It is unpublished."""
+
+
+class NoReporter:
+    """Without a cluster there is nobody to tell."""
+
+    def resolved(self, volume: Volume, image: Image) -> None:
+        pass
+
+    def indexing(self, volume: Volume, image: Image, progress: WorkProgress) -> None:
+        pass
+
+    def mounted(self, volume: Volume, image: Image, mounted: Mounted) -> None:
+        pass
+
+    def failed(self, volume: Volume, error: ClipError) -> None:
+        pass
+
+    def gone(self, volume_id: str) -> None:
+        pass
