@@ -113,7 +113,7 @@ PAIRS = [
     ),
     Pair(
         check="manifest digest",
-        module="clipfs.image.registry",
+        module="clipfs.image.document",
         old="if stated and stated != digest:",
         new="if False:",
         test=IMAGE + "test_hostile_registry.py::"

@@ -54,6 +54,11 @@ class Hosts:
             )
         return found
 
+    def all_of(self, reference: Reference) -> list[Session]:
+        """Those that are asked for anything of reference's registry."""
+        hosts = self._mirrors.hosts_of(reference.registry)
+        return [self._session(reference.registry, host) for host in hosts]
+
     async def first_good(
         self,
         reference: Reference,

@@ -1,7 +1,7 @@
 """One question to a registry over HTTP, one bounded answer: the edge of `clipfs.image`.
 
-    answer = await wire.get(of, url, headers)       follows redirects
-    answer = await wire.send(of, request)           does not
+    answer = await wire.ask("GET", of, url, headers)       follows redirects
+    answer = await wire.send(of, request)                  does not
 
 Whatever the peer does, the caller gets an `Answer` or RegistryUnavailable: size, time and
 redirects are bounded, foreign errors renamed. A request that fails by no fault of its own is
@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Literal, Self
 
 import httpx
 import trio
@@ -27,6 +27,7 @@ from clipfs.image.manifest import MAX_DOCUMENT_BYTES
 from clipfs.image.retry import RETRIED_STATUS, RetryPolicy, retry_after_s
 from clipfs.image.tls import TRUSTS_NOBODY, client_context
 
+Method = Literal["GET", "HEAD"]
 USER_AGENT = "clip-csi/0.1"
 CONNECT_TIMEOUT_S = 10
 READ_TIMEOUT_S = 30
@@ -125,8 +126,9 @@ class Wire:
             self._clients[url.scheme] = client
         return self._clients[url.scheme]
 
-    async def get(
+    async def ask(
         self,
+        method: Method,
         of: str,
         url: httpx.URL,
         headers: dict[str, str],
@@ -134,13 +136,13 @@ class Wire:
         limit_bytes: int = MAX_DOCUMENT_BYTES,
         patient: bool = True,
     ) -> Answer:
-        """GET with redirects; Authorization stays with the origin that it was meant for.
+        """With redirects; Authorization stays with the origin that it was meant for.
 
         of       what is asked for, for errors
         patient  ask again what fails by no fault of its own
         """
         for _ in range(MAX_REDIRECTS + 1):
-            request = self._client(url).build_request("GET", url, headers=headers)
+            request = self._client(url).build_request(method, url, headers=headers)
             answer = await self.send(of, request, limit_bytes=limit_bytes, patient=patient)
             if answer.status not in _REDIRECTS:
                 return answer

@@ -1,27 +1,23 @@
 """The registry's protocol: a reference becomes an image; a layer, the place of its blob.
 
-Every document is checked against the digest that named it; a tag's own answer names its
-digest.
-
-Not here: which hosts are asked (`clipfs.image.hosts`), with which credentials
-(`clipfs.image.session`); the bytes of layers (`clipfs.layer.blob.download`).
+Not here: one document, checked (`clipfs.image.document`); which hosts are asked
+(`clipfs.image.hosts`), with which credentials (`clipfs.image.session`); the bytes of layers
+(`clipfs.layer.blob.download`).
 Source: OCI distribution specification, "Pull".
 """
 
-import hashlib
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import Self
 
 from clipfs import errors
-from clipfs.image.credentials import RegistryConfig
+from clipfs.image.credentials import Credentials, RegistryConfig
 from clipfs.image.digest import Digest
+from clipfs.image.document import fetched, proved
 from clipfs.image.failures import refusal
 from clipfs.image.hosts import Hosts
-from clipfs.image.http import Answer, Wire
+from clipfs.image.http import Wire
 from clipfs.image.manifest import (
-    ACCEPT,
-    MAX_DOCUMENT_BYTES,
     Descriptor,
     Manifest,
     artifact_layers,
@@ -74,18 +70,43 @@ class Registry:
         Raises  ImageNotFound, Unauthenticated, AccessDenied, RegistryUnavailable, CorruptImage,
                 UnsupportedImage; each names the image
         """
+        return (await self.resolve_named(reference, platform))[1]
+
+    async def resolve_named(self, reference: Reference, platform: Platform) -> tuple[Digest, Image]:
+        """As `resolve`; before it the digest that reference itself names, of an index perhaps."""
         of = str(reference)
-        data, media_type, digest = await self._document(
+        data, media_type, named = await self._document(
             reference, "manifests", reference.version, reference.digest, platform
         )
+        digest = named
         for _ in range(MAX_INDEX_DEPTH + 1):
             found = parse_document(data, media_type=media_type, of=of, wanted=platform)
             if isinstance(found, Manifest):
                 layers = await self._layers(reference, found)
-                return Image(reference=reference, digest=digest, layers=layers)
+                return named, Image(reference=reference, digest=digest, layers=layers)
             data = await self._child(reference, "manifests", found)
             media_type, digest = found.media_type, found.digest
         raise errors.CorruptImage(f"{of}: indexes are nested over {MAX_INDEX_DEPTH} deep")
+
+    async def prove(self, reference: Reference, digest: Digest | None = None) -> Digest:
+        """The digest that reference names, which the registry lets this caller have.
+
+        digest  ask for this manifest of reference's repository instead; errors do not tell it
+        Raises  as resolve
+        """
+        wanted = digest or reference.digest
+
+        async def ask(session: Session, patient: bool) -> Digest:
+            version = wanted or reference.version
+            return await proved(session, reference, version, wanted, patient=patient)
+
+        sessions = self._hosts.of(reference, by_digest=wanted is not None)
+        return await self._hosts.first_good(reference, sessions, ask)
+
+    def credentials_for(self, reference: Reference) -> dict[str, Credentials | None]:
+        """What each host that may be asked for reference would be shown, by its address."""
+        sessions = self._hosts.all_of(reference)
+        return {str(one.base): one.credentials(reference.repository) for one in sessions}
 
     def blob_hosts(self, reference: Reference) -> list[str]:
         """The hosts that blobs are asked for at, in their order, as BlobSource.host names them."""
@@ -101,7 +122,8 @@ class Registry:
         """
 
         async def ask(session: Session, patient: bool) -> BlobSource:
-            answer = await session.get(
+            answer = await session.ask(
+                "GET",
                 reference,
                 "blobs",
                 layer.digest,
@@ -161,36 +183,19 @@ class Registry:
         *,
         part: str = "",
     ) -> tuple[bytes, str, Digest]:
-        """Body, media type and digest; CorruptImage if it is not the one that was asked for.
+        """As `fetched`, from the first host that has it.
 
         platform  of what a tag names, which no digest tells from rubbish: it must be readable
-        part      as `refusal` takes it
         """
 
         async def ask(session: Session, patient: bool) -> tuple[bytes, str, Digest]:
-            answer = await session.get(
-                reference, kind, version, {"Accept": ACCEPT}, patient=patient
+            data, media_type, digest = await fetched(
+                session, reference, kind, version, expected, part=part, patient=patient
             )
-            of = session.names(reference)
-            if answer.status != 200:
-                raise refusal(of, answer.status, answer.body, part=part)
-            data, media_type, digest = _checked(of, version, expected, answer)
             if expected is None and platform is not None:
+                of = session.names(reference)
                 parse_document(data, media_type=media_type, of=of, wanted=platform)
             return data, media_type, digest
 
         sessions = self._hosts.of(reference, by_digest=expected is not None)
         return await self._hosts.first_good(reference, sessions, ask)
-
-
-def _checked(
-    of: str, version: str, expected: Digest | None, answer: Answer
-) -> tuple[bytes, str, Digest]:
-    if len(answer.body) > MAX_DOCUMENT_BYTES:
-        raise errors.CorruptImage(f"{of}: {version} is a document over {MAX_DOCUMENT_BYTES} bytes")
-    digest = Digest("sha256:" + hashlib.sha256(answer.body).hexdigest())
-    stated = expected or answer.headers.get("Docker-Content-Digest")
-    if stated and stated != digest:
-        raise errors.CorruptImage(f"{of}: what should be {stated[:80]!r} has the digest {digest}")
-    media_type = answer.headers.get("Content-Type", "").partition(";")[0].strip()
-    return answer.body, media_type, digest

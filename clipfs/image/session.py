@@ -1,6 +1,8 @@
 """One host that serves a registry's images, asked by one caller: its challenges, our answers.
 
-    answer = await session.get(reference, "manifests", "latest", {"Accept": ...}, patient=True)
+    answer = await session.ask(
+        "GET", reference, "manifests", "latest", {"Accept": ...}, patient=True
+    )
 
 Credentials go to the host that they are for and to its token server, nowhere else: a mirror
 gets those that the caller has for the mirror.
@@ -15,7 +17,7 @@ from clipfs import errors
 from clipfs.image import auth
 from clipfs.image.credentials import Credentials, RegistryConfig
 from clipfs.image.failures import refusal
-from clipfs.image.http import Answer, Wire, has_address, same_origin
+from clipfs.image.http import Answer, Method, Wire, has_address, same_origin
 from clipfs.image.manifest import MAX_DOCUMENT_BYTES
 from clipfs.image.mirrors import Host
 from clipfs.image.reference import DOCKER_HUB, DOCKER_HUB_HOST, Reference
@@ -39,8 +41,13 @@ class Session:
         """reference for errors, with this host where it is not the registry itself."""
         return f"{reference} at {self._name}" if self._is_mirror else str(reference)
 
-    async def get(
+    def credentials(self, repository: str) -> Credentials | None:
+        """What this host is shown for repository, should it ask."""
+        return self._config.for_repository(self._name, repository)
+
+    async def ask(
         self,
+        method: Method,
         reference: Reference,
         kind: str,
         version: str,
@@ -49,14 +56,16 @@ class Session:
         limit_bytes: int = MAX_DOCUMENT_BYTES,
         patient: bool,
     ) -> Answer:
-        """GET from this host; answers its challenge once, and no other host's."""
+        """Ask this host; answers its challenge once, and no other host's."""
         of, repository = str(reference), reference.repository
         url = self.base.copy_with(path=f"{self.base.path}/{repository}/{kind}/{version}")
         if self._is_mirror:
             url = url.copy_set_param("ns", self._registry)
         if repository in self._authorization:
             headers = {**headers, "Authorization": self._authorization[repository]}
-        answer = await self.wire.get(of, url, headers, limit_bytes=limit_bytes, patient=patient)
+        answer = await self.wire.ask(
+            method, of, url, headers, limit_bytes=limit_bytes, patient=patient
+        )
         if answer.status != 401 or not same_origin(answer.request.url, url):
             return answer
         value = await self._answer(reference, answer, patient=patient)
@@ -64,11 +73,13 @@ class Session:
             return answer
         self._authorization[repository] = value
         headers = {**headers, "Authorization": value}
-        return await self.wire.get(of, url, headers, limit_bytes=limit_bytes, patient=patient)
+        return await self.wire.ask(
+            method, of, url, headers, limit_bytes=limit_bytes, patient=patient
+        )
 
     async def _answer(self, reference: Reference, answer: Answer, *, patient: bool) -> str | None:
         """The Authorization header that answers a 401; None if we have no answer."""
-        credentials = self._config.for_repository(self._name, reference.repository)
+        credentials = self.credentials(reference.repository)
         for header in answer.headers.get_list("WWW-Authenticate"):
             for challenge in auth.parse_challenges(header):
                 if challenge.scheme == "bearer":
@@ -95,7 +106,7 @@ class Session:
         else:
             headers = {"Authorization": auth.basic(credentials)} if credentials else {}
             url = realm.copy_merge_params(asked)
-            answer = await self.wire.get(of, url, headers, patient=patient)
+            answer = await self.wire.ask("GET", of, url, headers, patient=patient)
         if answer.status == 404:  # of the server's address: it says nothing about the image
             raise errors.RegistryUnavailable(f"{of}: there is none at the address (404)")
         if answer.status != 200:

@@ -85,11 +85,15 @@ def write_layout(layout: Path, layers: Sequence[Packed], *, codec: str = "gzip")
     (layout / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
 
 
-def push(layout: Path, registry: str, name: str) -> str:
-    """Copy the layout's image to the registry as it is; its reference."""
+def push(layout: Path, registry: str, name: str, *, creds: str = "") -> str:
+    """Copy the layout's image to the registry as it is; its reference.
+
+    creds  user:password
+    """
     reference = f"{registry}/{name}"
+    login = ["--dest-creds", creds] if creds else []
     subprocess.run(
-        ["skopeo", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false",
+        ["skopeo", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false", *login,
          f"oci:{layout}:x", f"docker://{reference}"],
         check=True,
     )  # fmt: skip

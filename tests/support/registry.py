@@ -12,7 +12,7 @@ from tests.support.wait import wait_for
 _CONFIG = """\
 version: 0.1
 storage: {{filesystem: {{rootdirectory: {home}/data}}, delete: {{enabled: true}}}}
-http: {{addr: "127.0.0.1:0"{tls}}}
+http: {{addr: "{address}"{tls}}}
 log: {{accesslog: {{disabled: false}}, level: info, formatter: json}}
 {auth}
 """
@@ -89,14 +89,20 @@ def run_registry(
     htpasswd: Path | None = None,
     token: TokenAuth | None = None,
     tls: Certificate | None = None,
+    address: str = "127.0.0.1:0",
 ) -> Iterator[RegistryServer]:
-    """An empty registry; with htpasswd (bcrypt lines) it wants basic credentials, with token
-    a token of that server; with tls it speaks HTTPS."""
+    """A registry that holds what one at the same home held, an empty one at first; with htpasswd
+    (bcrypt lines) it wants basic credentials, with token a token of that server; with tls it
+    speaks HTTPS.
+
+    address  that of one that has ended, to take its place
+    """
     home.mkdir(parents=True, exist_ok=True)
     config, log = home / "config.yml", home / "log"
     config.write_text(
         _CONFIG.format(
             home=home,
+            address=address,
             auth=_auth(htpasswd, token),
             tls=f", tls: {{certificate: {tls.cert}, key: {tls.key}}}" if tls else "",
         )
@@ -111,6 +117,18 @@ def run_registry(
             yield RegistryServer(match[1], log)
         finally:
             server.terminate()
+
+
+def write_htpasswd(path: Path, users: dict[str, str]) -> Path:
+    """The file that opens a registry to users: passwords by name."""
+    lines = [
+        subprocess.run(
+            ["htpasswd", "-Bbn", name, password], capture_output=True, text=True, check=True
+        ).stdout
+        for name, password in users.items()
+    ]
+    path.write_text("".join(lines))
+    return path
 
 
 def _auth(htpasswd: Path | None, token: TokenAuth | None) -> str:

@@ -136,7 +136,12 @@ def run_scripted_registry(layout: Path) -> Iterator[ScriptedRegistry]:
                 self.send_header("WWW-Authenticate", 'Basic realm="scripted"')
             self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(body)))
+            if status == 200 and "/manifests/" in self.path:
+                digest = hashlib.sha256(body).hexdigest()
+                self.send_header("Docker-Content-Digest", f"sha256:{digest}")
             self.end_headers()
+            if self.command == "HEAD":
+                return
             stop = script.stops_at(self.path, len(body)) if len(body) > 1 else len(body)
             try:
                 self.wfile.write(body[:stop])
@@ -145,6 +150,8 @@ def run_scripted_registry(layout: Path) -> Iterator[ScriptedRegistry]:
                     self.wfile.write(body[stop:])
             except ConnectionError:  # whoever asked was killed
                 self.close_connection = True
+
+        do_HEAD = do_GET
 
         def log_message(self, format: str, *args: object) -> None:
             pass

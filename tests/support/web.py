@@ -105,7 +105,7 @@ def run_web(
                 with counting:
                     busy[path] -= 1
 
-        do_GET = do_POST = do_PUT = do_DELETE = answer
+        do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = answer
 
         def _send(self, reply: Reply) -> None:
             try:
@@ -119,6 +119,8 @@ def run_web(
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(reply.body)))
                 self.end_headers()
+                if self.command == "HEAD":
+                    return
                 for piece in _paced(reply, reply.body):
                     self.wfile.write(piece)
             except ConnectionError:
