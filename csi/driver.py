@@ -3,18 +3,17 @@
 import contextlib
 import fcntl
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import grpc
-import trio
 
 from clipfs import errors
 from clipfs.cache.limits import Limits
-from clipfs.image.model import Image
 from clipfs.layer.layout import Layout
 from clipfs.log import log
 from clipfs.tiers.settings import TierSettings
+from csi.access.access import Access
+from csi.access.options import DEFAULT_GRACE_S
 from csi.collector import Collector
 from csi.identity import Identity
 from csi.mounter import ClipMounter
@@ -24,7 +23,7 @@ from csi.proto.pluginregistration_pb2_grpc import add_RegistrationServicer_to_se
 from csi.publisher import Publisher
 from csi.registration import Registration
 from csi.server import THREADS, Endpoint, told_to_end
-from csi.volume import Volume, VolumeRules
+from csi.volume import VolumeRules
 
 RENEW_S = 2
 """How soon the driver notices that one of its sockets has lost its name."""
@@ -49,9 +48,7 @@ def drive(
     publisher = Publisher(
         settings.layout,
         ClipMounter(settings.layout, mount_options, collector),
-        lambda volume, credentials: _resolved(
-            volume, replace(settings, registry_config=credentials)
-        ),
+        Access(settings, grace_s=DEFAULT_GRACE_S).admit,
         settings.registry_config,
     )
 
@@ -92,11 +89,3 @@ def _only_driver(layout: Layout) -> Iterator[None]:
                 "a root of its own"
             ) from error
         yield
-
-
-def _resolved(volume: Volume, settings: TierSettings) -> Image:
-    async def ask() -> Image:
-        async with settings.open_registry() as registry:
-            return await registry.resolve(volume.image, volume.platform)
-
-    return trio.run(ask)

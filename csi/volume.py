@@ -13,7 +13,7 @@ from typing import Literal, cast, get_args
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.platform import Platform, parse_platform
-from clipfs.image.reference import Reference, parse_reference
+from clipfs.image.reference import DEFAULT_TAG, Reference, parse_reference
 from csi.credentials import config_of
 from csi.pod import KUBELET_PREFIX, Pod, pod_of
 from csi.proto import csi_pb2 as pb
@@ -81,7 +81,7 @@ def parse_publish(request: pb.NodePublishVolumeRequest, rules: VolumeRules) -> V
         volume_id=volume_id,
         target=target,
         image=image,
-        pull_policy=_pull_policy(attributes.get("pullPolicy") or "IfNotPresent"),
+        pull_policy=_pull_policy(attributes.get("pullPolicy") or _default_policy(image)),
         platform=parse_platform(platform) if platform else rules.platform,
         front=_front(attributes.get("front") or rules.front),
         attributes=attributes,
@@ -118,6 +118,12 @@ def real_place(text: str) -> Path:
         raise errors.InvalidInput(f"target path {text[:100]!r}...: no file can have this name")
     folder, name = os.path.split(os.path.normpath(text))
     return Path(os.path.realpath(folder), name)
+
+
+def _default_policy(image: Reference) -> PullPolicy:
+    """As Kubernetes has it for containers: only `latest` is expected to move."""
+    is_latest = image.digest is None and image.version == DEFAULT_TAG
+    return "Always" if is_latest else "IfNotPresent"
 
 
 def _pull_policy(text: str) -> PullPolicy:

@@ -17,11 +17,10 @@ from clipfs.image.failures import refusal
 from clipfs.image.http import Answer
 from clipfs.image.manifest import ACCEPT, MAX_DOCUMENT_BYTES
 from clipfs.image.reference import Reference
+from clipfs.image.retry import RETRIED_STATUS
 from clipfs.image.session import Session
 
 _WANTED = {"Accept": ACCEPT}
-_KNOWS_NO_HEAD = frozenset((405, 501))
-"""RFC 9110: the method is not allowed there, or not implemented at all."""
 
 
 async def fetched(
@@ -55,18 +54,16 @@ async def proved(
 ) -> Digest:
     """The digest of a manifest that the host lets these credentials have, by HEAD.
 
-    A host that has no HEAD, or does not say what it would send, is asked for the whole: a 200
-    alone may be a proxy's. Raises as `fetched`.
+    Where that does not say it, the whole is asked for: a host may have no HEAD, a 200 alone may
+    be a proxy's, and a refusal has its words in a body. Raises as `fetched`.
     """
     answer = await session.ask("HEAD", reference, "manifests", version, _WANTED, patient=patient)
-    of = session.names(reference)
-    stated = answer.headers.get("Docker-Content-Digest", "")
-    is_silent = answer.status == 200 and not is_digest(stated)
-    if answer.status in _KNOWS_NO_HEAD or is_silent:
+    of, stated = session.names(reference), answer.headers.get("Docker-Content-Digest", "")
+    if answer.status in RETRIED_STATUS:
+        raise refusal(of, answer.status, answer.body)
+    if answer.status != 200 or not is_digest(stated):
         found = await fetched(session, reference, "manifests", version, expected, patient=patient)
         return found[2]
-    if answer.status != 200:
-        raise refusal(of, answer.status, answer.body)
     if expected is not None and stated != expected:
         raise errors.CorruptImage(f"{of}: what should be {expected} has the digest {stated}")
     return Digest(stated)

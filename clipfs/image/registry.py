@@ -72,11 +72,16 @@ class Registry:
         """
         return (await self.resolve_named(reference, platform))[1]
 
-    async def resolve_named(self, reference: Reference, platform: Platform) -> tuple[Digest, Image]:
-        """As `resolve`; before it the digest that reference itself names, of an index perhaps."""
-        of = str(reference)
+    async def resolve_named(
+        self, reference: Reference, platform: Platform, digest: Digest | None = None
+    ) -> tuple[Digest, Image]:
+        """As `resolve`; before the image the digest that led to it, of an index perhaps.
+
+        digest  take this manifest of reference's repository instead
+        """
+        of, wanted = str(reference), digest or reference.digest
         data, media_type, named = await self._document(
-            reference, "manifests", reference.version, reference.digest, platform
+            reference, "manifests", wanted or reference.version, wanted, platform
         )
         digest = named
         for _ in range(MAX_INDEX_DEPTH + 1):

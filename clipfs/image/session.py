@@ -71,11 +71,13 @@ class Session:
         value = await self._answer(reference, answer, patient=patient)
         if value is None:
             return answer
-        self._authorization[repository] = value
         headers = {**headers, "Authorization": value}
-        return await self.wire.ask(
+        answer = await self.wire.ask(
             method, of, url, headers, limit_bytes=limit_bytes, patient=patient
         )
+        if answer.status != 401:  # what is wrong is not shown twice: some count that
+            self._authorization[repository] = value
+        return answer
 
     async def _answer(self, reference: Reference, answer: Answer, *, patient: bool) -> str | None:
         """The Authorization header that answers a 401; None if we have no answer."""

@@ -46,6 +46,24 @@ def test_a_volume_that_says_only_its_image_gets_what_the_administrator_chose() -
     assert volume.target == Path(TARGET)
 
 
+@pytest.mark.parametrize(
+    ("image", "policy"),
+    [
+        ("host:5000/app:1", "IfNotPresent"),
+        ("host:5000/app:latest", "Always"),
+        ("host:5000/app", "Always"),
+        ("app", "Always"),
+        (f"app@sha256:{'a' * 64}", "IfNotPresent"),
+        (f"app:latest@sha256:{'a' * 64}", "IfNotPresent"),
+    ],
+)
+def test_only_what_is_called_latest_is_asked_for_at_each_publish(image: str, policy: str) -> None:
+    assert parse_publish(attributes(image=image), RULES).pull_policy == policy
+    assert parse_publish(attributes(image=image, pullPolicy=""), RULES).pull_policy == policy
+    never = parse_publish(attributes(image=image, pullPolicy="Never"), RULES)
+    assert never.pull_policy == "Never"
+
+
 def test_what_a_volume_says_holds() -> None:
     asked = attributes(pullPolicy="Never", platform="linux/arm/v7", front="fuse")
     volume = parse_publish(asked, RULES)

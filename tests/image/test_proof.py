@@ -14,6 +14,7 @@ from clipfs.image.registry import Registry
 from tests.image import documents as d
 from tests.image.pulls import AT_ONCE, MANIFEST, PASSWORD, client, shelf
 from tests.support import images
+from tests.support.faulty_registry import relayed
 from tests.support.registry import (
     RegistryServer,
     make_certificate,
@@ -97,6 +98,22 @@ async def test_who_may_not_is_refused_whatever_he_knows_and_told_no_digest(
         assert "sha256" not in str(caught.value)
 
 
+async def test_a_wrong_password_is_shown_once_for_each_question(private: RegistryServer) -> None:
+    shown = []
+
+    def front(asked: Asked) -> Reply:
+        shown.append(asked.headers.get("authorization"))
+        return relayed(private.address, asked)
+
+    with run_web(front) as web:
+        config = RegistryConfig.single(web.address, "me", "wrong")
+        plain = frozenset([web.address])
+        async with Registry.open(config=config, plain_http=plain, retry=AT_ONCE) as registry:
+            with pytest.raises(errors.Unauthenticated):
+                await registry.prove(parse_reference(f"{web.address}/team/app:1"))
+    assert [bool(one) for one in shown] == [False, True] * 2
+
+
 async def test_a_token_server_that_refuses_is_access_denied(guarded: RegistryServer) -> None:
     with pytest.raises(errors.AccessDenied, match="denied/app:1"):
         await prove(guarded, "denied/app:1")
@@ -125,6 +142,7 @@ def to_head(reply: Reply) -> Responder:
     [
         pytest.param(Reply(405), id="not-allowed"),
         pytest.param(Reply(501), id="not-implemented"),
+        pytest.param(Reply(404), id="not-found"),
         pytest.param(Reply(200), id="no-digest"),
         pytest.param(Reply(200, {"Docker-Content-Digest": "sha512:00"}), id="other-digest-kind"),
     ],
@@ -167,9 +185,15 @@ async def test_a_head_that_names_another_digest_than_was_asked_for_is_corrupt() 
 async def test_each_refusal_is_the_error_that_a_pull_would_end_with(
     status: int, kind: type[errors.ClipError]
 ) -> None:
-    with run_web(to_head(Reply(status))) as web, pytest.raises(kind, match="/app:1: "):
+    body = b'{"errors": [{"message": "in its words"}]}'
+    with (
+        run_web(lambda _: Reply(status, body=body)) as web,
+        pytest.raises(kind, match="/app:1: ") as caught,
+    ):
         await proved(web)
-    assert {one.method for one in web.asked} == {"HEAD"}
+    is_busy = kind is errors.RegistryUnavailable
+    assert ("in its words" in str(caught.value)) is not is_busy
+    assert {one.method for one in web.asked} == ({"HEAD"} if is_busy else {"HEAD", "GET"})
 
 
 async def test_a_head_stays_one_when_it_is_redirected_and_leaves_the_credential() -> None:

@@ -1,0 +1,71 @@
+"""Access to images, for the publisher: a volume and its credentials in, its image out.
+
+Not here: the decision (`csi.access.admission`); the policy's rules (`csi.access.policy`).
+"""
+
+from dataclasses import replace
+
+import trio
+
+from clipfs.image.credentials import RegistryConfig
+from clipfs.image.digest import Digest
+from clipfs.image.model import Image
+from clipfs.layer.seal import KeyRing
+from clipfs.tiers.settings import TierSettings
+from csi.access.admission import Admission
+from csi.access.known import Known
+from csi.access.policy import Policy
+from csi.access.proofs import Clock, Proofs, caller_of
+from csi.volume import Volume
+
+
+class Access:
+    """One driver's; it keeps what it learns below `run/access`. Many threads may ask at once."""
+
+    def __init__(
+        self,
+        settings: TierSettings,
+        *,
+        grace_s: float,
+        policy: Policy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """grace_s  how long a proof holds while the registry cannot be asked
+        policy   None: every image is allowed
+        """
+        self._settings = settings
+        self._grace_s = grace_s
+        self._policy = policy
+        self._keys = KeyRing.own(settings.layout.index / "key")
+        folder = settings.layout.run / "access"
+        self._known = Known(folder, self._keys)
+        self._proofs = Proofs(folder / "proofs", self._keys, clock or Clock())
+
+    def admit(
+        self, volume: Volume, credentials: RegistryConfig, *, pinned: Digest | None = None
+    ) -> Image:
+        """The image that volume may show now, to who holds credentials.
+
+        pinned  what the volume's tag was found to be before: it does not move
+        Raises  any ClipError that says why there is none
+        """
+        if self._policy is not None:
+            self._policy.check(volume)
+        return trio.run(self._admit, volume, credentials, pinned)
+
+    async def _admit(
+        self, volume: Volume, credentials: RegistryConfig, pinned: Digest | None
+    ) -> Image:
+        settings = replace(self._settings, registry_config=credentials)
+        async with settings.open_registry() as registry:
+            shown = registry.credentials_for(volume.image)
+            admission = Admission(
+                volume=volume,
+                registry=registry,
+                caller=caller_of(self._keys, volume.image, shown),
+                known=self._known,
+                proofs=self._proofs,
+                layout=settings.layout,
+                grace_s=self._grace_s,
+            )
+            return await admission.image(pinned)
