@@ -19,11 +19,13 @@ from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest, cache_key
 from clipfs.image.model import Image
+from clipfs.image.resolved import Resolved
 from clipfs.layer.layout import Layout
 from clipfs.mount import records
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.records import Front
 from clipfs.mount.unmount import unmount
+from clipfs.system.durable import write_all
 from csi.collector import Collector
 
 SERVER_END_S = 2
@@ -77,24 +79,28 @@ class ClipMounter:
         self._collector.make_room()
         reference = image.reference.with_digest(image.digest)
         fd = os.memfd_create("registry-config", 0)
+        resolved = os.memfd_create("resolved", 0)
         try:
-            os.write(fd, credentials.to_json())
+            write_all(fd, credentials.to_json(), 0)
+            write_all(resolved, msgspec.json.encode(Resolved.of(image)), 0)
             command = [
                 *(sys.executable, "-m", "csi.launch", str(os.getpid())),
                 *("mount", str(reference), str(place)),
                 *("--json", "--front", front, "--registry-config", f"/dev/fd/{fd}"),
+                *("--resolved", f"/dev/fd/{resolved}"),
                 *("--log-to", "stderr", *self._options),
             ]
             done = subprocess.run(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                pass_fds=(fd,),
+                pass_fds=(fd, resolved),
                 start_new_session=True,
                 check=False,
             )
         finally:
             os.close(fd)
+            os.close(resolved)
             self._collector.soon()
         _raise_if_failed(done, str(image.reference))
         return place

@@ -18,8 +18,10 @@ from clipfs.cli.limits import limit_options, limits_of
 from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.cli.report import described, totals
 from clipfs.cli.settings import chosen_platform, tier_settings
+from clipfs.image.model import Image
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
+from clipfs.image.resolved import load
 from clipfs.layer.use import InUse
 from clipfs.mount.daemon import leave_behind
 from clipfs.mount.front import Wanted
@@ -52,6 +54,11 @@ from clipfs.tiers.tier import IndexedLayer
     default="file",
     hidden=True,  # for the driver, whose container's log is where people look
 )
+@click.option(
+    "--resolved",
+    type=click.Path(path_type=Path),
+    hidden=True,  # the driver's, which has asked the registry: what IMAGE, a digest, is
+)
 @options.json_option
 @options.log_options
 def mount(
@@ -65,6 +72,7 @@ def mount(
     min_free: Limits | None,
     foreground: bool,
     log_to: str,
+    resolved: Path | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -78,6 +86,7 @@ def mount(
     where = real_mountpoint(mountpoint)
     check_mountpoint(where)
     on_platform = chosen_platform(platform)
+    known = load(resolved, reference) if resolved is not None else None
     with workers_at_hand(given["root"], reference):
         settings = tier_settings(**given, launched=log_to == "stderr")
         if front == "erofs":
@@ -89,7 +98,8 @@ def mount(
         store = store_at_hand(settings.content_cache_urls, ca_pem=settings.ca_pem)
         with store, progress.shown() as on_progress:
             found, to_store = trio.run(
-                _prepared, settings, reference, on_platform, on_progress, in_use, front == "erofs"
+                partial(_prepared, resolved=known, complete=front == "erofs"),
+                *(settings, reference, on_platform, on_progress, in_use),
             )
     from clipfs.mount.kernel import chosen_tree, mount_tree  # has been loaded beside a merge
 
@@ -176,6 +186,8 @@ async def _prepared(
     platform: Platform,
     on_progress: progress.OnProgress,
     in_use: InUse,
+    *,
+    resolved: Image | None,
     complete: bool,
 ) -> tuple[Prepared, list[IndexedLayer]]:
     """The indexed image, and the layers that a process left behind is to store in tier 2.
@@ -191,6 +203,7 @@ async def _prepared(
         on_filled=filled.append,
         meanwhile=partial(_load_server, settings),
         in_use=in_use,
+        resolved=resolved,
     ) as (image, tiers):
         if complete:
             distinct = {layer.cache_key: layer for layer in image.layers}

@@ -78,12 +78,14 @@ async def prepared(
     on_filled: Callable[[IndexedLayer], None] | None = None,
     meanwhile: Callable[[], None] = lambda: None,
     in_use: InUse | None = None,
+    resolved: Image | None = None,
 ) -> AsyncIterator[tuple[Prepared, Tiers]]:
     """The image that reference names now, indexed; its tiers stay open for the block.
 
     on_filled  gets the layers that the content cache lacks; None: they are stored at once
     meanwhile  called in a thread, where there is a merge, in another process, to be waited for
     in_use     what holds the image's layers against eviction; None: this block does
+    resolved   what reference names; None: the registry is asked
     Raises     any ClipError that says why there is no such image here
     """
     with (
@@ -101,8 +103,8 @@ async def prepared(
         )
         async with settings.open_registry() as registry:
             begin = time.perf_counter()
-            image = await registry.resolve(reference, platform)
-            resolved = time.perf_counter()
+            image = resolved or await registry.resolve(reference, platform)
+            asked = time.perf_counter()
             image_key = cache_key(image.digest)
             keys = [layer.cache_key for layer in image.layers]
             await trio.to_thread.run_sync(held.hold, [*keys, image_key])
@@ -115,8 +117,8 @@ async def prepared(
                     layers=layers,
                     sparse=await trio.to_thread.run_sync(sparse_layouts, layers),
                     index_path=index_path,
-                    resolve_s=resolved - begin,
-                    index_s=time.perf_counter() - resolved,
+                    resolve_s=asked - begin,
+                    index_s=time.perf_counter() - asked,
                 )
                 yield ready, tiers
 

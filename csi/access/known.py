@@ -10,9 +10,10 @@ from pathlib import Path
 import msgspec
 
 from clipfs.image.digest import Digest, cache_key
-from clipfs.image.model import Image, Layer
+from clipfs.image.model import Image
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference
+from clipfs.image.resolved import Resolved
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from csi.access.memory import Memory
@@ -26,17 +27,12 @@ class _Tag(msgspec.Struct, frozen=True):
     digest: Digest
 
 
-class _Image(msgspec.Struct, frozen=True):
-    digest: Digest
-    layers: tuple[Layer, ...]
-
-
 class Known:
     """Below folder, `tags/` and `images/`."""
 
     def __init__(self, folder: Path, keys: KeyRing) -> None:
         self._tags = Memory(folder / "tags", _Tag, keys, most=MOST_TAGS)
-        self._images = Memory(folder / "images", _Image, keys, most=MOST_IMAGES)
+        self._images = Memory(folder / "images", Resolved, keys, most=MOST_IMAGES)
 
     def tag(self, reference: Reference, platform: Platform) -> Digest | None:
         """What reference, a tag, was when somebody here asked last."""
@@ -46,17 +42,14 @@ class Known:
     def image(self, reference: Reference, digest: Digest, platform: Platform) -> Image | None:
         """The image of a digest that reference's repository has named: an index's, or its own."""
         found = self._images.read(_image_key(reference, digest, platform))
-        if found is None:
-            return None
-        return Image(reference=reference, digest=found.digest, layers=found.layers)
+        return found.named(reference) if found is not None else None
 
     def add_tag(self, reference: Reference, digest: Digest, platform: Platform) -> None:
         self._tags.write((str(reference), str(platform)), _Tag(digest))
 
     def add_image(self, image: Image, digest: Digest, platform: Platform) -> None:
         """image is what digest leads to, for platform, in the repository of its reference."""
-        key = _image_key(image.reference, digest, platform)
-        self._images.write(key, _Image(image.digest, image.layers))
+        self._images.write(_image_key(image.reference, digest, platform), Resolved.of(image))
 
 
 def is_indexed(layout: Layout, image: Image) -> bool:
