@@ -7,11 +7,12 @@ index/sha256_<layer>.v1.toc         layer index
 index/sha256_<layer>.v1.sparse      its sparse files, rebuilt for the kernel
 index/sha256_<layer>.v1.origin.<sha256 of host>   origin record
 index/sha256_<manifest>.v1.erofs    image index
-index/key                           the node's own signing key, where none was given
+index/key                           the node's own key: signs where none was given, seals run/access
 damaged/                            folders that stood in the place of a cached file
 run/                                state; may go when nothing is mounted:
     mounts/  log/  counters/        of the servers of images
     images/  volumes/  driver.lock  of the CSI driver
+    access/                         of the driver: what was proved, what tags and digests are
     storing/  <layer>.fill          layers on their way to the content cache, or to this disk
     background.fill  reading        of the servers' background fill: who fills, whether a read waits
     <layer>.use  <manifest>.use     locks of those who prepare a mount

@@ -13,6 +13,7 @@ from clipfs.image.model import Image
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.settings import TierSettings
 from csi.access.admission import Admission
+from csi.access.joined import Joined
 from csi.access.known import Known
 from csi.access.policy import Policy
 from csi.access.proofs import Clock, Proofs, caller_of
@@ -37,6 +38,7 @@ class Access:
         self._grace_s = grace_s
         self._policy = policy
         self._keys = KeyRing.own(settings.layout.index / "key")
+        self._joined = Joined[Image]()
         folder = settings.layout.run / "access"
         self._known = Known(folder, self._keys)
         self._proofs = Proofs(folder / "proofs", self._keys, clock or Clock())
@@ -51,7 +53,10 @@ class Access:
         """
         if self._policy is not None:
             self._policy.check(volume)
-        return trio.run(self._admit, volume, credentials, pinned)
+        return self._joined.call(
+            (volume.image, volume.platform, volume.pull_policy, pinned, credentials.to_json()),
+            lambda: trio.run(self._admit, volume, credentials, pinned),
+        )
 
     async def _admit(
         self, volume: Volume, credentials: RegistryConfig, pinned: Digest | None

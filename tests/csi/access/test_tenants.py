@@ -171,6 +171,27 @@ def test_no_credential_is_on_the_disk_and_the_mark_of_one_needs_the_nodes_key(
         node.admit(name)
 
 
+def test_a_proof_that_was_given_another_callers_name_proves_nothing(
+    private: Private, node: Node
+) -> None:
+    name, other = private.push("team/app:1"), private.push("team/app:2", 1)
+    node.has(node.admit(name))
+    node.admit(other, f"bob:{BOB}")
+    of_one, of_other = (node.layout.run / "access/proofs").iterdir()
+    swap(of_one, of_other)
+    node.restart()
+    private.stop()
+    for login in (f"alice:{ALICE}", f"bob:{BOB}"):
+        with pytest.raises(errors.RegistryUnavailable):
+            node.admit(name, login)
+
+
+def swap(one: Path, other: Path) -> None:
+    one.rename(one.with_name("aside"))
+    other.rename(one)
+    one.with_name("aside").rename(other)
+
+
 @pytest.mark.parametrize("spoil", ["removed", "half", "swapped"])
 def test_records_that_are_not_as_they_were_written_prove_nothing(
     spoil: str, private: Private, node: Node
@@ -188,9 +209,7 @@ def test_records_that_are_not_as_they_were_written_prove_nothing(
             for path in (first, second):
                 path.write_bytes(path.read_bytes()[:-1])
         else:
-            first.rename(folder / "x")
-            second.rename(first)
-            (folder / "x").rename(second)
+            swap(first, second)
     node.restart()
     private.stop()
     with pytest.raises(errors.RegistryUnavailable):
