@@ -9,6 +9,7 @@ Not here: volumes and mounts, which are state (`clipfs.mount.records`).
 
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from hashlib import sha256
@@ -29,6 +30,12 @@ Key = tuple[str, ...]
 VERSION = 1
 TIDY_EVERY = 256
 """Writes between two looks at how many records there are; the first one looks, too."""
+
+MAX_RECORD_BYTES = 1 << 16
+"""An image of 127 layers, Docker's most, takes half of it; other people's may take more."""
+
+FORGOTTEN_S = 60 * 24 * 3600
+"""Without use; who left the cluster leaves no record for ever."""
 
 
 class Memory(Generic[T]):
@@ -60,8 +67,12 @@ class Memory(Generic[T]):
         return opened
 
     def write(self, key: Key, record: T) -> None:
+        """One that is too large is not kept, and no earlier one is in its stead."""
         name = _name(key)
         content = msgspec.json.encode(record)
+        if len(content) > MAX_RECORD_BYTES:
+            self.forget(key)
+            return
         sealed = self._keys.seal(content, kind=self._folder.name, version=VERSION, name=name)
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -91,9 +102,10 @@ class Memory(Generic[T]):
             return None
 
     def _tidy(self) -> None:
-        paths = sorted(self._files(), reverse=True)
-        for _, path in paths[self._most :]:
-            path.unlink(missing_ok=True)
+        oldest = time.time() - FORGOTTEN_S
+        for position, (used, path) in enumerate(sorted(self._files(), reverse=True)):
+            if position >= self._most or used < oldest:
+                path.unlink(missing_ok=True)
 
     def _files(self) -> Iterator[tuple[float, Path]]:
         """Last use and place of each record; what never got its name goes."""

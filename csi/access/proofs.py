@@ -95,6 +95,7 @@ class Proofs:
             kept = self._kept.read(_key(caller))
             if kept is not None and digest in kept.at_s:
                 left = {one: at_s for one, at_s in kept.at_s.items() if one != digest}
+                self._kept.forget(_key(caller))  # a disk that refuses to write keeps none
                 self._kept.write(_key(caller), _Proved(left))
 
     def take_back_all(self, caller: Caller) -> None:

@@ -1,6 +1,7 @@
 """What the driver remembers on a disk: what is used, as it was written, and not without bound."""
 
 import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -8,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from clipfs.layer.seal import KeyRing
-from csi.access.memory import TIDY_EVERY, Memory
+from csi.access.memory import FORGOTTEN_S, MAX_RECORD_BYTES, TIDY_EVERY, Memory
 from tests.support.small_disk import needs_loop, small_disk
 
 KEYS = KeyRing((b"key",))
@@ -54,6 +55,23 @@ def test_those_that_were_used_last_are_kept(tmp_path: Path) -> None:
         assert notes(tmp_path / "notes").read(("0",)) == Note("0")
     memory = notes(tmp_path / "notes", most=4)
     assert [n for n in range(6) if memory.read((str(n),))] == [0, 3, 4, 5]
+
+
+def test_what_nobody_used_for_months_is_forgotten(tmp_path: Path) -> None:
+    notes(tmp_path / "notes").write(("a",), Note("a"))
+    (path,) = (tmp_path / "notes").iterdir()
+    os.utime(path, (0, time.time() - FORGOTTEN_S - 60))
+    notes(tmp_path / "notes").write(("b",), Note("b"))
+    memory = notes(tmp_path / "notes")
+    assert [memory.read(("a",)), memory.read(("b",))] == [None, Note("b")]
+
+
+def test_what_is_too_large_is_not_kept_nor_what_was_there_before(tmp_path: Path) -> None:
+    memory = notes(tmp_path / "notes")
+    memory.write(("a",), Note("old"))
+    memory.write(("a",), Note("x" * MAX_RECORD_BYTES))
+    assert memory.read(("a",)) is None
+    assert list((tmp_path / "notes").iterdir()) == []
 
 
 def test_their_number_is_bounded_in_one_process_too(tmp_path: Path) -> None:
