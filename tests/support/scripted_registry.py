@@ -142,7 +142,7 @@ def run_scripted_registry(layout: Path) -> Iterator[ScriptedRegistry]:
             self.end_headers()
             if self.command == "HEAD":
                 return
-            stop = script.stops_at(self.path, len(body)) if len(body) > 1 else len(body)
+            stop = script.stops_at(self.path, len(body)) if status == 200 else len(body)
             try:
                 self.wfile.write(body[:stop])
                 if stop < len(body):
