@@ -75,6 +75,13 @@ PAIRS = [
         test=TIERS + "test_origins.py::test_a_wrong_record_on_disk_is_a_miss_and_is_replaced",
     ),
     Pair(
+        check="origin record, every image",
+        module="clipfs.tiers.proofs",
+        old="if not await self.has(layer, self._host):",
+        new="if False:",
+        test=TIERS + "test_proofs.py::test_who_does_not_deliver_it_gets_no_index_and_no_record",
+    ),
+    Pair(
         check="index diff_id",
         module="clipfs.layer.sealed_index",
         old="if layer.diff_id is not None and index.diff_id != layer.diff_id:",

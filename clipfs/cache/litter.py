@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from clipfs.layer.layout import Layout
+from clipfs.layer.layout import LOCKS, Layout
 from clipfs.layer.partial import fill_lock, forget_partial
 from clipfs.mount import counters, records
 from clipfs.mount.daemon import forget_old_logs
@@ -36,9 +36,10 @@ def sweep(layout: Layout) -> None:
     for path in (*layout.index.glob("*.tmp"), *layout.run.glob("*.tmp"), *_records(layout)):
         if is_forsaken(path) or _is_old(path):
             path.unlink(missing_ok=True)
-    for lock in (*layout.run.glob("*.fill"), *layout.run.glob("*.use")):
-        with alone(lock):
-            pass  # whoever held it last removes it
+    for kind in LOCKS:
+        for lock in layout.run.glob(kind):
+            with alone(lock):
+                pass  # whoever held it last removes it
     records.forget_ended(layout)
     forget_old_logs(layout.run / "log")
     with suppress(OSError):  # a full disk must not keep us from making room on it

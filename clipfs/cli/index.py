@@ -26,7 +26,8 @@ from clipfs.tiers.settings import TierSettings
 def index(image: str, platform: str | None, as_json: bool, root: Path, **given: Any) -> None:
     """Index IMAGE: returns when its layers that are on this node are in the content cache.
 
-    An index comes from the nearest tier; only a layer that no tier knows is downloaded.
+    An index comes from the nearest tier; a layer is downloaded if no tier knows it, or if nobody
+    knows yet that the image's registry has it.
     """
     begin = time.perf_counter()
     reference = parse_reference(image)
@@ -52,9 +53,6 @@ async def indexed(
 ) -> Prepared:
     """The indexed image; the content cache, if there is one, has what this node has of it."""
     async with prepared(settings, reference, platform, on_progress=on_progress) as (image, tiers):
-        host = image.image.reference.registry
-        for layer in {one.cache_key: one.layer for one in image.layers}.values():
-            await tiers.has_origin(layer, host)  # to have the record here, and signed anew
         if tiers.storer is not None:
             await tiers.storer.store_missing(image.layers)
             await tiers.storer.drain()

@@ -23,11 +23,14 @@ FILL_REPORT_BYTES = CHUNK_BYTES
 class ChunkWriter:
     """Writes one job's payload; `digests` and `written` say what it got so far."""
 
-    def __init__(self, job: Job, *, on_written: Callable[[int], None]) -> None:
-        """on_written: told the payload bytes written so far, now and then and at the end."""
+    def __init__(self, job: Job, payload_fd: int, *, on_written: Callable[[int], None]) -> None:
+        """payload_fd  the job's, where it has one
+        on_written  told the payload bytes written so far, now and then and at the end
+        """
         self.digests = bytearray()
         self.written = 0
         self._job = job
+        self._payload_fd = payload_fd
         self._on_written = on_written
         self._head = bytearray()  # of a chunk that is not whole yet
         self._reported = 0
@@ -56,10 +59,10 @@ class ChunkWriter:
         expected = self._job.chunk_digests
         if expected is not None and expected != self.digests:
             raise errors.CorruptImage("the payload is not as long as its index says")
-        with naming(self._job.payload_fd):
-            os.ftruncate(self._job.payload_fd, self.written)
+        with naming(self._payload_fd):
+            os.ftruncate(self._payload_fd, self.written)
         chunks = range(len(self.digests) // CHUNK_DIGEST_BYTES)
-        sync_chunks(self._job.payload_fd, self._job.map_fd, [chunks])
+        sync_chunks(self._payload_fd, self._job.map_fd, [chunks])
         self._on_written(self.written)
 
     def _store(self, chunks: memoryview) -> None:
@@ -68,7 +71,7 @@ class ChunkWriter:
             self.digests += blake3(chunks[at : at + CHUNK_BYTES]).digest()
         if self._job.chunk_digests is not None:
             self._verify(first, count)
-        write_all(self._job.payload_fd, chunks, self.written)
+        write_all(self._payload_fd, chunks, self.written)
         self.written += len(chunks)
         if self._job.map_fd is not None:
             mark_written(self._job.map_fd, range(first, first + count))

@@ -29,7 +29,8 @@ ONE_STREAM = Ranges(connections=1)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One pass. `chunk_digests` and `map_fd` make it a fill.
+    """One pass. `chunk_digests` and `map_fd` make it a fill; without `payload_fd` it is a proof:
+    the blob is received and checked, and nothing of it is kept or looked at.
 
     size           bytes of the blob
     diff_id        what the payload must be; None where nobody tells
@@ -39,7 +40,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ranges         by how many requests the blob is read
     tells_wrong    of a blob that is of no use it is told whether it is a wrong one; of one that
                    came in several ranges, any of which may be at fault, it always is
-    payload_fd     where the payload is written, from byte 0
+    payload_fd     where the payload is written, from byte 0; None: nowhere
     map_fd         the chunk map of a fill
     chunk_digests  what each chunk of a fill must be, as in the layer's index
     """
@@ -50,7 +51,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     source: BlobSource
     stall_s: float
     ranges: Ranges = RANGES
-    payload_fd: int
+    payload_fd: int | None
     is_raw: bool = False
     tells_wrong: bool = False
     map_fd: int | None = None
@@ -58,7 +59,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PassProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """A report line: blob bytes downloaded, payload bytes written (in a fill: verified)."""
+    """A report line: blob bytes downloaded, payload bytes written (in a fill: verified; in a
+    proof none)."""
 
     downloaded_bytes: int
     payload_bytes: int

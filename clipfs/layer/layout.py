@@ -16,6 +16,7 @@ run/                                state; may go when nothing is mounted:
     storing/  <layer>.fill          layers on their way to the content cache, or to this disk
     background.fill  reading        of the servers' background fill: who fills, whether a read waits
     <layer>.use  <manifest>.use     locks of those who prepare a mount
+    <origin record>.proof           of who downloads a layer to earn that record
     boot                            the boot that all of it speaks of
 """
 
@@ -24,6 +25,9 @@ from pathlib import Path
 
 from clipfs import errors
 from clipfs.layer.index import VERSION
+
+LOCKS = ("*.fill", "*.use", "*.proof")
+"""Below `run/`: the files of locks, each of which is gone when nobody holds it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,10 @@ class Layout:
 
     def fill_lock(self, key: str) -> Path:
         return self.run / f"{key}.fill"
+
+    def proof_lock(self, record: str) -> Path:
+        """record  the name of the origin record that is to be earned"""
+        return self.run / f"{record}.proof"
 
     def make(self) -> None:
         """Create the folders that are missing, private to root: payloads may be secrets.

@@ -1,5 +1,8 @@
 """Runs the full pass over a layer in a worker process, and waits for it: the parent's edge.
 
+    result = await run_pass(request, ...)     its payload and its index
+    await run_proof(request, ...)             the blob has come, whole and right, and is gone
+
 Not here: the pass (`clipfs.layer.worker`); who may run one, where it writes, what becomes of
 the result (`clipfs.tiers.registry`).
 """
@@ -39,7 +42,7 @@ WORKER_MEMORY_BYTES = 1 << 30
 class PassRequest:
     """One pass over `layer`.
 
-    payload_fd      an empty file, or the partial payload of a fill
+    payload_fd      an empty file, or the partial payload of a fill; None: of a proof
     tells_wrong     if the sources' blob is not the layer's, that is WrongBlob; always if it came
                     in several ranges
     map_fd, index   of a fill: chunks are verified against index and marked as they come
@@ -47,7 +50,7 @@ class PassRequest:
 
     layer: Layer
     source: BlobSource
-    payload_fd: int
+    payload_fd: int | None
     map_fd: int | None = None
     index: LayerIndex | None = None
     ranges: Ranges = RANGES
@@ -87,6 +90,29 @@ async def run_pass(
                   WrongBlob
     Cancellation  kills the worker
     """
+    content, warnings = await _run(request, on_progress, on_break)
+    index = layer_index.decode(content)
+    if index is None:
+        raise errors.NodeFault(f"layer {request.layer.digest}: the worker's index is malformed")
+    return PassResult(index=index, warnings=warnings)
+
+
+async def run_proof(
+    request: PassRequest,
+    *,
+    on_progress: Callable[[PassProgress], None],
+    on_break: Callable[[BlobBreak], Awaitable[BlobSource]] = give_up,
+) -> None:
+    """Return once the layer's blob has come, whole and with its digest; else as run_pass."""
+    await _run(request, on_progress, on_break)
+
+
+async def _run(
+    request: PassRequest,
+    on_progress: Callable[[PassProgress], None],
+    on_break: Callable[[BlobBreak], Awaitable[BlobSource]],
+) -> tuple[bytes, tuple[str, ...]]:
+    """The worker's result, and its warnings."""
     warnings: list[str] = []
     is_wrong = False
 
@@ -117,10 +143,7 @@ async def run_pass(
         if is_wrong:
             raise WrongBlob(error) from error
         raise
-    index = layer_index.decode(content)
-    if index is None:
-        raise errors.NodeFault(f"layer {request.layer.digest}: the worker's index is malformed")
-    return PassResult(index=index, warnings=tuple(warnings))
+    return content, tuple(warnings)
 
 
 def _job(request: PassRequest) -> bytes:

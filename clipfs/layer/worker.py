@@ -5,7 +5,8 @@
 
 Each arrow is a bounded pipe between threads. In a first pass nothing is visible before the
 end. In a fill, whose job carries the chunk digests, each chunk is verified, written and marked
-at once, so that a reader waits for its own chunks only.
+at once, so that a reader waits for its own chunks only. A proof is the first arrow alone: the blob
+has the layer's digest or not, and what it holds is not looked at.
 
 Not here: locks, names, the seal, and where to go on when a download breaks off (the parent's).
 """
@@ -22,7 +23,7 @@ from clipfs.layer import index as layer_index
 from clipfs.layer.archive.tar import TarParser
 from clipfs.layer.blob.download import READ_BYTES
 from clipfs.layer.blob.source import Source
-from clipfs.layer.chunks import ChunkWriter
+from clipfs.layer.chunks import REPORT_BYTES, ChunkWriter
 from clipfs.layer.codec import Bound, inflated
 from clipfs.layer.index import PackedEntries
 from clipfs.layer.job import BlobIsWrong, Job, PassProgress, PassWarning, SourceWanted
@@ -31,11 +32,16 @@ from clipfs.system.child import TOO_LARGE, ask, report, worker_main
 
 
 def run_pass(job: Job) -> list[bytes | memoryview]:
-    """The encoded, unsealed layer index in parts; the payload is in the job's file, fsynced."""
+    """The encoded, unsealed layer index in parts; the payload is in the job's file, fsynced.
+
+    Of a proof: nothing.
+    """
     try:
         with closing(Source(job, new_source=_new_source)) as source:
             try:
-                return _passed(job, source)
+                if job.payload_fd is None:
+                    return _received(source)
+                return _passed(job, job.payload_fd, source)
             except (errors.CorruptImage, errors.UnsupportedImage):
                 if job.tells_wrong or source.is_pieced:
                     _tell_if_wrong(source)
@@ -55,14 +61,24 @@ def _tell_if_wrong(source: Source) -> None:
         raise
 
 
-def _passed(job: Job, source: Source) -> list[bytes | memoryview]:
+def _received(source: Source) -> list[bytes | memoryview]:
+    reported = 0
+    while source.read(READ_BYTES):
+        if source.downloaded - reported >= REPORT_BYTES:
+            reported = source.downloaded
+            report(PassProgress(downloaded_bytes=reported, payload_bytes=0))
+    source.check()
+    return []
+
+
+def _passed(job: Job, payload_fd: int, source: Source) -> list[bytes | memoryview]:
     entries, bound = PackedEntries(), Bound(job.size)
     parser = None if job.is_raw else TarParser(entries.append)
 
     def on_written(payload_bytes: int) -> None:
         report(PassProgress(downloaded_bytes=source.downloaded, payload_bytes=payload_bytes))
 
-    writer = ChunkWriter(job, on_written=on_written)
+    writer = ChunkWriter(job, payload_fd, on_written=on_written)
     payload_hash = hashlib.sha256()
     stages = [Stage(payload_hash.update), Stage(writer.take)]
     for piece in _payload(source, job):

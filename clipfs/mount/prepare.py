@@ -3,13 +3,20 @@
     async with prepared(settings, reference, platform, on_progress=...) as (image, tiers):
 
 Used by mount, index and ls alike. Layers are indexed side by side; a layer that a tier knows
-already costs one small read. Nothing is mounted here.
+already costs one small read, if its origin is known (`clipfs.tiers.proofs`). Nothing is mounted
+here.
 """
 
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import (
+    AbstractContextManager,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -164,7 +171,8 @@ async def _indexed(
     """The image's layers with their indexes, each from the nearest tier that has it."""
 
     async def load(layer: Layer) -> LayerIndex:
-        index = await tiers.chain.load_index(layer)
+        with _named(image.reference):
+            index = await tiers.load_index(layer)
         on_indexed(layer, index)
         return index
 
@@ -186,6 +194,17 @@ async def side_by_side(function: Callable[[T], Awaitable[R]], items: Sequence[T]
             for position, item in enumerate(items):
                 nursery.start_soon(run, position, item)
     return [results[position] for position in range(len(items))]
+
+
+@contextmanager
+def _named(reference: Reference) -> Iterator[None]:
+    """Have errors name the image."""
+    try:
+        yield
+    except errors.ClipError as error:
+        if str(reference) in str(error):
+            raise
+        raise type(error)(f"{reference}: {error}") from error
 
 
 def _is_usable(path: Path, layers: Sequence[IndexedLayer]) -> bool:

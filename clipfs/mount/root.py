@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 
 from clipfs import errors
-from clipfs.layer.layout import Layout
+from clipfs.layer.layout import LOCKS, Layout
 from clipfs.log import log
 from clipfs.mount import counters, records
 from clipfs.mount.mountinfo import read_mounts
@@ -78,5 +78,6 @@ def _end_earlier_boot(layout: Layout) -> None:
     storing.forget_processes(layout)
     counters.fold_all(layout)
     sockets = [path for path in layout.run.iterdir() if path.is_socket()]
-    for path in (*layout.run.glob("*.fill"), *layout.run.glob("*.use"), *sockets):
+    locks = [path for kind in LOCKS for path in layout.run.glob(kind)]
+    for path in (*locks, *sockets):
         path.unlink(missing_ok=True)

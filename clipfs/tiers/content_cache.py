@@ -18,12 +18,13 @@ import trio
 
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
+from clipfs.layer.origin import record_name
 from clipfs.layer.seal import KeyRing
 from clipfs.log import log
 from clipfs.tiers.blame import Blame
 from clipfs.tiers.content.mender import Mender
 from clipfs.tiers.content.store import ContentCacheDown, ContentStore, Found
-from clipfs.tiers.derived import index_of, origin_of
+from clipfs.tiers.derived import index_of, origin_of, store_origin
 from clipfs.tiers.derived_reader import DerivedReader, found_in
 from clipfs.tiers.pages import by_page, chunks_of_page, page_key, within_page
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload
@@ -102,6 +103,13 @@ class ContentCacheTier:
     async def has_origin(self, layer: Layer, host: str) -> bool:
         """Whether a record there says that the blob was delivered for host; else nobody knows."""
         return await self._derived.load(origin_of(layer, host, self._keys)) is not None
+
+    def share_origin(self, layer: Layer, host: str) -> None:
+        """Store a record that this node has just earned, behind everybody's back."""
+        if self._mender is not None:
+            key = record_name(layer.cache_key, host)
+            store = partial(store_origin, self._cache, layer, host, self._keys)
+            self._mender.soon(key, store, spread=False)
 
     async def read(self, layer: IndexedLayer, extent: Extent) -> Payload | None:
         fields = {

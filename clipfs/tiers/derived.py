@@ -74,8 +74,16 @@ async def store_derived(
     Raises  ContentCacheDown
     """
     for host in hosts:
-        await _store(cache, origin_of(layer.layer, host, keys), host)
+        await store_origin(cache, layer.layer, host, keys)
     await _store(cache, index_of(layer.layer, keys), layer.index)
+
+
+async def store_origin(cache: ContentStore, layer: Layer, host: str, keys: KeyRing) -> None:
+    """Store one origin record, which this node has.
+
+    Raises  ContentCacheDown
+    """
+    await _store(cache, origin_of(layer, host, keys), host)
 
 
 async def is_derived_stored(

@@ -1,13 +1,13 @@
 """The origin records on a node's disk, beside the layer indexes, with which they are collected.
 
-Not here: what a record says (`clipfs.layer.origin`); those in the content cache, which
-`Tiers.has_origin` asks next, and `Storer` stores.
+Not here: what a record says (`clipfs.layer.origin`); those in the content cache, and what becomes
+of a layer without one (`clipfs.tiers.proofs`).
 """
 
 import os
 
 from clipfs import errors
-from clipfs.image.model import Layer
+from clipfs.image.model import Image, Layer
 from clipfs.layer.layout import Layout
 from clipfs.layer.origin import open_record, record_name, seal_record
 from clipfs.layer.seal import KeyRing
@@ -16,12 +16,23 @@ from clipfs.system.cached import read_cached
 from clipfs.system.durable import write_atomically
 
 
+def lacks_origin(layout: Layout, keys: KeyRing, image: Image) -> bool:
+    """Whether this disk has no record of one of the image's layers for the host that it names.
+
+    A few small reads: for who would show an image that is mounted already under another name.
+    `clipfs index` earns what is missing, or says why it cannot.
+    """
+    records = OriginRecords(layout, keys)
+    return not all(records.has(layer, image.reference.registry) for layer in image.layers)
+
+
 class OriginRecords:
     """Those under one root that `keys` open."""
 
     def __init__(self, layout: Layout, keys: KeyRing) -> None:
         self._layout = layout
         self._keys = keys
+        self._told: set[str] = set()  # records that a warning has told of
 
     def has(self, layer: Layer, host: str) -> bool:
         """Whether a record says that the blob was delivered for host; else that is not known."""
@@ -62,6 +73,7 @@ class OriginRecords:
     def _opened(self, layer: Layer, name: str) -> tuple[str, bool] | None:
         sealed = read_cached(self._layout.index / name)
         opened = open_record(sealed, layer, self._keys, name=name) if sealed is not None else None
-        if sealed is not None and opened is None:
+        if sealed is not None and opened is None and name not in self._told:
+            self._told.add(name)
             log.warning("origin record does not verify, it proves nothing", name=name)
         return opened

@@ -15,6 +15,7 @@ import trio
 from clipfs.image.model import Layer
 from clipfs.image.reference import Reference
 from clipfs.image.registry import Registry
+from clipfs.layer.index import LayerIndex
 from clipfs.layer.job import PassProgress
 from clipfs.layer.layout import Layout
 from clipfs.system.processes import boot_id
@@ -25,6 +26,7 @@ from clipfs.tiers.content.store import ContentStore
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.pass_over_hosts import Passes
+from clipfs.tiers.proofs import Proofs
 from clipfs.tiers.read_ahead import ReadAhead
 from clipfs.tiers.registry import RegistryHooks, RegistryTier
 from clipfs.tiers.settings import TierHooks, TierSettings
@@ -46,6 +48,7 @@ class Tiers:
     disk: DiskTier
     content_cache: ContentCacheTier | None
     registry: RegistryTier
+    proofs: Proofs
     store: ContentStore | None
     storer: Storer | None
     mender: Mender | None
@@ -55,17 +58,9 @@ class Tiers:
         await self.chain.complete(layer)
         await self.registry.settled(layer)
 
-    async def has_origin(self, layer: Layer, host: str) -> bool:
-        """Whether the blob has been delivered, whole and right, for a reference that names host.
-
-        As a record on the nearest tier says, which is kept on disk from now on; False: not known.
-        """
-        if self.disk.origins.has(layer, host):
-            return True
-        if self.content_cache is None or not await self.content_cache.has_origin(layer, host):
-            return False
-        self.disk.origins.add(layer, host, durable=False)
-        return True
+    async def load_index(self, layer: Layer) -> LayerIndex:
+        """The layer's index, for this image: its host has delivered the blob, now or before."""
+        return await self.proofs.shown(layer, self.chain.load_index)
 
 
 @asynccontextmanager
@@ -159,6 +154,7 @@ async def open_tiers(
             disk=disk,
             content_cache=content_cache,
             registry=registry_tier,
+            proofs=Proofs(passes, disk, content_cache, on_download=hooks.on_download),
             store=cache,
             storer=storer,
             mender=mender,

@@ -79,10 +79,10 @@ async def test_a_pass_over_the_right_blob_records_the_host_that_the_reference_na
     indexed: bool, own: Sample, own_image: str, tmp_path: Path
 ) -> None:
     async with opened_tiers(tmp_path / "A", own_image) as tiers:
-        assert not await tiers.has_origin(own.layer, host_of(own_image))
+        assert not await tiers.proofs.has(own.layer, host_of(own_image))
         await pull(tiers, own, indexed=indexed)
-        assert await tiers.has_origin(own.layer, host_of(own_image))
-        assert not await tiers.has_origin(own.layer, HOST)
+        assert await tiers.proofs.has(own.layer, host_of(own_image))
+        assert not await tiers.proofs.has(own.layer, HOST)
     assert records_in(tmp_path / "A") == [record_name(own.key, host_of(own_image))]
 
 
@@ -97,7 +97,7 @@ async def test_a_wrong_blob_records_nothing(
         async with opened_tiers(tmp_path / "A", reference, retry=AT_ONCE) as tiers:
             with pytest.raises(errors.CorruptImage):
                 await pull(tiers, own, indexed=indexed)
-            assert not await tiers.has_origin(own.layer, web.address)
+            assert not await tiers.proofs.has(own.layer, web.address)
     assert fault.met
     assert records_in(tmp_path / "A") == []
 
@@ -120,7 +120,7 @@ async def test_what_comes_from_the_content_cache_alone_is_recorded_by_nobody(
     async with opened_tiers(tmp_path / "B", own_image, cache_url=content_server.url) as tiers:
         await tiers.chain.load_index(own.layer)
         await tiers.chain.complete(own.indexed)
-        assert not await tiers.has_origin(own.layer, host_of(own_image))
+        assert not await tiers.proofs.has(own.layer, host_of(own_image))
     assert records_in(tmp_path / "B") == []
 
 
@@ -132,10 +132,10 @@ async def test_another_node_has_the_record_from_tier_2_and_keeps_it(
         await tiers.chain.load_index(own.layer)
         await stored(tiers)
     async with opened_tiers(tmp_path / "B", own_image, cache_url=tier2.url) as tiers:
-        assert not await tiers.has_origin(own.layer, HOST)
-        assert await tiers.has_origin(own.layer, host)
+        assert not await tiers.proofs.has(own.layer, HOST)
+        assert await tiers.proofs.has(own.layer, host)
     async with opened_tiers(tmp_path / "B", own_image) as tiers:
-        assert await tiers.has_origin(own.layer, host)
+        assert await tiers.proofs.has(own.layer, host)
 
 
 async def test_tier_2_is_asked_only_for_what_the_disk_does_not_know(
@@ -144,7 +144,7 @@ async def test_tier_2_is_asked_only_for_what_the_disk_does_not_know(
     with recording_proxy(content_server.port) as recorder:
         async with opened_tiers(tmp_path / "A", own_image, cache_url=recorder.url) as tiers:
             tiers.disk.origins.add(own.layer, HOST)
-            assert await tiers.has_origin(own.layer, HOST)
+            assert await tiers.proofs.has(own.layer, HOST)
     assert recorder.exchanges == []
 
 
@@ -185,7 +185,7 @@ async def test_with_a_read_token_none_is_stored(
     ) as tiers:
         await tiers.chain.load_index(own.layer)
         await stored(tiers)
-        assert await tiers.has_origin(own.layer, host_of(own_image))
+        assert await tiers.proofs.has(own.layer, host_of(own_image))
     assert list(content_server.objects.glob(f"{own.key}*")) == []
 
 
@@ -262,7 +262,7 @@ async def test_a_wrong_record_in_tier_2_is_a_miss_counted_and_replaced_by_who_ha
     tier2.write(name, wrong_record(kind, own, sample))
     async with opened_tiers(tmp_path / "B", "127.0.0.1:1/x", cache_url=tier2.url) as tiers:
         with capture_logs() as lines:
-            assert not await tiers.has_origin(own.layer, HOST)
+            assert not await tiers.proofs.has(own.layer, HOST)
         assert "origin record from the content cache does not verify" in [
             one["event"] for one in lines if one["log_level"] == "warning"
         ]
