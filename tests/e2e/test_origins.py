@@ -148,9 +148,15 @@ def plain(*addresses: str) -> list[str]:
     return [word for address in addresses for word in ("--plain-http", address)]
 
 
-def gets_nothing(node: Node, host: OtherHost, private: Private, name: str, code: str) -> None:
-    """Each command fails by that code, naming the image, and nothing of the layer gets out."""
+def gets_nothing(
+    node: Node, host: OtherHost, private: Private, name: str, code: str, *, mounts: int = 0
+) -> None:
+    """Each command fails by that code, naming the image, and nothing of the layer gets out.
+
+    mounts  that the node has, before and after
+    """
     image, place = host.image(name), node.root / "nowhere"
+    node.mounted.append(place)  # should it be, after all
     by_digest = f"{image}@{private.digests[name]}"
     for words in (
         ["mount", image, str(place)],
@@ -171,7 +177,7 @@ def gets_nothing(node: Node, host: OtherHost, private: Private, name: str, code:
     assert host.refusal.met >= 5
     key = private.digests[name].replace(":", "_")
     assert name == "same" or not list((node.root / "index").glob(f"{key}*"))
-    assert node.json("stats")["mounts"] == []
+    assert len(node.json("stats")["mounts"]) == mounts
 
 
 @WITHOUT
@@ -181,9 +187,10 @@ def test_of_a_layer_on_the_disk(
 ) -> None:
     """`same` is there as an image index, too."""
     with other_host(private, answer) as host:
-        node = Node(tmp_path / "A", plain(private.registry.address, host.web.address))
-        assert [row["name"] for row in node.json("ls", private.image)["entries"]] == [SECRET]
-        gets_nothing(node, host, private, name, code)
+        options = plain(private.registry.address, host.web.address)
+        with nodes_of(tmp_path, "A", options) as (node,):
+            assert [row["name"] for row in node.json("ls", private.image)["entries"]] == [SECRET]
+            gets_nothing(node, host, private, name, code)
 
 
 @WITHOUT
@@ -210,15 +217,11 @@ def test_of_a_layer_that_is_mounted_for_the_neighbour(
     answer: Spoil, code: str, private: Private, tmp_path: Path
 ) -> None:
     with other_host(private, answer) as host:
-        node = Node(tmp_path / "A", plain(private.registry.address, host.web.address))
-        try:
+        options = plain(private.registry.address, host.web.address)
+        with nodes_of(tmp_path, "A", options) as (node,):
             node.mount(private.image, tmp_path / "m", "--front", "fuse")
-            done = node.run("mount", host.image("same"), str(tmp_path / "n"), "--json",
-                            "--root", str(node.root), *node.options, check=False)  # fmt: skip
-            assert json.loads(done.stdout)["error"]["code"] == code
+            gets_nothing(node, host, private, "same", code, mounts=1)
             assert (tmp_path / "m" / SECRET / "key").stat().st_size == 300_000
-        finally:
-            node.close()
 
 
 def started(node: Node, *words: str) -> subprocess.Popen[str]:
