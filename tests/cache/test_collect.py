@@ -261,7 +261,8 @@ def test_records_that_did_not_get_their_names_are_swept(layout: Layout) -> None:
 
 
 def test_locks_that_nobody_holds_are_swept(layout: Layout) -> None:
-    for name in (f"{A}.fill", f"{A}.use", f"{B}.fill", f"{B}.use"):
+    record = record_name(A, "registry.example")
+    for name in (f"{A}.fill", f"{A}.use", f"{B}.fill", f"{B}.use", f"{record}.proof"):
         (layout.run / name).write_bytes(b"")
     with fill_lock(layout, B), InUse(layout) as use:
         use.hold([B])

@@ -35,6 +35,7 @@ def used(tmp_path: Path) -> Layout:
     mark_storing(layout, KEY)
     (layout.run / f"{KEY}.fill").touch()
     layout.use_lock(KEY).touch()
+    layout.proof_lock(KEY).touch()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(layout.run / "s"))
     return layout
@@ -48,7 +49,7 @@ def state(layout: Layout) -> tuple[list[str], list[str], list[str]]:
 
 def test_within_a_boot_everything_stays(used: Layout) -> None:
     before = state(used)
-    assert before == (["mine"], [KEY], ["boot", "s", f"{KEY}.fill", f"{KEY}.use"])
+    assert before == (["mine"], [KEY], ["boot", "s", f"{KEY}.fill", f"{KEY}.proof", f"{KEY}.use"])
     ready_root(used)
     assert state(used) == before
 

@@ -51,8 +51,9 @@ def litter(root: Path, *, driver: int) -> list[str]:
     """
     left = [f"mount {place}" for place in mounts_below(root)]
     left += [f"process {pid}" for pid in processes_of(root) if pid != driver]
-    for pattern in ("**/*.tmp", "partial/*.first", "run/*.fill", "run/*.use", "run/images/*",
-                    "run/mounts/*", "run/volumes/*", "run/counters/*.*"):  # fmt: skip
+    for pattern in ("**/*.tmp", "partial/*.first", "run/*.fill", "run/*.use", "run/*.proof",
+                    "run/images/*", "run/mounts/*", "run/volumes/*",
+                    "run/counters/*.*"):  # fmt: skip
         left += [str(path.relative_to(root)) for path in root.glob(pattern)]
     partial = {
         path.name: path.name.removesuffix(".chunks") for path in (root / "partial").iterdir()
