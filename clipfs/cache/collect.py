@@ -10,7 +10,7 @@ Not here: what dead processes left half done (`clipfs.cache.litter`).
 
 import os
 from collections.abc import Collection
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from clipfs.cache.plan import Space, excess_bytes, to_remove
 from clipfs.layer.layout import Layout
 from clipfs.layer.partial import fill_lock
 from clipfs.log import log
+from clipfs.mount import counters
 from clipfs.system.cached import discard
 from clipfs.system.locks import alone
 
@@ -51,11 +52,10 @@ def collect(layout: Layout, limits: Limits) -> Collected:
         items = [_seen(item, locked) for item in inventory(layout)]
         space = space_of(layout)
         going = to_remove(items, limits, space)
-        for item in going:
-            if _removed(layout, item):
-                removed.append(item)
-            else:
-                locked.add(item.key)
+        gone = [item for item in going if _removed(layout, item)]
+        removed += gone
+        locked.update(item.key for item in going if item not in gone)
+        _count(layout, gone)
         if not going:
             return Collected(
                 removed=removed,
@@ -63,6 +63,13 @@ def collect(layout: Layout, limits: Limits) -> Collected:
                 free_bytes=space.free_bytes,
                 excess_bytes=excess_bytes(items, limits, space),
             )
+
+
+def _count(layout: Layout, gone: Collection[Item]) -> None:
+    """Layers, as evictions; a disk that refuses loses the number, and no room."""
+    if layers := sum(item.kind == "layer" for item in gone):
+        with suppress(OSError):
+            counters.count_evicted(layout, layers)
 
 
 def space_of(layout: Layout) -> Space:

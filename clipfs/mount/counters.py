@@ -1,33 +1,27 @@
-"""Reads and bytes by tier, and what the background fill has done: one small file a process, so
-that a killed server's count too.
+"""Reads and bytes by tier, how long reads took, and what the background fill has done: one small
+file a process, so that a killed server's count too.
 
-`run/counters/<pid>.<start time>` is native 64-bit numbers that its process maps; what
-ended processes leave is added to `run/counters/ended` under a lock, by whoever looks next.
+`run/counters/<pid>.<start time>` is native 64-bit numbers (`clipfs.mount.figures`) that its
+process maps; what ended processes leave is added to `run/counters/ended` under a lock, by
+whoever looks next.
 """
 
 import contextlib
 import fcntl
 import mmap
 import os
-import struct
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from clipfs.layer.layout import Layout
 from clipfs.log import log
+from clipfs.mount import figures
+from clipfs.mount.figures import BOUNDS_S, READS, SIZE_BYTES, TIMES, Figures, Numbers
 from clipfs.system.processes import is_running, name_of
 from clipfs.tiers.tier import FillState, TierName, Trouble
-
-TIERS: tuple[TierName, ...] = ("disk", "content_cache", "registry")
-TROUBLES: tuple[Trouble, ...] = ("errors", "verify_failures")  # of the content cache
-_STATES: tuple[FillState, ...] = get_args(FillState)
-_NUMBERS = struct.Struct("=11Q")
-"""Reads and bytes of each tier; troubles; layers, bytes and state of the background fill."""
-_FILL = 2 * len(TIERS) + len(TROUBLES)
-
-Figures = dict[str, dict[str, int]]
 
 
 class Counters:
@@ -36,34 +30,37 @@ class Counters:
     def __init__(self, area: mmap.mmap) -> None:
         self._numbers = memoryview(area).cast("Q")
 
-    def count_read(self, tier: TierName, count: int) -> None:
+    def count_read(self, tier: TierName, count: int, seconds: float) -> None:
         """One more read that a tier has answered, with count bytes."""
-        self._add(tier, 1, count)
+        numbers, place, times = self._numbers, READS[tier], TIMES[tier]
+        numbers[place] += 1
+        numbers[place + 1] += count
+        numbers[times + bisect_left(BOUNDS_S, seconds)] += 1
+        numbers[times + len(BOUNDS_S) + 1] += int(seconds * 1e9)
 
     def count_download(self, count: int) -> None:
         """Bytes of a blob: they are what the registry has moved, whoever they were for."""
-        self._add("registry", 0, count)
+        self._numbers[READS["registry"] + 1] += count
+
+    def count_indexed(self) -> None:
+        """One layer more has its index by a pass over its blob."""
+        self._numbers[figures.INDEXED] += 1
 
     def count_trouble(self, trouble: Trouble) -> None:
         """The content cache gave no usable answer, or a wrong one; somebody else has answered."""
-        self._numbers[2 * len(TIERS) + TROUBLES.index(trouble)] += 1
+        self._numbers[figures.TROUBLE[trouble]] += 1
 
     def fill_is(self, state: FillState) -> None:
         """What the background fill does from now on."""
-        self._numbers[_FILL + 2] = _STATES.index(state)
+        self._numbers[figures.FILL_STATE] = figures.STATES.index(state)
 
     def fill_brought(self, count: int) -> None:
         """So many bytes of payload more."""
-        self._numbers[_FILL + 1] += count
+        self._numbers[figures.FILL_BYTES] += count
 
     def fill_completed(self) -> None:
         """One layer more is whole by it."""
-        self._numbers[_FILL] += 1
-
-    def _add(self, tier: TierName, reads: int, count: int) -> None:
-        position = TIERS.index(tier) * 2
-        self._numbers[position] += reads
-        self._numbers[position + 1] += count
+        self._numbers[figures.FILL_LAYERS] += 1
 
     def close(self) -> None:
         self._numbers.release()
@@ -79,7 +76,7 @@ def open_own(layout: Layout) -> Iterator[Counters]:
         area = _mapped(_folder(layout) / name_of(os.getpid()))
     except OSError as error:
         log.warning("reads are not counted", error=str(error))
-        area = mmap.mmap(-1, _NUMBERS.size)
+        area = mmap.mmap(-1, SIZE_BYTES)
     own = Counters(area)
     try:
         yield own
@@ -94,9 +91,9 @@ def open_own(layout: Layout) -> Iterator[Counters]:
 
 def _mapped(path: Path) -> mmap.mmap:
     with path.open("w+b") as file:
-        file.write(bytes(_NUMBERS.size))
+        file.write(bytes(SIZE_BYTES))
         file.flush()
-        return mmap.mmap(file.fileno(), _NUMBERS.size)
+        return mmap.mmap(file.fileno(), SIZE_BYTES)
 
 
 def fold_all(layout: Layout) -> None:
@@ -116,7 +113,15 @@ def fold_ended(layout: Layout) -> None:
         _fold_ended(folder, ended)
 
 
-def sum_all(layout: Layout) -> Figures:
+def count_evicted(layout: Layout, count: int) -> None:
+    """So many layers more have made room, whichever process has removed them."""
+    numbers = [0] * len(figures.unpacked(b""))
+    numbers[figures.EVICTED] = count
+    with _locked(_folder(layout)) as ended:
+        _add(ended, numbers)
+
+
+def numbers_of_all(layout: Layout) -> Numbers:
     """The sum over all processes since run/ was made, ended ones included; needs no writing."""
     folder = _place(layout)
     with contextlib.suppress(OSError):  # full or read-only: the sum is the same
@@ -124,19 +129,23 @@ def sum_all(layout: Layout) -> Figures:
     with _shared(folder / "ended"):
         total = _read(folder / "ended")
         for path in _files(folder):
-            total = [a + b for a, b in zip(total, _read(path), strict=True)]
-    return _figures(total)
+            total = figures.added(total, _read(path))
+    return total
+
+
+def sum_all(layout: Layout) -> Figures:
+    """`numbers_of_all`, by tier."""
+    return figures.figures_of(numbers_of_all(layout))
 
 
 def of(layout: Layout, pid: int) -> Figures:
     """The numbers of a living process; zeros if it does not count."""
-    return _figures(_read(_place(layout) / name_of(pid)))
+    return figures.figures_of(_read(_place(layout) / name_of(pid)))
 
 
 def fill_of(layout: Layout, pid: int) -> dict[str, Any]:
     """What the background fill of a living process does and has done; "off" if it has none."""
-    layers, count, state = _read(_place(layout) / name_of(pid))[_FILL:]
-    return {"state": _STATES[state], "layers": layers, "bytes": count}
+    return figures.fill_of(_read(_place(layout) / name_of(pid)))
 
 
 def _place(layout: Layout) -> Path:
@@ -146,6 +155,7 @@ def _place(layout: Layout) -> Path:
 def _folder(layout: Layout) -> Path:
     folder = _place(layout)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (folder / "ended").touch()  # before there is anything to fold: the sum is read under its lock
     return folder
 
 
@@ -179,23 +189,18 @@ def _fold_ended(folder: Path, ended: Path) -> None:
 
 def _fold(path: Path, ended: Path) -> None:
     """Add path's numbers to those of ended processes; under the lock."""
-    total = [a + b for a, b in zip(_read(ended), _read(path), strict=True)]
-    with ended.open("r+b") as file:
-        file.write(_NUMBERS.pack(*total))
+    _add(ended, _read(path))
     path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> Sequence[int]:
+def _add(ended: Path, numbers: Numbers) -> None:
+    total = figures.added(_read(ended), numbers)
+    with ended.open("r+b") as file:
+        file.write(figures.packed(total))
+
+
+def _read(path: Path) -> Numbers:
     data = b""
     with contextlib.suppress(FileNotFoundError):
         data = path.read_bytes()
-    return _NUMBERS.unpack(data[: _NUMBERS.size].ljust(_NUMBERS.size, b"\0"))
-
-
-def _figures(numbers: Sequence[int]) -> Figures:
-    figures: Figures = {
-        tier: {"reads": numbers[2 * place], "bytes": numbers[2 * place + 1]}
-        for place, tier in enumerate(TIERS)
-    }
-    figures["content_cache"] |= zip(TROUBLES, numbers[2 * len(TIERS) : _FILL], strict=True)
-    return figures
+    return figures.unpacked(data)

@@ -104,6 +104,7 @@ async def prepared(
         hooks = TierHooks(
             on_read=own.count_read,
             on_download=own.count_download,
+            on_indexed=own.count_indexed,
             on_trouble=own.count_trouble,
             on_progress=on_progress,
             on_filled=on_filled,

@@ -55,6 +55,7 @@ async def serve(
         hooks = TierHooks(
             on_read=own.count_read,
             on_download=own.count_download,
+            on_indexed=own.count_indexed,
             on_trouble=own.count_trouble,
         )
         async with (

@@ -46,13 +46,13 @@ class ContentCacheTier:
         *,
         mender: Mender | None = None,
         waits: bool = False,
-        on_received: Callable[[int], None] = lambda _: None,
+        on_received: Callable[[int, float], None] = lambda *_: None,
         on_unverified: Callable[[], None] = lambda: None,
         on_read: Callable[[Layer], None] = lambda _: None,
     ) -> None:
         """mender         None: nothing is put back
         waits          for pages, while a cache restarts, as they would be dear elsewhere
-        on_received    is told the payload bytes of each answer, indexes apart
+        on_received    is told the payload bytes of each answer, indexes apart, and its seconds
         on_unverified  is called for each answer that is not what it should be
         on_read        is told of each read that was answered
         """
@@ -152,10 +152,11 @@ class ContentCacheTier:
         """The verified payload of whole chunks of one page, from the first copy that is right."""
         key, part = page_key(layer.cache_key, page), within_page(layer.index, page, chunks)
         wrong: list[Found] = []
+        begin = time.perf_counter()
         while found := await found_in(
             self._cache, key, part, besides=wrong, dear=self._waits, probes=probes
         ):
-            self._on_received(len(found.data))
+            self._on_received(len(found.data), time.perf_counter() - begin)
             at = first_wrong_chunk(layer.index, chunks, found.data)
             if at is None:
                 self._blame.right(found.copy)
@@ -171,6 +172,7 @@ class ContentCacheTier:
             self._on_unverified()
             wrong.append(found)
             await self._remove(key, found)
+            begin = time.perf_counter()
         return None
 
     async def _remove(self, key: str, wrong: Found) -> None:

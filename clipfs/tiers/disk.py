@@ -38,7 +38,11 @@ class DiskTier:
     fills_disk = True
 
     def __init__(
-        self, layout: Layout, keys: KeyRing, nursery: trio.Nursery, on_read: Callable[[int], None]
+        self,
+        layout: Layout,
+        keys: KeyRing,
+        nursery: trio.Nursery,
+        on_read: Callable[[int, float], None],
     ) -> None:
         self.layout = layout
         self.origins = OriginRecords(layout, keys)
@@ -55,11 +59,15 @@ class DiskTier:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, layout: Layout, keys: KeyRing, *, on_read: Callable[[int], None] = lambda _: None
+        cls,
+        layout: Layout,
+        keys: KeyRing,
+        *,
+        on_read: Callable[[int, float], None] = lambda *_: None,
     ) -> AsyncIterator[Self]:
         """The block's end waits for payloads that have just become complete.
 
-        on_read  is told the bytes of each read that this tier answered
+        on_read  is told the bytes of each read that this tier answered, and its seconds
         """
         with ExitStack() as closing:
             async with trio.open_nursery() as nursery:
@@ -160,7 +168,8 @@ class DiskTier:
         data = await self.peek(layer, extent)
         if data is None:
             return None
-        self._on_read(len(data))
+        seconds = time.perf_counter() - begin
+        self._on_read(len(data), seconds)
         log.debug(
             "DISK CACHE HIT - using local decompressed layer",
             layer=layer.layer.digest,
@@ -168,7 +177,7 @@ class DiskTier:
             offset=extent.offset,
             length=extent.length,
             bytes_read=len(data),
-            duration=time.perf_counter() - begin,
+            duration=seconds,
         )
         return data
 

@@ -9,6 +9,7 @@ Not here: the passes (`clipfs.tiers.pass_over_hosts`); storing in the content ca
 """
 
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -43,10 +44,12 @@ class _Fill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryHooks:
-    """Who wants to know: a read answered, bytes downloaded, a whole payload."""
+    """Who wants to know: a read answered, after so many seconds; bytes downloaded; a layer's index
+    made; a whole payload."""
 
-    on_read: Callable[[], None]
+    on_read: Callable[[float], None]
     on_download: Callable[[int], None]
+    on_indexed: Callable[[], None]
     on_filled: Callable[[IndexedLayer], None]
 
 
@@ -88,6 +91,7 @@ class RegistryTier:
 
         Raises  AskAgain: another node brings the layer, or the content cache has the bytes by now
         """
+        begin = time.perf_counter()
         while self._disk.missing(layer, extent.chunks()):
             fill = self._fill(layer, extent)
             pulse = fill.pulse
@@ -98,7 +102,7 @@ class RegistryTier:
                     raise AskAgain
                 raise fill.error
         data = await self._disk.peek(layer, extent)
-        self._hooks.on_read()
+        self._hooks.on_read(time.perf_counter() - begin)
         return data
 
     async def settled(self, layer: IndexedLayer) -> None:
@@ -148,6 +152,7 @@ class RegistryTier:
             raise
         finally:
             os.close(fd)
+        self._hooks.on_indexed()
         self._hooks.on_filled(IndexedLayer(layer=layer, index=result.index))
         return result.index
 

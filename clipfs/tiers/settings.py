@@ -60,14 +60,17 @@ class TierSettings:
 class TierHooks:
     """Who wants to know: of reads and downloads, of the progress of a layer's pass.
 
-    on_read      a tier has answered a read, with so many bytes (the registry's: on_download)
+    on_read      a tier has answered a read, with so many bytes (the registry's: on_download), after
+                 so many seconds
     on_download  so many bytes of a blob have come
+    on_indexed   a pass over a layer's blob has made its index
     on_trouble   something is wrong with the content cache, which fails nobody
     on_filled    gets the layers that the content cache lacks, in the Storer's stead
     """
 
-    on_read: Callable[[TierName, int], None] = lambda *_: None
+    on_read: Callable[[TierName, int, float], None] = lambda *_: None
     on_download: Callable[[int], None] = lambda _: None
+    on_indexed: Callable[[], None] = lambda: None
     on_trouble: Callable[[Trouble], None] = lambda _: None
     on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None
     on_filled: Callable[[IndexedLayer], None] | None = None

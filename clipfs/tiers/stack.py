@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
@@ -80,9 +81,7 @@ async def open_tiers(
     """
     async with AsyncExitStack() as stack:
         disk = await stack.enter_async_context(
-            DiskTier.open(
-                settings.layout, settings.keys, on_read=lambda n: hooks.on_read("disk", n)
-            )
+            DiskTier.open(settings.layout, settings.keys, on_read=partial(hooks.on_read, "disk"))
         )
         cache = await stack.enter_async_context(
             open_content_store(
@@ -109,7 +108,7 @@ async def open_tiers(
                 settings.keys,
                 mender=mender,
                 waits=mounted,
-                on_received=lambda n: hooks.on_read("content_cache", n),
+                on_received=partial(hooks.on_read, "content_cache"),
                 on_unverified=lambda: hooks.on_trouble("verify_failures"),
                 on_read=lambda layer: sharing.arrived(layer) if sharing else None,
             )
@@ -137,8 +136,9 @@ async def open_tiers(
             disk,
             nursery,
             hooks=RegistryHooks(
-                on_read=lambda: hooks.on_read("registry", 0),
+                on_read=partial(hooks.on_read, "registry", 0),
                 on_download=hooks.on_download,
+                on_indexed=hooks.on_indexed,
                 on_filled=_filled(hooks, storer),
             ),
             sharing=sharing,

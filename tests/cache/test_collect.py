@@ -17,7 +17,7 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.origin import record_name
 from clipfs.layer.partial import Partial, fill_lock
 from clipfs.layer.use import InUse, touch
-from clipfs.mount import counters, records
+from clipfs.mount import counters, figures, records
 from clipfs.system.locks import alone
 from clipfs.system.processes import name_of
 from clipfs.tiers.storing import mark_storing
@@ -291,7 +291,7 @@ def test_a_partial_payload_goes_once_the_layer_is_whole_and_nobody_fills_it(
 
 def test_what_killed_processes_counted_is_kept_and_their_files_are_not(layout: Layout) -> None:
     with counters.open_own(layout) as own:
-        own.count_read("disk", 7)
+        own.count_read("disk", 7, 0.001)
         mine = layout.run / "counters" / name_of(os.getpid())
         mine.with_name(DEAD).write_bytes(mine.read_bytes())
         collect(layout, Limits())
@@ -306,4 +306,16 @@ def test_a_disk_without_room_for_the_sum_of_the_numbers_is_collected_all_the_sam
         raise OSError(errno.ENOSPC, "planted")
 
     monkeypatch.setattr(counters, "fold_ended", refuse)
+    monkeypatch.setattr(counters, "count_evicted", refuse)
     assert [item.key for item in collect(three, NOTHING).removed] == [C, A, B]
+
+
+def test_layers_that_made_room_are_counted_and_image_indexes_are_not(three: Layout) -> None:
+    unreadable = three.image_index(f"sha256_{'d' * 64}")
+    unreadable.write_bytes(b"index")
+    collect(three, Limits())
+    assert not unreadable.exists()
+    assert counters.numbers_of_all(three)[figures.EVICTED] == 0
+    for _ in range(2):  # the second time there is nothing left to go
+        collect(three, NOTHING)
+        assert counters.numbers_of_all(three)[figures.EVICTED] == 3

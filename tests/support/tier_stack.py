@@ -1,6 +1,6 @@
 """The tiers of one node, open in the test's own process."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -29,16 +29,26 @@ NEW = KeyRing((KEYS.keys[0], OLD.keys[0]))
 
 
 class Counted:
-    """What a node counts: bytes by tier, and troubles."""
+    """What a node counts: bytes by tier, troubles, and how long each read of a tier took."""
 
     def __init__(self) -> None:
         self.bytes: Counter[str] = Counter()
         self.troubles: Counter[str] = Counter()
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.indexed = 0
         self.hooks = TierHooks(
-            on_read=self._add,
+            on_read=self._add_read,
             on_download=lambda size: self._add("registry", size),
+            on_indexed=self._add_indexed,
             on_trouble=lambda trouble: self.troubles.update([trouble]),
         )
+
+    def _add_read(self, tier: str, size: int, seconds: float) -> None:
+        self._add(tier, size)
+        self.seconds[tier].append(seconds)
+
+    def _add_indexed(self) -> None:
+        self.indexed += 1
 
     def _add(self, tier: str, size: int) -> None:
         self.bytes[tier] += size
