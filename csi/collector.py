@@ -19,7 +19,10 @@ EVERY_S = 60
 
 
 class Collector:
-    """Collects for one driver; other processes may collect on the same root meanwhile."""
+    """Collects for one driver; other processes may collect on the same root meanwhile.
+
+    kept_bytes  what the cache held when it was last looked at; None before that
+    """
 
     def __init__(self, layout: Layout, limits: Limits) -> None:
         self._layout = layout
@@ -27,6 +30,7 @@ class Collector:
         self._one = threading.Lock()
         self._wake = threading.Event()
         self._ending = False
+        self.kept_bytes: int | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -64,5 +68,6 @@ class Collector:
         except Exception:  # a bug here costs room, not volumes
             log.exception("collecting failed, this is a bug")
         else:
+            self.kept_bytes = found.kept_bytes
             if found.excess_bytes:
                 log.warning("over the limit, but all is in use", bytes=found.excess_bytes)

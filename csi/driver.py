@@ -9,6 +9,7 @@ import grpc
 
 from clipfs import errors
 from clipfs.cache.limits import Limits
+from clipfs.cli.logs import hear_others
 from clipfs.layer.layout import Layout
 from clipfs.log import log
 from clipfs.tiers.settings import TierSettings
@@ -16,11 +17,16 @@ from csi.access.access import Access
 from csi.access.options import DEFAULT_GRACE_S
 from csi.collector import Collector
 from csi.identity import Identity
+from csi.metrics.exposed import Metrics
+from csi.metrics.http import serving
+from csi.metrics.options import Address
+from csi.metrics.pages import pages_of
 from csi.mounter import ClipMounter
 from csi.node import Node
 from csi.proto.csi_pb2_grpc import add_IdentityServicer_to_server, add_NodeServicer_to_server
 from csi.proto.pluginregistration_pb2_grpc import add_RegistrationServicer_to_server
 from csi.publisher import Publisher
+from csi.readiness import Readiness
 from csi.registration import Registration
 from csi.server import THREADS, Endpoint, told_to_end
 from csi.volume import VolumeRules
@@ -41,9 +47,14 @@ def drive(
     settings: TierSettings,
     mount_options: Sequence[str],
     limits: Limits,
+    metrics: Address | None,
 ) -> None:
-    """Adopt what there is, serve until SIGTERM, leave volumes as they are."""
+    """Adopt what there is, serve until SIGTERM, leave volumes as they are.
+
+    metrics  where they are served; None: no port is opened
+    """
     told = told_to_end()
+    hear_others()
     collector = Collector(settings.layout, limits)
     publisher = Publisher(
         settings.layout,
@@ -52,19 +63,27 @@ def drive(
         settings.registry_config,
     )
 
+    exposed = Metrics(settings.layout, version=version, cache_bytes=lambda: collector.kept_bytes)
+    registration = Registration(driver_name, registration_endpoint or str(endpoint))
+    readiness = Readiness(registration if registration_dir is not None else None)
+
     def add_services(server: grpc.Server) -> None:
         add_IdentityServicer_to_server(Identity(driver_name, version), server)
-        add_NodeServicer_to_server(Node(node_id, rules, publisher), server)
+        add_NodeServicer_to_server(Node(node_id, rules, publisher, exposed.published), server)
 
     def add_registration(server: grpc.Server) -> None:
-        where = registration_endpoint or str(endpoint)
-        add_RegistrationServicer_to_server(Registration(driver_name, where), server)
+        add_RegistrationServicer_to_server(registration, server)
 
     with _only_driver(settings.layout), contextlib.ExitStack() as stack:
+        if metrics is not None:
+            pages = pages_of(exposed.registry, readiness.lack)
+            where = stack.enter_context(serving(metrics, pages))
+            log.info("metrics are served", address=str(where))
         publisher.adopt()
         stack.enter_context(collector.running())
         endpoints = [Endpoint(endpoint, add_services, threads=THREADS)]
         stack.callback(endpoints[0].close)
+        readiness.serves(endpoints[0])
         if registration_dir is not None:
             path = registration_dir / f"{driver_name}-reg.sock"
             endpoints.append(Endpoint(path, add_registration, threads=2))

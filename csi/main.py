@@ -21,6 +21,7 @@ from clipfs.cli.main import ended
 from clipfs.cli.settings import chosen_platform, tier_settings
 from clipfs.mount.syscalls import check_context
 from csi.init import supervise
+from csi.metrics.options import address_of, metrics_option
 
 DRIVER_NAME = "csi.clipfs.dev"
 _NAME = re.compile(r"[A-Za-z0-9](?:[-.A-Za-z0-9]{0,61}[A-Za-z0-9])?")  # CSI: GetPluginInfo
@@ -56,6 +57,7 @@ def clip_csi() -> None:
     metavar="PATH",
     help="The CSI socket as the kubelet sees it.  [default: the endpoint's path]",
 )
+@metrics_option
 @options.root_option
 @options.image_options
 @options.front_option
@@ -87,6 +89,7 @@ def node(context: click.Context, /, **given: Any) -> None:
         settings=tier_settings(**given),
         mount_options=_mount_options(context, given),
         limits=limits_of(given["max_bytes"], given["min_free"]),
+        metrics=address_of(given["metrics"]) if given["metrics"] is not None else None,
     )
 
 

@@ -26,6 +26,7 @@ from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.records import Front
 from clipfs.mount.unmount import unmount
 from clipfs.system.durable import write_all
+from csi.about import fields_for_a_server
 from csi.collector import Collector
 
 SERVER_END_S = 2
@@ -88,7 +89,8 @@ class ClipMounter:
                 *("mount", str(reference), str(place)),
                 *("--json", "--front", front, "--registry-config", f"/dev/fd/{fd}"),
                 *("--resolved", f"/dev/fd/{resolved}"),
-                *("--log-to", "stderr", *self._options),
+                *("--log-to", "stderr", "--log-fields", fields_for_a_server()),
+                *self._options,
             ]
             done = subprocess.run(
                 command,

@@ -3,14 +3,17 @@
 Source: CSI specification, "Node Service RPC".
 """
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc
 
 from clipfs import errors
 from clipfs.log import log
+from csi.about import lines_about
 from csi.errors import GRPC_CODE
+from csi.pod import pod_of
 from csi.proto import csi_pb2 as pb
 from csi.proto.csi_pb2_grpc import NodeServicer
 from csi.publisher import Publisher
@@ -20,16 +23,27 @@ MAX_MESSAGE_CHARACTERS = 600
 """gRPC carries a status in 8 KiB of headers, twelve bytes a character at worst."""
 
 
+OnEnd = Callable[[grpc.StatusCode, float], None]
+"""Is told how a call has ended: its code, and the seconds that it took."""
+
+
 class Node(NodeServicer):
-    def __init__(self, node_id: str, rules: VolumeRules, publisher: Publisher) -> None:
+    def __init__(
+        self, node_id: str, rules: VolumeRules, publisher: Publisher, on_published: OnEnd
+    ) -> None:
         self._node_id = node_id
         self._rules = rules
         self._publisher = publisher
+        self._on_published = on_published
 
     def NodePublishVolume(
         self, request: pb.NodePublishVolumeRequest, context: grpc.ServicerContext
     ) -> pb.NodePublishVolumeResponse:
-        with _renamed(context, "NodePublishVolume", request.volume_id):
+        said = request.volume_context
+        about = lines_about(
+            request.volume_id, pod=str(pod_of(said) or ""), image=said.get("image", "")
+        )
+        with about, _renamed(context, "NodePublishVolume", self._on_published):
             volume = parse_publish(request, self._rules)
             self._publisher.publish(volume, context.is_active)
         return pb.NodePublishVolumeResponse()
@@ -37,7 +51,7 @@ class Node(NodeServicer):
     def NodeUnpublishVolume(
         self, request: pb.NodeUnpublishVolumeRequest, context: grpc.ServicerContext
     ) -> pb.NodeUnpublishVolumeResponse:
-        with _renamed(context, "NodeUnpublishVolume", request.volume_id):
+        with lines_about(request.volume_id), _renamed(context, "NodeUnpublishVolume"):
             volume_id = parse_volume_id(request.volume_id)
             target = parse_target(request.target_path, self._rules.kubelet_root)
             self._publisher.unpublish(volume_id, target, context.is_active)
@@ -46,7 +60,7 @@ class Node(NodeServicer):
     def NodeGetVolumeStats(
         self, request: pb.NodeGetVolumeStatsRequest, context: grpc.ServicerContext
     ) -> pb.NodeGetVolumeStatsResponse:
-        with _renamed(context, "NodeGetVolumeStats", request.volume_id):
+        with lines_about(request.volume_id), _renamed(context, "NodeGetVolumeStats"):
             volume_id = parse_volume_id(request.volume_id)
             if not request.volume_path:
                 raise errors.InvalidInput("volume path is missing")
@@ -75,17 +89,21 @@ class Node(NodeServicer):
 
 
 @contextmanager
-def _renamed(context: grpc.ServicerContext, method: str, volume_id: str) -> Iterator[None]:
+def _renamed(
+    context: grpc.ServicerContext, method: str, on_end: OnEnd = lambda *_: None
+) -> Iterator[None]:
     """Send a ClipError as its gRPC code; anything else is a bug: INTERNAL, and logged whole."""
+    begin, code = time.perf_counter(), grpc.StatusCode.OK
     try:
         yield
     except errors.ClipError as error:
         code = GRPC_CODE.get(type(error), grpc.StatusCode.INTERNAL)
         said = str(error)[:MAX_MESSAGE_CHARACTERS]
-        log.warning("call failed", method=method, volume=volume_id, code=code.name, error=said)
+        log.warning("call failed", method=method, code=code.name, error=said)
         context.abort(code, said)
     except Exception as error:
-        log.exception("call failed; this is a bug", method=method, volume=volume_id)
-        context.abort(
-            grpc.StatusCode.INTERNAL, f"internal error: {error!r}"[:MAX_MESSAGE_CHARACTERS]
-        )
+        code = grpc.StatusCode.INTERNAL
+        log.exception("call failed; this is a bug", method=method)
+        context.abort(code, f"internal error: {error!r}"[:MAX_MESSAGE_CHARACTERS])
+    finally:
+        on_end(code, time.perf_counter() - begin)

@@ -27,6 +27,7 @@ from clipfs.mount.records import RecordStore, is_ours
 from clipfs.mount.syscalls import bind_read_only, detach
 from clipfs.system.processes import boot_id
 from clipfs.tree.reader import ImageIndex
+from csi.about import also_about, lines_about
 from csi.errors import VolumeConflict, VolumeNotFound
 from csi.locks import NamedLocks, StillWanted, always
 from csi.mounter import Mounter
@@ -66,12 +67,13 @@ class Publisher:
     def adopt(self) -> None:
         """Take over what an earlier driver left: keep what lives, clean up what does not."""
         for record in self._records.all().values():
-            if _is_mounted(record):
-                log.info("volume adopted", volume=record.volume_id, image=record.image)
-                continue
-            log.info("volume is gone", volume=record.volume_id, image=record.image)
-            with _failure_logged("volume is left as it is", volume=record.volume_id):
-                self._remove(record)
+            with lines_about(record.volume_id, pod=record.pod, image=record.image):
+                if _is_mounted(record):
+                    log.info("volume adopted")
+                    continue
+                log.info("volume is gone")
+                with _failure_logged("volume is left as it is"):
+                    self._remove(record)
         for digest in self._mounter.mounted():
             with _failure_logged("image is left as it is", digest=digest):
                 self._drop_unused(digest)
@@ -93,24 +95,19 @@ class Publisher:
                         f"{volume.image} is not on this node, and pullPolicy is Never"
                     )
                 self._make(volume, image, credentials, still_wanted)
-        log.info(
-            "volume published",
-            volume=volume.volume_id,
-            image=str(volume.image),
-            digest=image.digest,
-            pod=str(volume.pod or ""),
-        )
+        log.info("volume published", digest=image.digest)
 
     def unpublish(self, volume_id: str, target: Path, still_wanted: StillWanted = always) -> None:
         """Take the volume at target away; what is not there is done."""
         with _os_errors_named(), self._locks.held(str(target), still_wanted):
             record = self._records.read(_key(target))
             if record is not None and record.volume_id != volume_id:
-                log.warning("another volume is at that target, it stays", volume=volume_id)
+                log.warning("another volume is at that target, it stays")
                 return
             if record is not None:
+                also_about(pod=record.pod, image=record.image)
                 self._remove(record)
-                log.info("volume unpublished", volume=volume_id, image=record.image)
+                log.info("volume unpublished")
             else:
                 self._remove_unknown(target)
             if not mounts_at(target):
@@ -122,6 +119,7 @@ class Publisher:
         record = self._records.read(_key(path))
         if record is None or record.volume_id != volume_id:
             raise VolumeNotFound(f"no volume {volume_id[:100]} at {path}")
+        also_about(pod=record.pod, image=record.image)
         index_path = self._layout.image_index(cache_key(Digest(record.digest)))
         with _os_errors_named(), ImageIndex.open(index_path) as index:
             return index.total_bytes, index.entry_count

@@ -12,13 +12,17 @@ from csi.proto import pluginregistration_pb2 as pb
 from csi.proto.pluginregistration_pb2_grpc import RegistrationServicer
 
 CSI_VERSION = "1.12.0"
+MAX_SAID_CHARACTERS = 300
 
 
 class Registration(RegistrationServicer):
+    """`lack` is why the kubelet does not know the driver; None: it does."""
+
     def __init__(self, driver_name: str, endpoint: str) -> None:
         """endpoint  path of the CSI socket as the kubelet sees it"""
         self._driver_name = driver_name
         self._endpoint = endpoint
+        self.lack: str | None = "the kubelet has not registered the driver yet"
 
     def GetInfo(self, request: pb.InfoRequest, context: grpc.ServicerContext) -> pb.PluginInfo:
         return pb.PluginInfo(
@@ -32,7 +36,10 @@ class Registration(RegistrationServicer):
         self, request: pb.RegistrationStatus, context: grpc.ServicerContext
     ) -> pb.RegistrationStatusResponse:
         if request.plugin_registered:
+            self.lack = None
             log.info("registered with the kubelet", driver=self._driver_name)
         else:
+            said = " ".join(request.error.split())
+            self.lack = f"the kubelet refuses the driver: {said[:MAX_SAID_CHARACTERS]}"
             log.error("the kubelet refuses the driver", error=request.error)
         return pb.RegistrationStatusResponse()

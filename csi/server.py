@@ -41,15 +41,19 @@ class Endpoint:
             )
         if os.path.lexists(path) and not path.is_socket():
             raise errors.InvalidInput(f"{path} is there and is no socket; name another path")
-        self._path = path
+        self.path = path
         self._add_services = add_services
         self._threads = threads
         self._refused = False
         self._open()
 
+    def is_there(self) -> bool:
+        """Whether callers find it: its name is there, and nobody else's."""
+        return _identity(self.path) == self._made
+
     def renew(self) -> None:
         """Answer anew if the socket's name is gone, with its folder perhaps; else do nothing."""
-        if os.path.lexists(self._path):
+        if os.path.lexists(self.path):
             return
         old = self._server
         try:
@@ -61,28 +65,28 @@ class Endpoint:
             return
         self._refused = False
         old.stop(GRACE_S)
-        log.warning("a socket was gone and is made again", path=str(self._path))
+        log.warning("a socket was gone and is made again", path=str(self.path))
 
     def close(self) -> None:
         """Take no new call, finish those in flight. Another driver's socket is left alone."""
-        if _identity(self._path) == self._made:
-            self._path.unlink(missing_ok=True)
+        if self.is_there():
+            self.path.unlink(missing_ok=True)
         self._server.stop(GRACE_S).wait()
 
     def _open(self) -> None:
-        fresh = self._path.with_name(".new")  # short, and the kubelet passes over such names
+        fresh = self.path.with_name(".new")  # short, and the kubelet passes over such names
         server = grpc.server(ThreadPoolExecutor(self._threads))
         self._add_services(server)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             server.add_insecure_port(f"unix:{fresh}")
             fresh.chmod(0o600)
             server.start()
             made = _identity(fresh)
-            fresh.rename(self._path)
+            fresh.rename(self.path)
         except (OSError, RuntimeError) as error:  # gRPC says that it cannot bind by the latter
             server.stop(None)
-            raise errors.NodeFault(f"socket {self._path}: {error}") from error
+            raise errors.NodeFault(f"socket {self.path}: {error}") from error
         self._server, self._made = server, made
 
 

@@ -1,7 +1,7 @@
 """Log lines on stderr: for people by default, one JSON object a line on request."""
 
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from functools import partial
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ LogFormat = Literal["text", "json"]
 LEVELS = ("debug", "info", "warning", "error")
 
 _format: LogFormat = "text"
+_fields: dict[str, str] = {}
 
 
 def configure(log_format: LogFormat, level: str) -> None:
@@ -20,6 +21,30 @@ def configure(log_format: LogFormat, level: str) -> None:
     _format = log_format
     unheard = LEVELS[: LEVELS.index(level)]
     log.set_up_by(partial(_set_up, log_format, level), unheard=unheard)
+
+
+def add_fields(fields: Mapping[str, str]) -> None:
+    """Have each line from now on carry them, but where it has a field of that name itself."""
+    _fields.update(fields)
+
+
+def hear_others() -> None:
+    """Have what libraries log, and what ends a thread, come as lines of this log, too."""
+    import logging
+    import threading
+
+    class Libraries(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            level = record.levelname.lower()
+            say = getattr(log, level if level in LEVELS else "error")
+            say(record.getMessage(), logger=record.name, exc_info=record.exc_info)
+
+    def on_death(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and args.exc_type is not SystemExit:
+            log.error("a thread has ended, this is a bug", exc_info=args.exc_value)
+
+    logging.basicConfig(level=logging.WARNING, handlers=[Libraries()])
+    threading.excepthook = on_death
 
 
 def _set_up(log_format: LogFormat, level: str) -> None:
@@ -39,6 +64,7 @@ def _set_up(log_format: LogFormat, level: str) -> None:
         errors = [_printable_values]
     structlog.configure(
         processors=[
+            _with_fields,
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -59,6 +85,10 @@ def say_failure(program: str, code: str, message: str) -> None:
         log.error("failed", program=program, code=code, error=message)
     else:
         print(f"{program}: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def _with_fields(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {**_fields, **event}
 
 
 def _printable_values(

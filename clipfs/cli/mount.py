@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
+import msgspec
 import trio
 
 from clipfs.cache.limits import Limits
-from clipfs.cli import options, progress
+from clipfs.cli import logs, options, progress
 from clipfs.cli.limits import limit_options, limits_of
 from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.cli.report import described, totals
@@ -59,6 +60,12 @@ from clipfs.tiers.tier import IndexedLayer
     type=click.Path(path_type=Path),
     hidden=True,  # the driver's, which has asked the registry: what IMAGE, a digest, is
 )
+@click.option(
+    "--log-fields",
+    metavar="JSON",
+    default="{}",
+    hidden=True,  # the same: whose volume it is for
+)
 @options.json_option
 @options.log_options
 def mount(
@@ -73,6 +80,7 @@ def mount(
     foreground: bool,
     log_to: str,
     resolved: Path | None,
+    log_fields: str,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -84,6 +92,10 @@ def mount(
     check_context(mount_context)
     reference = parse_reference(image)
     where = real_mountpoint(mountpoint)
+    logs.hear_others()
+    if log_to == "stderr":  # where lines of many servers meet
+        logs.add_fields({"image": str(reference), "mountpoint": str(where)})
+        logs.add_fields(msgspec.json.decode(log_fields, type=dict[str, str]))
     check_mountpoint(where)
     on_platform = chosen_platform(platform)
     known = load(resolved, reference) if resolved is not None else None

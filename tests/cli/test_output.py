@@ -93,3 +93,42 @@ def test_a_log_is_set_up_anew_after_its_first_line() -> None:
     )
     (line,) = done.stderr.splitlines()
     assert json.loads(line)["event"] == "heard"
+
+
+OTHERS = """
+import logging, sys, threading
+from clipfs.cli import logs
+from clipfs.log import log
+logs.configure("json", "info")
+logs.hear_others()
+logs.add_fields({"volume": "v", "code": "all"})
+def fail():
+    raise ValueError("two\\nlines")
+logging.getLogger("grpc._server").warning("of a %s", "library")
+logging.getLogger("httpx").info("nobody asked")
+try:
+    fail()
+except ValueError:
+    logging.getLogger("grpc._server").exception("of a library's bug")
+    log.exception("of a bug", code="own")
+thread = threading.Thread(target=fail, name="t")
+thread.start()
+thread.join()
+"""
+
+
+def test_what_libraries_log_and_what_ends_a_thread_are_lines_like_all_others() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", OTHERS], capture_output=True, text=True, check=True
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert [(line["event"], line["level"], line["code"]) for line in lines] == [
+        ("of a library", "warning", "all"),
+        ("of a library's bug", "error", "all"),
+        ("of a bug", "error", "own"),
+        ("a thread has ended, this is a bug", "error", "all"),
+    ]
+    assert {line["volume"] for line in lines} == {"v"}
+    for line in lines[1:]:
+        assert line["exception"].endswith("ValueError: two\nlines")
+        assert "Traceback" in line["exception"]

@@ -1,10 +1,12 @@
 """A small image, and drivers on a root of the test's own."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +15,7 @@ from tests.support.content import ContentServer, run_content_server
 from tests.support.driver import Driver, cleaned_up, run_driver
 from tests.support.node import Node
 from tests.support.registry import RegistryServer
+from tests.support.scraped import METRICS
 from tests.support.scripted_registry import ScriptedRegistry, run_scripted_registry
 
 Start = Callable[..., Driver]
@@ -34,6 +37,19 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def layout_data(layout: Path) -> bytes:
     """The content of `data`."""
     return (layout.parent / "1/data").read_bytes()
+
+
+@pytest.fixture(scope="session")
+def blob_bytes(layout: Path) -> int:
+    """The compressed size of its one layer."""
+
+    def document(digest: str) -> Any:
+        return json.loads((layout / "blobs" / digest.replace(":", "/")).read_bytes())
+
+    (manifest,) = json.loads((layout / "index.json").read_bytes())["manifests"]
+    (layer,) = document(manifest["digest"])["layers"]
+    size: int = layer["size"]
+    return size
 
 
 @pytest.fixture(scope="session")
@@ -102,5 +118,5 @@ def lazy(start: Start, image: str, registry: RegistryServer, tmp_path: Path) -> 
                   "--content-cache-token-file", str(tmp_path / "cache/token"),
                   "--index-key-file", str(tmp_path / "key")]  # fmt: skip # as typed by hand
         Node(tmp_path / "A", [*shared, "--plain-http", registry.address]).json("index", image)
-        driver = start(*shared)
+        driver = start(*shared, *METRICS)
         yield Lazy(driver, cache, driver.publish("pod", image))

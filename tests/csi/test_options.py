@@ -207,6 +207,8 @@ def test_a_limit_that_is_none_is_a_usage_error(option: str, tmp_path: Path) -> N
         pytest.param(["--ca-file", "/none"], "CA file /none", id="no-such-ca"),
         pytest.param(["--mirrors", "/none"], "--mirrors /none", id="no-such-mirrors"),
         pytest.param(["--ca-file", "/dev/null"], "no certificate in PEM", id="ca-without-ca"),
+        pytest.param(["--metrics", "9090"], "say HOST:PORT", id="metrics"),
+        pytest.param(["--metrics", "192.0.2.1:90"], "--metrics 192.0.2.1:90: ", id="not-ours"),
     ],
 )
 def test_a_wrong_option_is_refused_in_one_line(
