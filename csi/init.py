@@ -14,10 +14,12 @@ RESTART_DELAY_S = 1
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
-def supervise() -> None:
+def supervise(*, as_json: bool = False) -> None:
     """Return in a child, which is to drive; the caller restarts it for as long as it lives.
 
     The caller itself ends with its child's exit code, once that was told to end.
+
+    as_json  how its lines look
     """
     told = False
     child = code = 0
@@ -44,7 +46,7 @@ def supervise() -> None:
         code = _reap_until(child)
         child = 0
         if not told:
-            print(f"clip-csi: the driver ended with {code}; starting it again", file=sys.stderr)
+            _say(code, as_json)
             time.sleep(RESTART_DELAY_S)
     sys.exit(code)
 
@@ -56,3 +58,11 @@ def _reap_until(child: int) -> int:
         if pid == child:
             code = os.waitstatus_to_exitcode(status)
             return code if code >= 0 else 128 - code
+
+
+def _say(code: int, as_json: bool) -> None:
+    line = f"clip-csi: the driver ended with {code}; starting it again"
+    if as_json:  # by hand: what could do it is not for PID 1 to load
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        line = f'{{"event": "{line}", "code": {code}, "level": "error", "timestamp": "{now}"}}'
+    print(line, file=sys.stderr)

@@ -68,7 +68,7 @@ def clip_csi() -> None:
 def node(context: click.Context, /, **given: Any) -> None:
     """Serve the CSI node plugin until SIGTERM; volumes stay."""
     if os.getpid() == 1:
-        supervise()
+        supervise(as_json=context.meta["clipfs.logs"]["log_format"] == "json")
     from csi.driver import drive
     from csi.volume import VolumeRules
 

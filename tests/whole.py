@@ -14,6 +14,7 @@ FLOOR = 3_100
 REVIEWED_SKIPS = {
     "tests/tiers/test_object_store.py::*azure_url*": "Azure's emulator is npm's, which not every "
     "machine has",
+    "tests/csi/test_metrics_http.py::*IPv6*": "a container may have no IPv6",
 }
 """Pattern of tests' ids -> why they may be skipped where everything else can run."""
 

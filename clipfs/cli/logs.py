@@ -95,9 +95,15 @@ def _printable_values(
     _: object, __: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """A terminal must not obey what a name in an image says; JSON escapes by itself."""
-    return {
-        key: printable(value) if isinstance(value, str) else value for key, value in event.items()
-    }
+    return {key: _printable(key, value) for key, value in event.items()}
+
+
+def _printable(key: str, value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    if key == "exception":  # of a worker: a traceback as text, with its lines
+        return "\n".join(map(printable, value.splitlines()))
+    return printable(value)
 
 
 class _Stderr:

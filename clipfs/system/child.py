@@ -63,6 +63,17 @@ def run_job(work: Work, module: str, memory_bytes: int) -> None:
     if not newline:
         os._exit(1)  # the parent is gone
     threading.Thread(target=_hear_parent, daemon=True).start()
+    try:
+        _answer(work, job)
+    except BrokenPipeError:  # the parent is gone
+        os._exit(1)
+    except Exception:
+        _say_bug()
+        os._exit(1)
+    os._exit(0)  # threads of the pipeline may still wait for input that never comes
+
+
+def _answer(work: Work, job: bytes) -> None:
     out = sys.stdout.buffer
     try:
         result = list(work(job))
@@ -77,7 +88,6 @@ def run_job(work: Work, module: str, memory_bytes: int) -> None:
         named = errors.node_fault(error)
         _say_error(named.code, str(named))
     out.flush()
-    os._exit(0)  # threads of the pipeline may still wait for input that never comes
 
 
 def _address_space_bytes() -> int:
@@ -123,6 +133,13 @@ def ask(question: object) -> bytes:
 
 def _say_error(code: str, message: str) -> None:
     report({"error": {"code": code, "message": message}})
+
+
+def _say_bug() -> None:
+    """The traceback, for the parent's log: a worker does not know how lines of that look."""
+    import traceback
+
+    report({"bug": traceback.format_exc()})
 
 
 def _hear_parent() -> None:

@@ -7,7 +7,7 @@ Protocol: the job is one line on the worker's stdin, which stays open: its end t
 that the parent is gone (PR_SET_PDEATHSIG would tell of the end of trio's spawning thread).
 Its stdout is report lines and questions, `{"ask": question}`, each of which gets a line on its
 stdin; then the line `{"done": N}` and N bytes of result, or the line
-`{"error": {"code", "message"}}`.
+`{"error": {"code", "message"}}`; or, if it fails by a bug, `{"bug": traceback}` and its end.
 
 Not here: the worker's side (`clipfs.system.child`); what the jobs are (`clipfs.layer.worker`,
 `clipfs.tree.worker`).
@@ -21,6 +21,7 @@ import msgspec
 import trio
 
 from clipfs import errors
+from clipfs.log import log
 from clipfs.system.launch import WorkerProcess, launched
 
 _PIECE_BYTES = 1 << 16
@@ -31,6 +32,10 @@ OnQuestion = Callable[[bytes], Awaitable[bytes]]
 class _Error(msgspec.Struct, frozen=True):
     code: str
     message: str
+
+
+class _Bug(msgspec.Struct, frozen=True):
+    bug: str
 
 
 class _Question(msgspec.Struct, frozen=True):
@@ -142,6 +147,10 @@ async def _outcome(
             del unread[: end + 1]
             if line.startswith(b'{"ask"'):
                 on_question(bytes(msgspec.json.decode(line, type=_Question).ask))
+                continue
+            if line.startswith(b'{"bug"'):
+                said = msgspec.json.decode(line, type=_Bug)
+                log.error("a worker failed, this is a bug", worker=module, exception=said.bug)
                 continue
             if not line.startswith((b'{"done"', b'{"error"')):
                 on_line(line)

@@ -1,5 +1,6 @@
 """PID 1 of the driver's container, in a process namespace of its own."""
 
+import json
 import os
 import signal
 import subprocess
@@ -98,6 +99,9 @@ def test_a_driver_that_ends_by_itself_is_started_again_and_volumes_survive(
         assert len(held.read()) == 3 << 20
     assert container.process.poll() is None
     wait_for(lambda: "volume adopted" in container.driver.log.read_text())
+    every = [json.loads(line) for line in container.driver.log.read_text().splitlines()]
+    (line,) = [one for one in every if "starting it again" in one["event"]]
+    assert (line["level"], line["code"] != 0) == ("error", number != signal.SIGTERM)
     grpc.channel_ready_future(container.driver.channel).result(30)
     container.driver.unpublish("pod")
     assert not target.exists()

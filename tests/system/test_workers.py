@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from clipfs import errors
 from clipfs.system.fork_server import fork_server
@@ -89,6 +90,18 @@ async def test_a_worker_that_fails_says_why(
 ) -> None:
     with pytest.raises(kind, match=words):
         await run(job)
+
+
+async def test_a_worker_s_bug_is_a_line_of_its_parent_with_the_traceback(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with capture_logs() as lines, pytest.raises(errors.NodeFault, match="exit code 1"):
+        await run(b"bug")
+    (line,) = lines
+    assert (line["log_level"], line["worker"]) == ("error", WORKER)
+    assert line["exception"].startswith("Traceback")
+    assert line["exception"].rstrip().endswith("RuntimeError: planted")
+    assert "Traceback" not in capfd.readouterr().err, "nothing beside the log"
 
 
 async def test_a_worker_s_questions_are_answered_one_by_one() -> None:
