@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from clipfs import errors
 from clipfs.layer.layout import Layout
+from csi.metrics import http
 from csi.metrics.exposed import Metrics
 from csi.metrics.http import MAX_CONNECTIONS, Page, serving
 from csi.metrics.options import Address, address_of
@@ -81,8 +82,9 @@ def test_a_page_that_cannot_be_made_is_a_500_and_a_line_and_the_next_is_answered
     ],
 )
 def test_slow_clients_hold_nobody_up_and_the_oldest_of_too_many_goes(
-    sent: bytes, served: Address
+    sent: bytes, served: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(http._Request, "timeout", 3600)  # they are not through by silence
     slow = [connected(served) for _ in range(MAX_CONNECTIONS)]
     try:
         for one in slow:
@@ -95,6 +97,17 @@ def test_slow_clients_hold_nobody_up_and_the_oldest_of_too_many_goes(
     finally:
         for one in slow:
             ended(one)
+
+
+def test_who_says_nothing_for_too_long_is_cut_off(
+    served: Address, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http._Request, "timeout", 0.01)
+    with connected(served) as silent:
+        assert silent.recv(100) == b""
+    with connected(served) as slow:
+        slow.sendall(b"GET /page HTTP/1.1\r\n")
+        assert slow.recv(100) == b""
 
 
 def test_a_client_that_goes_away_is_no_line_that_anybody_reads(served: Address) -> None:
