@@ -27,7 +27,7 @@ from clipfs.tiers.content.store import ContentCacheDown, ContentStore, Found
 from clipfs.tiers.derived import index_of, origin_of, store_origin
 from clipfs.tiers.derived_reader import DerivedReader, found_in
 from clipfs.tiers.pages import by_page, chunks_of_page, page_key, within_page
-from clipfs.tiers.tier import Extent, IndexedLayer, Payload
+from clipfs.tiers.tier import Extent, IndexedLayer, OnRead, Payload
 from clipfs.tiers.verify import first_wrong_chunk
 
 REMOVE_WITHIN_S = 0.5
@@ -46,7 +46,7 @@ class ContentCacheTier:
         *,
         mender: Mender | None = None,
         waits: bool = False,
-        on_received: Callable[[int, float], None] = lambda *_: None,
+        on_received: OnRead = lambda *_: None,
         on_unverified: Callable[[], None] = lambda: None,
         on_read: Callable[[Layer], None] = lambda _: None,
     ) -> None:

@@ -12,7 +12,7 @@ Not here: eviction (`clipfs.cache`); the full pass (`clipfs.layer`).
 import errno
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Self
 
@@ -29,7 +29,7 @@ from clipfs.log import log
 from clipfs.system.cached import is_unreadable, open_cached, read_cached, set_aside
 from clipfs.system.durable import write_atomically
 from clipfs.tiers.origins import OriginRecords
-from clipfs.tiers.tier import Extent, IndexedLayer, Payload
+from clipfs.tiers.tier import Extent, IndexedLayer, OnRead, Payload
 
 
 class DiskTier:
@@ -38,11 +38,7 @@ class DiskTier:
     fills_disk = True
 
     def __init__(
-        self,
-        layout: Layout,
-        keys: KeyRing,
-        nursery: trio.Nursery,
-        on_read: Callable[[int, float], None],
+        self, layout: Layout, keys: KeyRing, nursery: trio.Nursery, on_read: OnRead
     ) -> None:
         self.layout = layout
         self.origins = OriginRecords(layout, keys)
@@ -59,11 +55,7 @@ class DiskTier:
     @classmethod
     @asynccontextmanager
     async def open(
-        cls,
-        layout: Layout,
-        keys: KeyRing,
-        *,
-        on_read: Callable[[int, float], None] = lambda *_: None,
+        cls, layout: Layout, keys: KeyRing, *, on_read: OnRead = lambda *_: None
     ) -> AsyncIterator[Self]:
         """The block's end waits for payloads that have just become complete.
 

@@ -4,6 +4,7 @@ A tier answers for whole layers by their cache key and never sees a path or an i
 a miss, said without an error; what is returned has been verified.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -20,6 +21,9 @@ FillState = Literal["off", "idle", "filling", "waiting", "no_room"]
 
 Payload = bytes | bytearray
 """Bytes of a layer that have been verified; a bytearray where a copy would cost time."""
+
+OnRead = Callable[[int, float], None]
+"""Is told of a read that was answered: bytes, and seconds that it took."""
 
 
 @dataclass(frozen=True, slots=True)
