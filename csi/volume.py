@@ -14,7 +14,7 @@ from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.platform import Platform, parse_platform
 from clipfs.image.reference import DEFAULT_TAG, Reference, parse_reference
-from csi.credentials import config_of
+from csi.credentials.given import ServiceAccountToken, config_of, tokens_of
 from csi.pod import KUBELET_PREFIX, Pod, pod_of
 from csi.proto import csi_pb2 as pb
 
@@ -31,11 +31,15 @@ FRONTS = ("auto", "erofs", "fuse")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeRules:
-    """What the administrator decided: where volumes may be, and what holds if one is silent."""
+    """What the administrator decided: where volumes may be, and what holds if one is silent.
+
+    token_requests  the CSIDriver sets tokenRequests, so that tokens are the kubelet's word
+    """
 
     kubelet_root: Path
     platform: Platform
     front: str
+    token_requests: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +49,8 @@ class Volume:
     attributes   as the pod gave them, without the kubelet's own: two publishes are the same
                  if these are
     pod          None if nobody said
+    credentials  in its own secret, nodePublishSecretRef
+    tokens       of its service account, by audience
     """
 
     volume_id: str
@@ -56,6 +62,7 @@ class Volume:
     attributes: Mapping[str, str]
     pod: Pod | None
     credentials: RegistryConfig = field(repr=False)
+    tokens: Mapping[str, ServiceAccountToken] = field(default_factory=dict)
 
 
 def parse_publish(request: pb.NodePublishVolumeRequest, rules: VolumeRules) -> Volume:
@@ -87,6 +94,7 @@ def parse_publish(request: pb.NodePublishVolumeRequest, rules: VolumeRules) -> V
         attributes=attributes,
         pod=pod_of(context),
         credentials=config_of(request.secrets, image),
+        tokens=tokens_of(context) if rules.token_requests else {},
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clipfs import errors
 from clipfs.image.platform import Platform
-from csi.credentials import config_of
+from csi.credentials.given import config_of
 from csi.node import MAX_MESSAGE_CHARACTERS
 from csi.proto import csi_pb2 as pb
 from csi.volume import VolumeRules, parse_publish, parse_target, real_place

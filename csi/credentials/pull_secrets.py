@@ -1,0 +1,51 @@
+"""The pod's imagePullSecrets and then its service account's, where the administrator allows it.
+
+None is asked for unless `--pod-pull-secrets` names the pod's namespace: reading secrets is a
+right that one node should not have over a whole cluster.
+
+Not here: the API server (`csi.kubernetes`).
+Source: Kubernetes, "Pull an Image from a Private Registry".
+"""
+
+from collections.abc import Collection
+from typing import Protocol
+
+from clipfs.image.credentials import RegistryConfig
+from csi.credentials.sources import Found
+from csi.pod import Pod
+from csi.volume import Volume
+
+EVERY_NAMESPACE = "*"
+
+
+class PodSecrets(Protocol):
+    def pull_secrets(self, pod: Pod) -> list[bytes]:
+        """The docker configs of the pod's imagePullSecrets and then its service account's.
+
+        One that is not there, or is of another type, is left out.
+        Raises  ClipError if the cluster does not say
+        """
+
+
+class PullSecrets:
+    name = "imagePullSecrets"
+
+    def __init__(self, secrets: PodSecrets, namespaces: Collection[str]) -> None:
+        """namespaces  whose pods' secrets may be asked for; EVERY_NAMESPACE is all"""
+        self._secrets = secrets
+        self._namespaces = frozenset(namespaces)
+
+    def credentials(self, volume: Volume, *, anew: bool = False) -> Found | None:
+        """Where several secrets speak of one place, the first one's word holds."""
+        if volume.pod is None or not may_ask(volume.pod, self._namespaces):
+            return None
+        config = RegistryConfig.empty()
+        for number, data in enumerate(self._secrets.pull_secrets(volume.pod), start=1):
+            source = f"imagePullSecret {number} of pod {volume.pod}"
+            config = RegistryConfig.from_json(data, source=source).merged(config)
+        return Found(config=config, can_be_asked_again=True)
+
+
+def may_ask(pod: Pod, namespaces: Collection[str]) -> bool:
+    """Whether the administrator lets the driver read the secrets of this pod."""
+    return EVERY_NAMESPACE in namespaces or pod.namespace in namespaces

@@ -1,0 +1,151 @@
+"""Whose credentials a volume's image is asked for with: one source a volume, in a fixed order.
+
+    sources = Sources([GivenSecret(), PullSecrets(...), Providers(...), NodeConfig(path)], ...)
+    chosen = sources.choose(volume)
+
+The first source that has credentials for the image is the volume's; where none has any, it is
+asked for by nobody. All of a source's credentials come along, so that a mirror gets its own.
+
+Not here: the sources that ask others (`pull_secrets`, `providers`); what becomes of credentials
+that the registry refuses (`advice`, `lending`).
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+from clipfs.image.credentials import RegistryConfig
+from clipfs.image.mirrors import Mirrors
+from clipfs.image.reference import Reference
+from clipfs.log import log
+from csi.volume import Volume
+
+NOBODY = "nobody"
+
+
+class SourceFailed(Exception):
+    """A source that should have known does not answer; its text may go into an event."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """Credentials, for the image's registry and perhaps others.
+
+    expires_at          seconds since the epoch; None: nobody said
+    can_be_asked_again  whether the source may have others later, for the same volume
+    """
+
+    config: RegistryConfig
+    expires_at: float | None = None
+    can_be_asked_again: bool = False
+
+
+class Source(Protocol):
+    @property
+    def name(self) -> str:
+        """For log lines."""
+
+    def credentials(self, volume: Volume, *, anew: bool = False) -> Found | None:
+        """What this source has for volume's image, if anything.
+
+        anew    the registry refuses what was given last: remembered answers do not count
+        Raises  SourceFailed, so that the next source is asked; any ClipError, so that none is
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """What a volume's image is asked for with.
+
+    source      its name; NOBODY: without credentials
+    proof_hash  tells these credentials for this image from others, and not what they are
+    failed      sources that should have known, and do not answer
+    """
+
+    source: str
+    config: RegistryConfig
+    expires_at: float | None
+    can_be_asked_again: bool
+    proof_hash: str
+    failed: tuple[str, ...] = ()
+
+
+class Sources:
+    """The sources of a node, in their order."""
+
+    def __init__(
+        self, sources: Sequence[Source], *, hosts_of: Callable[[str], Sequence[str]], key: bytes
+    ) -> None:
+        """hosts_of  of a registry: all hosts that may want credentials for its images
+        key       of proof hashes: whoever does not know it cannot try passwords
+        """
+        self._sources = sources
+        self._hosts_of = hosts_of
+        self._key = key
+
+    def choose(self, volume: Volume, *, anew: bool = False) -> Chosen:
+        """Raises  the ClipError of a source that nobody may pass by"""
+        hosts = self._hosts_of(volume.image.registry)
+        failed: list[str] = []
+        for source in self._sources:
+            try:
+                found = source.credentials(volume, anew=anew)
+            except SourceFailed as error:
+                log.warning("source of credentials failed", source=source.name, error=str(error))
+                failed.append(str(error))
+                continue
+            if found is not None and _has_any(found.config, volume.image, hosts):
+                return self._chosen(source.name, found, volume.image, hosts, failed)
+        nothing = Found(config=RegistryConfig.empty())
+        return self._chosen(NOBODY, nothing, volume.image, hosts, failed)
+
+    def _chosen(
+        self, name: str, found: Found, image: Reference, hosts: Sequence[str], failed: list[str]
+    ) -> Chosen:
+        return Chosen(
+            source=name,
+            config=found.config,
+            expires_at=found.expires_at,
+            can_be_asked_again=found.can_be_asked_again,
+            proof_hash=proof_hash(self._key, found.config, image, hosts),
+            failed=tuple(failed),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GivenSecret:
+    """The volume's own: sent with its publish, and never again."""
+
+    name: str = "nodePublishSecretRef"
+
+    def credentials(self, volume: Volume, *, anew: bool = False) -> Found | None:
+        return Found(config=volume.credentials)
+
+
+def hosts_by(mirrors: Mirrors) -> Callable[[str], Sequence[str]]:
+    """Of a registry: its own name, and its mirrors', as credentials are kept for them."""
+
+    def hosts_of(registry: str) -> Sequence[str]:
+        bases = [host.base for host in mirrors.hosts_of(registry) if host.base is not None]
+        return [registry, *(urlsplit(base).netloc for base in bases)]
+
+    return hosts_of
+
+
+def proof_hash(key: bytes, config: RegistryConfig, image: Reference, hosts: Sequence[str]) -> str:
+    """Equal for equal credentials for the image's repository at each of hosts, and for no other."""
+    shown: list[tuple[str, str, str, str]] = []
+    for host in hosts:
+        one = config.for_repository(host, image.repository)
+        if one is not None:
+            shown.append((host, one.username, one.password, one.identity_token or ""))
+    return hmac.new(key, msgspec.json.encode(shown), hashlib.sha256).hexdigest()
+
+
+def _has_any(config: RegistryConfig, image: Reference, hosts: Sequence[str]) -> bool:
+    return any(config.for_repository(host, image.repository) is not None for host in hosts)

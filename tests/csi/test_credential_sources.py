@@ -1,0 +1,270 @@
+"""Which source a volume's credentials come from: the order, who may be asked, what is said."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from clipfs import errors
+from clipfs.image.credentials import RegistryConfig
+from clipfs.image.mirrors import Mirrors
+from csi.credentials.advice import with_advice
+from csi.credentials.given import TOKENS_KEY, tokens_of
+from csi.credentials.node_config import NodeConfig
+from csi.credentials.pull_secrets import PullSecrets
+from csi.credentials.sources import (
+    NOBODY,
+    Found,
+    GivenSecret,
+    Source,
+    SourceFailed,
+    Sources,
+    hosts_by,
+)
+from csi.volume import Volume
+from tests.support.volumes import POD, Secrets, docker_config_of, volume_of
+
+IMAGE = "h.io/team/app:1"
+KEY = b"k" * 32
+
+
+class Broken:
+    """A source that should know, and does not answer."""
+
+    name = "helper"
+
+    def credentials(self, volume: Volume, *, anew: bool = False) -> Found | None:
+        raise SourceFailed("credential provider helper ended with status 1")
+
+
+class Place:
+    """Sources in the real order; each knows a password of its own, where it is asked to."""
+
+    def __init__(self, home: Path) -> None:
+        self.secrets = Secrets()
+        self.config = home / "config.json"
+        self.config.write_bytes(b'{"auths": {}}')
+        self.namespaces: list[str] = []
+        self.mirrors = Mirrors(None)
+        self.before_node: list[Broken] = []
+
+    def sources(self, key: bytes = KEY) -> Sources:
+        order: list[Source] = [
+            GivenSecret(),
+            PullSecrets(self.secrets, self.namespaces),
+            *self.before_node,
+            NodeConfig(self.config),
+        ]
+        return Sources(order, hosts_of=hosts_by(self.mirrors), key=key)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+def password(config: RegistryConfig, host: str = "h.io") -> str | None:
+    found = config.for_repository(host, "team/app")
+    return found.password if found else None
+
+
+def secret_of(**passwords: str) -> dict[str, str]:
+    by_place = {key.replace("_", "."): one for key, one in passwords.items()}
+    return {".dockerconfigjson": docker_config_of(by_place).decode()}
+
+
+def test_sources_are_asked_in_order_and_the_first_that_has_any_is_the_only_one(
+    place: Place,
+) -> None:
+    place.namespaces = ["team-a"]
+    place.secrets.by_pod["team-a/web"] = [docker_config_of({"h.io": "pull", "b.io": "x"})]
+    place.config.write_bytes(docker_config_of({"h.io": "node", "c.io": "y"}))
+    given = {"username": "user", "password": "own"}
+    for secrets, source, expected in (
+        (given, "nodePublishSecretRef", "own"),
+        ({}, "imagePullSecrets", "pull"),
+    ):
+        chosen = place.sources().choose(volume_of(IMAGE, secrets=secrets))
+        assert (chosen.source, password(chosen.config)) == (source, expected)
+        assert password(chosen.config, "c.io") is None, "nothing of another source comes along"
+    assert len(place.secrets.asked) == 1
+    place.secrets.by_pod.clear()
+    chosen = place.sources().choose(volume_of(IMAGE))
+    assert (chosen.source, password(chosen.config)) == ("the node's docker config", "node")
+    assert chosen.can_be_asked_again
+
+
+def test_a_secret_for_another_registry_is_not_the_volumes_source(place: Place) -> None:
+    place.config.write_bytes(docker_config_of({"h.io": "node"}))
+    chosen = place.sources().choose(volume_of(IMAGE, secrets=secret_of(other_io="x")))
+    assert password(chosen.config) == "node"
+    assert password(chosen.config, "other.io") is None
+
+
+def test_where_nobody_has_any_the_image_is_asked_for_by_nobody(place: Place) -> None:
+    chosen = place.sources().choose(volume_of("other.io/app:1"))
+    assert chosen.source == NOBODY
+    assert not chosen.config.by_place
+
+
+def test_credentials_for_a_mirror_alone_count_and_come_whole(place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "mirrors/h.io"
+    folder.mkdir(parents=True)
+    (folder / "hosts.toml").write_text('[host."https://mirror.example:5000"]\n')
+    volume = volume_of(IMAGE, secrets=secret_of(**{"mirror_example:5000": "m", "z_io": "z"}))
+    assert place.sources().choose(volume).source == NOBODY
+    place.mirrors = Mirrors(tmp_path / "mirrors")
+    chosen = place.sources().choose(volume)
+    assert password(chosen.config, "mirror.example:5000") == "m"
+    assert password(chosen.config, "z.io") == "z"
+
+
+@pytest.mark.parametrize(
+    ("allowed", "is_asked"),
+    [([], False), (["team-b"], False), (["team-"], False), (["team-a"], True), (["*"], True)],
+    ids=str,
+)
+def test_pull_secrets_are_read_in_the_namespaces_that_are_allowed_and_no_others(
+    place: Place, allowed: Sequence[str], is_asked: bool
+) -> None:
+    place.namespaces = list(allowed)
+    place.secrets.by_pod["team-a/web"] = [docker_config_of({"h.io": "pull"})]
+    chosen = place.sources().choose(volume_of(IMAGE))
+    assert (place.secrets.asked == [POD]) == is_asked
+    assert (chosen.source == "imagePullSecrets") == is_asked
+
+
+def test_without_a_pod_no_secret_is_asked_for(place: Place) -> None:
+    place.namespaces = ["*"]
+    assert place.sources().choose(volume_of(IMAGE, pod=None)).source == NOBODY
+    assert place.secrets.asked == []
+
+
+def test_of_several_pull_secrets_the_first_ones_word_holds(place: Place) -> None:
+    place.namespaces = ["*"]
+    place.secrets.by_pod["team-a/web"] = [
+        docker_config_of({"h.io": "pods"}),
+        docker_config_of({"h.io": "accounts", "h.io/team": "nearer"}),
+        docker_config_of({"h.io/team": "late"}),
+    ]
+    chosen = place.sources().choose(volume_of(IMAGE))
+    assert password(chosen.config) == "nearer"
+    elsewhere = chosen.config.for_repository("h.io", "x")
+    assert elsewhere is not None
+    assert elsewhere.password == "pods"
+
+
+def test_a_pull_secret_that_cannot_be_read_is_named_and_not_passed_by(place: Place) -> None:
+    place.namespaces = ["*"]
+    place.secrets.by_pod["team-a/web"] = [docker_config_of({}), b'{"auths": "hush"}']
+    with pytest.raises(errors.InvalidInput, match="imagePullSecret 2 of pod team-a/web") as caught:
+        place.sources().choose(volume_of(IMAGE))
+    assert "hush" not in str(caught.value)
+
+
+def test_a_node_config_that_is_renewed_is_seen_without_a_restart(place: Place) -> None:
+    sources = place.sources()
+    for word in ("old", "new"):
+        place.config.write_bytes(docker_config_of({"h.io": word}))
+        assert password(sources.choose(volume_of(IMAGE)).config) == word
+
+
+def test_a_source_that_fails_is_passed_by_and_remembered(place: Place) -> None:
+    place.before_node = [Broken()]
+    place.config.write_bytes(docker_config_of({"h.io": "node"}))
+    chosen = place.sources().choose(volume_of(IMAGE))
+    assert password(chosen.config) == "node"
+    assert chosen.failed == ("credential provider helper ended with status 1",)
+
+
+def test_a_proof_hash_is_one_of_the_credentials_that_apply_and_of_the_nodes_key(
+    place: Place,
+) -> None:
+    def hash_of(secrets: dict[str, str], image: str = IMAGE, key: bytes = KEY) -> str:
+        return place.sources(key).choose(volume_of(image, secrets=secrets)).proof_hash
+
+    mine = hash_of(secret_of(h_io="a"))
+    assert mine == hash_of(secret_of(h_io="a", other_io="b")), "others do not count"
+    assert mine == hash_of({"username": "user", "password": "a"})
+    others = [
+        hash_of(secret_of(h_io="b")),
+        hash_of({"username": "users", "password": "a"}),
+        hash_of({}),
+        hash_of(secret_of(h_io="a"), key=b"another"),
+        hash_of(secret_of(**{"h_io": "a", "h_io/team": "c"})),
+    ]
+    assert mine not in others
+    assert len(set(others)) == len(others)
+
+
+def refused(place: Place, volume: Volume, kind: type[errors.ClipError]) -> str:
+    error = kind(f"{volume.image}: the registry wants credentials, or other ones")
+    told = with_advice(error, volume, place.sources().choose(volume), namespaces=place.namespaces)
+    assert type(told) is kind
+    assert "\n" not in str(told)
+    return str(told)
+
+
+def test_a_refusal_without_credentials_says_which_setting_to_change(place: Place) -> None:
+    assert refused(place, volume_of(IMAGE), errors.Unauthenticated) == (
+        "h.io/team/app:1: the registry wants credentials, or other ones: no credentials: give the "
+        "volume a nodePublishSecretRef, or let the driver read the pod's imagePullSecrets by "
+        "adding its namespace team-a to podPullSecrets.namespaces"
+    )
+    place.namespaces = ["team-a"]
+    assert refused(place, volume_of(IMAGE), errors.AccessDenied).endswith(
+        ", or the pod or its service account an imagePullSecret for h.io"
+    )
+    assert refused(place, volume_of(IMAGE, pod=None), errors.Unauthenticated).endswith(
+        "give the volume a nodePublishSecretRef"
+    )
+
+
+def test_a_refusal_of_credentials_says_whose_they_are_and_who_failed(place: Place) -> None:
+    place.before_node = [Broken()]
+    own = volume_of(IMAGE, secrets={"username": "user", "password": "hush-word"})
+    told = refused(place, own, errors.Unauthenticated)
+    assert told.endswith("; they came from nodePublishSecretRef")
+    assert "hush-word" not in told
+    told = refused(place, volume_of(IMAGE), errors.Unauthenticated)
+    assert told.endswith("namespaces; credential provider helper ended with status 1")
+
+
+def test_other_errors_stay_as_they_are(place: Place) -> None:
+    error = errors.ImageNotFound("h.io/team/app:1: no such image")
+    volume = volume_of(IMAGE)
+    assert with_advice(error, volume, place.sources().choose(volume), namespaces=[]) is error
+
+
+def test_tokens_are_believed_only_where_the_kubelet_is_known_to_send_them() -> None:
+    tokens = {"aud": "tok-en-word"}
+    assert volume_of(IMAGE, tokens=tokens, token_requests=False).tokens == {}
+    volume = volume_of(IMAGE, tokens=tokens)
+    assert volume.tokens["aud"].text == "tok-en-word"
+    assert volume.attributes == {"image": IMAGE}, "and none is written to the volume's record"
+
+
+@pytest.mark.parametrize(
+    "text", ["hush", "[]", '{"a": "hush"}', '{"a": {"token": "hush"}}', '{"a": 1}'], ids=str
+)
+def test_tokens_that_are_not_the_kubelets_json_are_refused_unquoted(text: str) -> None:
+    with pytest.raises(errors.InvalidInput, match=r"serviceAccount\.tokens") as caught:
+        tokens_of({TOKENS_KEY: text})
+    assert "hush" not in str(caught.value)
+
+
+def test_no_repr_shows_a_secret(place: Place) -> None:
+    place.config.write_bytes(docker_config_of({"h.io": "hush-word"}))
+    own = volume_of(
+        IMAGE,
+        secrets={"username": "user", "password": "hush-word"},
+        tokens={"aud": "hush-word"},
+    )
+    for volume in (own, volume_of(IMAGE)):
+        chosen = place.sources().choose(volume)
+        assert password(chosen.config) == "hush-word"
+        shown = repr([volume, chosen, chosen.config, place.sources()]) + json.dumps(
+            volume.attributes
+        )
+        assert "hush-word" not in shown
