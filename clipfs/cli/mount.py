@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -13,12 +14,14 @@ import click
 import msgspec
 import trio
 
+from clipfs import errors
 from clipfs.cache.limits import Limits
 from clipfs.cli import logs, options, progress
 from clipfs.cli.limits import limit_options, limits_of
 from clipfs.cli.output import human_bytes, print_json, printable
 from clipfs.cli.report import described, totals
 from clipfs.cli.settings import chosen_platform, tier_settings
+from clipfs.image.driver import CredentialsSocket
 from clipfs.image.model import Image
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
@@ -66,6 +69,12 @@ from clipfs.tiers.tier import IndexedLayer
     default="{}",
     hidden=True,  # the same: whose volume it is for
 )
+@click.option(
+    "--credentials-socket",
+    type=options.unseen_path,
+    hidden=True,  # the driver's: who may connect to it can be given credentials
+)
+@click.option("--credentials-of", metavar="VOLUME", default="", hidden=True)
 @options.json_option
 @options.log_options
 def mount(
@@ -81,6 +90,8 @@ def mount(
     log_to: str,
     resolved: Path | None,
     log_fields: str,
+    credentials_socket: Path | None,
+    credentials_of: str,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -100,7 +111,10 @@ def mount(
     on_platform = chosen_platform(platform)
     known = load(resolved, reference) if resolved is not None else None
     with workers_at_hand(given["root"], reference):
-        settings = tier_settings(**given, launched=log_to == "stderr")
+        settings = replace(
+            tier_settings(**given, launched=log_to == "stderr"),
+            driver=_driver(credentials_socket, credentials_of, reference),
+        )
         if front == "erofs":
             from clipfs.mount.kernel import check_kernel
 
@@ -175,6 +189,15 @@ def mount(
             serve_here(lambda: say(os.getpid()))
         else:
             say(leave_behind(serve_here, log_folder=log_folder))
+
+
+def _driver(path: Path | None, volume: str, reference: Reference) -> CredentialsSocket | None:
+    """Who has other credentials; the driver mounts images by their digests."""
+    if path is None:
+        return None
+    if reference.digest is None:
+        raise errors.InvalidInput("--credentials-socket: the image must be named by its digest")
+    return CredentialsSocket(path=path.absolute(), image=reference.digest, volume=volume)
 
 
 def _mark(settings: TierSettings, to_store: Sequence[IndexedLayer]) -> None:

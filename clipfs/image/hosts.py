@@ -1,6 +1,6 @@
 """The hosts that have a registry's images, for one caller, and in which order they are asked.
 
-    hosts = Hosts(wire, config, mirrors)
+    hosts = Hosts(wire, held, mirrors)
     found = await hosts.first_good(reference, hosts.of(reference, by_digest=True), ask)
 
 Whatever a mirror says that is not what was asked for, the next host is asked; the last one's
@@ -17,7 +17,7 @@ from typing import TypeVar
 import trio
 
 from clipfs import errors
-from clipfs.image.credentials import RegistryConfig
+from clipfs.image.held import HeldCredentials
 from clipfs.image.http import Wire
 from clipfs.image.mirrors import Host, Mirrors
 from clipfs.image.reference import Reference
@@ -33,9 +33,9 @@ SET_BACK_S = 60
 class Hosts:
     """Sessions with registries and their mirrors, kept as long as this lives."""
 
-    def __init__(self, wire: Wire, config: RegistryConfig, mirrors: Mirrors) -> None:
+    def __init__(self, wire: Wire, held: HeldCredentials, mirrors: Mirrors) -> None:
         self._wire = wire
-        self._config = config
+        self._held = held
         self._mirrors = mirrors
         self._known: dict[tuple[str, Host], Session] = {}
         self._set_back: dict[str, float] = {}  # base -> until when, on trio's clock
@@ -87,7 +87,7 @@ class Hosts:
 
     def _session(self, registry: str, host: Host) -> Session:
         if (registry, host) not in self._known:
-            self._known[registry, host] = Session(self._wire, self._config, registry, host)
+            self._known[registry, host] = Session(self._wire, self._held, registry, host)
         return self._known[registry, host]
 
 

@@ -14,7 +14,9 @@ from clipfs import errors
 from clipfs.image.credentials import Credentials, RegistryConfig
 from clipfs.image.digest import Digest
 from clipfs.image.document import fetched, proved
+from clipfs.image.driver import CredentialsSocket, held_credentials
 from clipfs.image.failures import refusal
+from clipfs.image.held import HeldCredentials
 from clipfs.image.hosts import Hosts
 from clipfs.image.http import Wire
 from clipfs.image.manifest import (
@@ -43,9 +45,9 @@ PROBE_BYTES = 1 << 16
 class Registry:
     """Registries, with the credentials of one caller. Open it with `Registry.open`."""
 
-    def __init__(self, wire: Wire, config: RegistryConfig, mirrors: Mirrors) -> None:
+    def __init__(self, wire: Wire, held: HeldCredentials, mirrors: Mirrors) -> None:
         self.retry = wire.retry
-        self._hosts = Hosts(wire, config, mirrors)
+        self._hosts = Hosts(wire, held, mirrors)
 
     @classmethod
     @asynccontextmanager
@@ -57,12 +59,17 @@ class Registry:
         ca_pem: str = "",
         mirrors: Mirrors = NO_MIRRORS,
         retry: RetryPolicy = RETRY,
+        driver: CredentialsSocket | None = None,
     ) -> AsyncIterator[Self]:
         """plain_http  hosts, or host:port, that are spoken to without TLS
         ca_pem      CAs that are trusted beside the node's own
+        driver      who has other credentials once config's are refused
         """
-        async with Wire.open(plain_http=plain_http, ca_pem=ca_pem, retry=retry) as wire:
-            yield cls(wire, config, mirrors)
+        async with (
+            Wire.open(plain_http=plain_http, ca_pem=ca_pem, retry=retry) as wire,
+            held_credentials(config, driver) as held,
+        ):
+            yield cls(wire, held, mirrors)
 
     async def resolve(self, reference: Reference, platform: Platform) -> Image:
         """The image that reference names now, for platform.

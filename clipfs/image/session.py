@@ -5,11 +5,15 @@
     )
 
 Credentials go to the host that they are for and to its token server, nowhere else: a mirror
-gets those that the caller has for the mirror.
+gets those that the caller has for the mirror. What is refused is asked once more if others can
+be had meanwhile (`clipfs.image.held`).
 
 Source: OCI distribution specification, "Pull"; distribution, "Token Authentication
 Specification" and "OAuth2 Token Authentication"; containerd for `ns`.
 """
+
+from dataclasses import dataclass, field
+from functools import partial
 
 import httpx
 
@@ -17,25 +21,34 @@ from clipfs import errors
 from clipfs.image import auth
 from clipfs.image.credentials import Credentials, RegistryConfig
 from clipfs.image.failures import refusal
+from clipfs.image.held import HeldCredentials
 from clipfs.image.http import Answer, Method, Wire, has_address, same_origin
 from clipfs.image.manifest import MAX_DOCUMENT_BYTES
 from clipfs.image.mirrors import Host
 from clipfs.image.reference import DOCKER_HUB, DOCKER_HUB_HOST, Reference
 
 
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """An Authorization header, and the credentials that it was made with."""
+
+    value: str = field(repr=False)
+    config: RegistryConfig
+
+
 class Session:
     """Tokens are kept, a repository each, until the host wants another one."""
 
-    def __init__(self, wire: Wire, config: RegistryConfig, registry: str, host: Host) -> None:
+    def __init__(self, wire: Wire, held: HeldCredentials, registry: str, host: Host) -> None:
         own = DOCKER_HUB_HOST if registry == DOCKER_HUB else registry
         self.base = httpx.URL(host.base) if host.base else wire.url(own, "/v2")
         self.wire = wire.trusting(host.ca_pem)
-        self._config = config
+        self._held = held
         name = self.base.netloc.decode()
         self._is_mirror = name != own
         self._name = name if self._is_mirror else registry  # what its credentials are kept under
         self._registry = registry
-        self._authorization: dict[str, str] = {}  # repository -> header
+        self._authorization: dict[str, _Header] = {}  # by repository
 
     def names(self, reference: Reference) -> str:
         """reference for errors, with this host where it is not the registry itself."""
@@ -43,7 +56,7 @@ class Session:
 
     def credentials(self, repository: str) -> Credentials | None:
         """What this host is shown for repository, should it ask."""
-        return self._config.for_repository(self._name, repository)
+        return self._held.config.for_repository(self._name, repository)
 
     async def ask(
         self,
@@ -56,19 +69,50 @@ class Session:
         limit_bytes: int = MAX_DOCUMENT_BYTES,
         patient: bool,
     ) -> Answer:
-        """Ask this host; answers its challenge once, and no other host's."""
-        of, repository = str(reference), reference.repository
-        url = self.base.copy_with(path=f"{self.base.path}/{repository}/{kind}/{version}")
+        """Ask this host; answers its challenge once, and no other host's.
+
+        A refusal is the answer only if there are no other credentials to be had.
+        """
+        url = self.base.copy_with(path=f"{self.base.path}/{reference.repository}/{kind}/{version}")
         if self._is_mirror:
             url = url.copy_set_param("ns", self._registry)
-        if repository in self._authorization:
-            headers = {**headers, "Authorization": self._authorization[repository]}
+        shown = self._held.config
+        ask = partial(
+            self._ask, method, reference, url, headers, limit_bytes=limit_bytes, patient=patient
+        )
+        try:
+            answer = await ask()
+        except (errors.Unauthenticated, errors.AccessDenied):  # the token server's
+            if not await self._held.renewed(refused=shown):
+                raise
+            return await ask()
+        is_refused = answer.status in (401, 403) and same_origin(answer.request.url, url)
+        if is_refused and await self._held.renewed(refused=shown):
+            return await ask()
+        return answer
+
+    async def _ask(
+        self,
+        method: Method,
+        reference: Reference,
+        url: httpx.URL,
+        headers: dict[str, str],
+        *,
+        limit_bytes: int,
+        patient: bool,
+    ) -> Answer:
+        """With the credentials that are held when it begins."""
+        of, repository, config = str(reference), reference.repository, self._held.config
+        known = self._authorization.get(repository)
+        if known is not None and known.config is config:
+            headers = {**headers, "Authorization": known.value}
         answer = await self.wire.ask(
             method, of, url, headers, limit_bytes=limit_bytes, patient=patient
         )
         if answer.status != 401 or not same_origin(answer.request.url, url):
             return answer
-        value = await self._answer(reference, answer, patient=patient)
+        credentials = config.for_repository(self._name, repository)
+        value = await self._answer(reference, answer, credentials, patient=patient)
         if value is None:
             return answer
         headers = {**headers, "Authorization": value}
@@ -76,12 +120,18 @@ class Session:
             method, of, url, headers, limit_bytes=limit_bytes, patient=patient
         )
         if answer.status != 401:  # what is wrong is not shown twice: some count that
-            self._authorization[repository] = value
+            self._authorization[repository] = _Header(value, config)
         return answer
 
-    async def _answer(self, reference: Reference, answer: Answer, *, patient: bool) -> str | None:
+    async def _answer(
+        self,
+        reference: Reference,
+        answer: Answer,
+        credentials: Credentials | None,
+        *,
+        patient: bool,
+    ) -> str | None:
         """The Authorization header that answers a 401; None if we have no answer."""
-        credentials = self.credentials(reference.repository)
         for header in answer.headers.get_list("WWW-Authenticate"):
             for challenge in auth.parse_challenges(header):
                 if challenge.scheme == "bearer":

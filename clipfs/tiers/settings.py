@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 
 from clipfs.image.credentials import RegistryConfig
+from clipfs.image.driver import CredentialsSocket
 from clipfs.image.mirrors import NO_MIRRORS, Mirrors
 from clipfs.image.model import Layer
 from clipfs.image.registry import Registry
@@ -24,6 +25,7 @@ from clipfs.tiers.tier import IndexedLayer, TierName, Trouble
 class TierSettings:
     """What an administrator decides; values, already read from their files.
 
+    driver              who has other credentials once registry_config's are refused
     ca_pem              CAs that servers are trusted by, beside the node's own
     content_cache_urls  of one content cache's replicas; none: tier 2 is off
     retry               how often, and how soon, a registry that fails is asked again
@@ -36,6 +38,7 @@ class TierSettings:
     layout: Layout
     keys: KeyRing
     registry_config: RegistryConfig
+    driver: CredentialsSocket | None = None
     plain_http: frozenset[str] = frozenset()
     ca_pem: str = field(default="", repr=False)
     mirrors: Mirrors = NO_MIRRORS
@@ -53,6 +56,7 @@ class TierSettings:
             ca_pem=self.ca_pem,
             mirrors=self.mirrors,
             retry=self.retry,
+            driver=self.driver,
         )
 
 

@@ -1,0 +1,86 @@
+"""Whose credentials an image's server may be shown: those of the volumes that show the image.
+
+A server is one for all volumes of its image, and begins with the credentials of one. When these
+are refused, or their volume is gone, the next are another volume's: each has proved that it may
+read the image. Nothing is kept of a volume that is gone.
+
+Not here: the servers (`handing`).
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipfs import errors
+from clipfs.image.credentials import RegistryConfig
+from clipfs.image.digest import Digest
+from clipfs.log import log
+from csi.credentials.sources import NOBODY, Chosen, Sources
+from csi.volume import Volume
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lent:
+    """Credentials, and the name of the volume that they are of."""
+
+    volume: str
+    config: RegistryConfig
+
+
+class Lending:
+    """The volumes of a node; any thread may ask."""
+
+    def __init__(self, sources: Sources) -> None:
+        self._sources = sources
+        self._guard = threading.Lock()
+        self._volumes: dict[str, tuple[Digest, Volume]] = {}  # by name, the latest last
+
+    def add(self, image: Digest, volume: Volume) -> None:
+        """volume shows image from now on: to be said before its server can ask."""
+        with self._guard:
+            self._volumes[name_of(volume.target)] = image, volume
+
+    def remove(self, volume: str) -> None:
+        """By name; one that is not there is gone."""
+        with self._guard:
+            self._volumes.pop(volume, None)
+
+    def is_here(self, volume: str) -> bool:
+        with self._guard:
+            return volume in self._volumes
+
+    def another(
+        self, image: str, *, held: str, tried: Sequence[RegistryConfig], anew: bool
+    ) -> Lent | None:
+        """Credentials for image that are not among tried, of the latest volume that has any.
+
+        held  the volume whose credentials are there already, if it is still here
+        anew  they have been refused, so that no source may answer from memory
+        """
+        with self._guard:
+            found = list(reversed(self._volumes.items()))
+        for name, (digest, volume) in found:
+            chosen = self._chosen(volume, anew=anew) if digest == image else None
+            if chosen is None or chosen.source == NOBODY or chosen.config in tried:
+                continue
+            if name == held and not chosen.can_be_asked_again:
+                continue
+            if self.is_here(name):  # a source may take a minute
+                log.info("credentials are lent", source=chosen.source, volume=volume.volume_id)
+                return Lent(volume=name, config=chosen.config)
+        return None
+
+    def _chosen(self, volume: Volume, *, anew: bool) -> Chosen | None:
+        try:
+            return self._sources.choose(volume, anew=anew)
+        except errors.ClipError as error:
+            log.warning("no credentials to lend", volume=volume.volume_id, error=str(error))
+            return None
+
+
+def name_of(target: Path) -> str:
+    """What a volume is called between driver and servers: several may have one volume id."""
+    return hashlib.sha256(os.fsencode(target)).hexdigest()[:32]
