@@ -19,21 +19,31 @@ from tests.support.web import Asked, Reply, WebServer, run_web
 
 SERVICE, ISSUER = "test-registry", "test-issuer"
 LIFE_S = 300
+LEEWAY_S = 60
+"""For so long after a token's end the registry still takes it (distribution, token.Leeway)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenServer:
-    """A running token server, and what a registry is told of it."""
+    """A running token server, what a registry is told of it, and passwords by name."""
 
     web: WebServer
     auth: TokenAuth
+    users: dict[str, str]
 
 
 @contextmanager
 def run_token_server(
-    certificate: Certificate, *, users: dict[str, str], identity_tokens: tuple[str, ...] = ()
+    certificate: Certificate,
+    *,
+    users: dict[str, str],
+    identity_tokens: tuple[str, ...] = (),
+    life_s: int = LIFE_S,
 ) -> Iterator[TokenServer]:
-    """users: passwords by name; identity_tokens: what may be traded by POST."""
+    """users: passwords by name, which may change; identity_tokens: what may be traded by POST.
+
+    life_s  of a token; the registry gives it LEEWAY_S more
+    """
 
     def respond(asked: Asked) -> Reply:
         query = parse_qs(asked.body.decode() or urlsplit(asked.path).query)
@@ -45,7 +55,7 @@ def run_token_server(
             return Reply(403, body=b'{"errors": [{"message": "not for you"}]}')
         if query.get("service") != [SERVICE]:
             return Reply(400, body=b'{"errors": [{"message": "unknown service"}]}')
-        token = _token(certificate, _access(scope, known=bool(known)))
+        token = _token(certificate, _access(scope, known=bool(known)), life_s)
         return Reply(body=json.dumps({"token": token}).encode())
 
     with run_web(respond) as web:
@@ -53,6 +63,7 @@ def run_token_server(
         yield TokenServer(
             web,
             TokenAuth(realm=realm, service=SERVICE, issuer=ISSUER, certificate=certificate),
+            users,
         )
 
 
@@ -80,13 +91,13 @@ def _access(scope: str, *, known: bool) -> list[dict[str, object]]:
     return [{"type": kind, "name": name, "actions": granted}] if granted else []
 
 
-def _token(certificate: Certificate, access: list[dict[str, object]]) -> str:
+def _token(certificate: Certificate, access: list[dict[str, object]], life_s: int) -> str:
     der = ssl.PEM_cert_to_DER_cert(certificate.cert.read_text())
     header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
     now = int(time.time())
     claims = {
         "iss": ISSUER, "sub": "", "aud": SERVICE, "jti": "1", "access": access,
-        "exp": now + LIFE_S, "nbf": now - LIFE_S, "iat": now,
+        "exp": now + life_s, "nbf": now - LIFE_S, "iat": now,
     }  # fmt: skip  # one claim set, two lines
     signed = f"{_url64(json.dumps(header).encode())}.{_url64(json.dumps(claims).encode())}"
     signature = subprocess.run(
