@@ -14,18 +14,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from clipfs.image.digest import Digest
-from csi.credentials.handing import Handing
-from csi.credentials.lending import Lending, name_of
-from csi.credentials.pull_secrets import PullSecrets
-from csi.credentials.sources import Sources
-from csi.pod import Pod
 from tests.support import images
+from tests.support.lending_driver import run_lending_driver
 from tests.support.machine import needs_fuse
 from tests.support.node import Node, alive, content_cache
 from tests.support.registry import RegistryServer, make_certificate, run_registry
 from tests.support.tokens import LEEWAY_S, SERVICE, TokenServer, run_token_server
-from tests.support.volumes import Secrets, docker_config_of, volume_of
+from tests.support.volumes import docker_config_of
 from tests.support.wait import wait_for
 
 pytestmark = needs_fuse
@@ -42,8 +37,6 @@ class Place:
         self.home = home
         self.stack = stack
         self.files = {f"file-{n}": os.urandom(FILE_BYTES) for n in range(LAYERS)}
-        self.secrets = Secrets()
-        self.mounts = 0
 
     def push(self) -> None:
         """Into the folder of the registry that is to come, which wants no credentials yet."""
@@ -66,7 +59,6 @@ class Place:
         url, token_file, _ = self.stack.enter_context(content_cache(self.home / "cc"))
         (self.home / "key").write_text("the cluster's key\n")
         self.registry = registry
-        self.rotate(OLD)
         (self.home / "config.json").write_bytes(docker_config_of({registry: OLD}))
         options = [
             "--content-cache", url, "--content-cache-token-file", str(token_file),
@@ -75,38 +67,24 @@ class Place:
             *(word for host in (registry, *others) for word in ("--plain-http", host)),
         ]  # fmt: skip  # as typed by hand
         digest = Node(self.home / "A", options).json("index", image)["digest"]
-        self.image, self.digest = f"{registry}/private/app@{digest}", Digest(digest)
+        self.image = f"{registry}/private/app@{digest}"
         for page in (self.home / "cc/objects/objects").glob("sha256_*/*"):
             page.unlink()
         self.node = Node(self.home / "B", options)
         self.stack.callback(self.node.close)
 
-    def rotate(self, password: str) -> None:
-        """What the pod's secret says from now on."""
-        self.secrets.by_pod["team/web"] = [docker_config_of({self.registry: password})]
-
-    def drive(self) -> Path:
-        """A driver with one volume of the image, as far as credentials go; its socket."""
-        path = self.home / "credentials.sock"
-        pull_secrets = PullSecrets(self.secrets, ["team"])
-        sources = Sources([pull_secrets], hosts_of=lambda one: [one], key=b"k" * 32)
-        self.handing = Handing(path, Lending(sources))
-        pod = Pod(namespace="team", name="web", uid="u")
-        self.volume = volume_of(self.image, pod=pod, name="web")
-        self.handing.volume_here(self.digest, self.volume)
-        self.stack.enter_context(self.handing.running())
-        return path
-
     def mount(self, *options: str) -> Path:
-        self.mounts += 1
-        where = self.home / f"mount-{self.mounts}"
-        found = self.node.mount(self.image, where, "--front", "fuse", *options)
-        self.pid = found["pid"]
+        where = self.home / "mount"
+        self.pid = self.node.mount(self.image, where, "--front", "fuse", *options)["pid"]
         return where
 
     def refreshed_mount(self) -> Path:
-        of = ["--credentials-socket", str(self.drive())]
-        return self.mount(*of, "--credentials-of", name_of(self.volume.target))
+        """By a driver that has one volume of the image, whose pod's secret says OLD."""
+        path = self.home / "credentials.sock"
+        self.driver = self.stack.enter_context(run_lending_driver(path, self.image))
+        self.driver.rotate(OLD)
+        volume = self.driver.socket.volume
+        return self.mount("--credentials-socket", str(path), "--credentials-of", volume)
 
     def downloaded(self) -> int:
         reads: int = self.node.json("stats")["registry"]["bytes"]
@@ -146,7 +124,7 @@ def test_a_rotated_password_does_not_fail_a_read(place: Place, basic: RegistrySe
     where = place.refreshed_mount()
     assert place.downloaded() == 0
     assert (where / "file-0").read_bytes() == place.files["file-0"]
-    place.rotate(NEW)
+    place.driver.rotate(NEW)
     set_password(place.home / "htpasswd", NEW)
     before = refusals(basic)
     for name, data in place.files.items():
@@ -171,7 +149,7 @@ def test_a_volume_that_is_gone_takes_its_credentials_along(
     place.index(basic.address)
     where = place.refreshed_mount()
     assert (where / "file-0").read_bytes() == place.files["file-0"]
-    place.handing.volume_gone(place.volume.target)
+    place.driver.volume_gone()
     told = "credentials are replaced by the driver"
     wait_for(lambda: told in [line["event"] for line in place.node.log(place.pid)])
     with pytest.raises(PermissionError):
@@ -198,7 +176,7 @@ def test_tokens_that_expire_and_a_password_that_is_rotated_fail_no_read(
     given = len(tokens.web.asked)
     for number, (name, data) in enumerate(place.files.items()):
         if number == 3:
-            place.rotate(NEW)
+            place.driver.rotate(NEW)
             tokens.users["user"] = NEW
         assert (where / name).read_bytes() == data
         wait_for_expiry(place, tokens)
@@ -211,7 +189,7 @@ def wait_for_expiry(place: Place, tokens: TokenServer) -> None:
     asked = f"service={SERVICE}&scope=repository:private/app:pull"
     answer = get(f"{tokens.auth.realm}?{asked}", f"Basic {pair}")
     token = json.loads(answer[1])["token"]
-    manifest = f"http://{place.registry}/v2/private/app/manifests/{place.digest}"
+    manifest = f"http://{place.registry}/v2/private/app/manifests/1"
     wait_for(lambda: get(manifest, f"Bearer {token}")[0] == 401, within_s=60)
 
 
@@ -225,7 +203,7 @@ def test_what_is_secret_is_nowhere_to_be_seen(
 ) -> None:
     place.index(basic.address)
     where = place.refreshed_mount()
-    place.rotate(NEW)
+    place.driver.rotate(NEW)
     set_password(place.home / "htpasswd", NEW)
     assert (where / "file-0").read_bytes() == place.files["file-0"]
     shown = [Path(f"/proc/{place.pid}/{name}").read_bytes() for name in ("cmdline", "environ")]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from clipfs.image.credentials import RegistryConfig
+from clipfs.image.driver import CredentialsSocket
 from clipfs.image.mirrors import NO_MIRRORS, Mirrors
 from clipfs.image.reference import parse_reference
 from clipfs.image.retry import RETRY, RetryPolicy
@@ -72,13 +73,16 @@ async def opened_tiers(
     mirrors: Mirrors = NO_MIRRORS,
     ranges: Ranges = RANGES,
     mounted: bool = False,
+    config: RegistryConfig | None = None,
+    driver: CredentialsSocket | None = None,
 ) -> AsyncIterator[Tiers]:
     """The tiers of the image at reference, whose registry speaks plain HTTP."""
     parsed = parse_reference(reference)
     settings = TierSettings(
         layout=made_layout(root),
         keys=KEYS,
-        registry_config=RegistryConfig.empty(),
+        registry_config=config or RegistryConfig.empty(),
+        driver=driver,
         plain_http=frozenset({parsed.registry}),
         content_cache_urls=(cache_url,) if cache_url else (),
         content_cache_token=token,
