@@ -2,27 +2,26 @@
 
     *.dkr.ecr.*.amazonaws.com     gcr.io     registry.io:8080/path
 
-A glob stands for one label of a host, never for a dot; ports are equal or both absent; a path
-is a prefix, of letters, not of components. A "?" begins what is not looked at, as in a URL.
+A * stands for what is within one label of a host, never for a dot; ports are equal or both
+absent; a path is a prefix, of letters, not of components. What follows "?" or "#" is not looked
+at, as in a URL; other signs that Go's globs have cannot be in a URL's host.
 
-Source: Kubernetes, pkg/credentialprovider/keyring.go (URLsMatch); Go, path/filepath (Match).
+Source: Kubernetes, pkg/credentialprovider/keyring.go (URLsMatch); Go, net/url, path/filepath.
 """
 
 import re
 
-_HOST = re.compile(r"(?P<host>\[[0-9a-fA-F:]*\]|[^:]*)(?::(?P<port>[0-9]*))?")
-_CLASS = re.compile(r"\[(\^?)((?:\\.|[^\]\\])+)\]")
+_HOST = re.compile(r"(?P<host>\[[0-9a-fA-F:]*\]|[^][\\^`{}|%@:\s]+)(?::(?P<port>[0-9]*))?")
 
 
 def is_pattern(text: str) -> bool:
     """Whether text could be one; the kubelet refuses a configuration with any that is none."""
-    host, _ = _split(text)
-    return bool(host) and _HOST.fullmatch(host) is not None
+    return _HOST.fullmatch(_split(text)[0]) is not None
 
 
 def is_glob(text: str) -> bool:
     """Whether text stands for more than one place."""
-    return any(sign in _split(text)[0] for sign in "*[\\")
+    return "*" in _split(text)[0]
 
 
 def matches(pattern: str, image: str) -> bool:
@@ -45,37 +44,8 @@ def _split(text: str) -> tuple[str, str]:
 
 def _labels(host: str) -> tuple[list[str], str] | None:
     found = _HOST.fullmatch(host)
-    if found is None:
-        return None
-    name, port = found["host"], found["port"]
-    return (name if port is None else name.strip("[]")).split("."), port or ""
+    return None if found is None else (found["host"].split("."), found["port"] or "")
 
 
 def _label_matches(glob: str, label: str) -> bool:
-    try:
-        return re.fullmatch(_expression(glob), label) is not None
-    except re.error:  # a range from z to a: Go calls the pattern bad, and so it matches nothing
-        return False
-
-
-def _expression(glob: str) -> str:
-    made, at = "", 0
-    while at < len(glob):
-        one = _CLASS.match(glob, at)
-        if one:
-            made += f"[{'^' if one[1] else ''}{_class_body(one[2])}]"
-            at = one.end()
-        elif glob[at] == "[":
-            raise re.error("a class without an end")
-        elif glob[at] == "\\" and at + 1 < len(glob):
-            made += re.escape(glob[at + 1])
-            at += 2
-        else:
-            made += ".*" if glob[at] == "*" else re.escape(glob[at])
-            at += 1
-    return made
-
-
-def _class_body(text: str) -> str:
-    """What may stand between Python's brackets: only a dash and Go's escapes mean anything."""
-    return re.sub(r"\\?(.)", lambda one: one[1] if one[0] == "-" else re.escape(one[1]), text)
+    return re.fullmatch(".*".join(map(re.escape, glob.split("*"))), label) is not None

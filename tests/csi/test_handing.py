@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest
 from clipfs.image.driver import CredentialsSocket, held_credentials
-from clipfs.image.held import ASK_AGAIN_S, HeldCredentials
+from clipfs.image.held import HeldCredentials
 from clipfs.system.socket_names import short_name
 from csi.credentials.handing import Handing
 from csi.credentials.lending import Lending, name_of
@@ -169,8 +170,11 @@ async def test_a_server_outlives_its_driver_and_finds_the_next_one(place: Place)
         place.publish("web")
         place.pull_secret("web", "rotated")
         place.start()
-        await trio.sleep(ASK_AGAIN_S)
-        assert await held.renewed(refused=START)
+
+        def is_renewed() -> bool:
+            return trio.from_thread.run(partial(held.renewed, refused=START))
+
+        await trio.to_thread.run_sync(wait_for, is_renewed)  # it was asked just now
         assert password(held.config) == "rotated"
 
 

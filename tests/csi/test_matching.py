@@ -27,18 +27,13 @@ from csi.credentials.matching import is_pattern, matches
         ("reg.io/path", "reg.io/other/path", False),
         ("reg.io/team", "reg.io/team-b/app", True),  # letters, not components
         ("reg.io/*", "reg.io/team", False),  # a path has no globs
-        ("reg[0-9].io", "reg7.io/app", True),
-        ("reg[^0-9].io", "reg7.io/app", False),
-        ("reg[^0-9].io", "regx.io/app", True),
-        ("reg[!0-9].io", "regx.io/app", False),  # only ^ negates
-        ("reg[a\\-z].io", "reg-.io/app", True),
-        ("reg[a\\-z].io", "regb.io/app", False),
-        ("reg[z-a].io", "regb.io/app", False),
-        ("reg[.io", "reg[.io/app", False),
         ("r?g.io", "reg.io/app", False),  # a ? begins a query
+        ("r*g*.io", "registry.io/app", True),
+        ("r*g*.io", "regxio/app", False),
         ("Reg.io", "reg.io/app", False),
         ("reg.io", "regxio/app", False),
         ("[::1]:5000", "[::1]:5000/app", True),
+        ("[::2]:5000", "[::1]:5000/app", False),
         ("127.0.0.1:5000", "127.0.0.1:5000/app", True),
         ("127.*.0.1:5000", "127.9.0.1:5000/app", True),
     ],
@@ -50,7 +45,14 @@ def test_a_glob_stands_for_one_label_and_a_path_is_a_prefix(
     assert matches(pattern, image) == is_for
 
 
-@pytest.mark.parametrize("text", ["", "/path", "reg.io:port", "reg.io:*", "a:1:2", "?x"], ids=ascii)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "/path", "reg.io:port", "reg.io:*", "a:1:2", "?x", "reg[0-9].io", "r\\eg.io", "r^g.io",
+        "u@reg.io", "reg io", "r%65g.io",
+    ],
+    ids=ascii,
+)  # fmt: skip  # words in a row
 def test_what_is_no_host_is_no_pattern(text: str) -> None:
     assert not is_pattern(text)
     assert not matches(text, "reg.io/app")
