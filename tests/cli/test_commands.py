@@ -218,6 +218,18 @@ def test_an_option_that_cannot_be_met_is_named(
     assert message in done.stderr.splitlines()[-1]
 
 
+def test_a_mount_that_may_ask_for_credentials_is_of_a_digest(
+    node: Node, small: Small, tmp_path: Path
+) -> None:
+    words = ["--root", str(node.root), *node.options, "--credentials-socket", str(tmp_path / "s")]
+    done = run(node, "mount", small.listed, str(tmp_path / "m"), *words, "--json")
+    assert done.returncode == 1
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "invalid_input"
+    assert "must be named by its digest" in error["message"]
+    assert not (tmp_path / "m").exists()
+
+
 def test_a_platform_of_the_list_is_taken(node: Node, small: Small) -> None:
     digest = node.json("index", small.image)["digest"]
     found = node.json("index", small.listed, "--platform", "linux/amd64")
