@@ -25,7 +25,7 @@ def with_advice(
         return error
     kind, failed = type(error), "".join(f"; {one}" for one in chosen.failed)
     if chosen.source != NOBODY:
-        return kind(f"{error}; they came from {chosen.source}{failed}")
+        return kind(f"{error}; the credentials came from {chosen.source}{failed}")
     return kind(f"{error}: no credentials: {_way_out(volume, namespaces)}{failed}")
 
 
