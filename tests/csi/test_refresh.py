@@ -208,6 +208,8 @@ def test_what_is_secret_is_nowhere_to_be_seen(
     assert (where / "file-0").read_bytes() == place.files["file-0"]
     shown = [Path(f"/proc/{place.pid}/{name}").read_bytes() for name in ("cmdline", "environ")]
     assert b"--credentials-socket" in shown[0]
+    place.node.unmount(where)
+    wait_for(lambda: not alive(place.pid))  # until then its files change their names
     files = [path for path in place.node.root.rglob("*") if path.is_file()]
     assert files
     shown += [path.read_bytes() for path in files]
