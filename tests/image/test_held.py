@@ -136,7 +136,7 @@ async def test_a_store_that_refuses_a_redirect_is_nobodys_credentials() -> None:
                 hosts = Hosts(wire, held, NO_MIRRORS)
                 reference = parse_reference(f"{web.address}/app:1")
                 (session,) = hosts.of(reference, by_digest=True)
-                answer = await session.get(reference, "blobs", "x", {}, patient=False)
+                answer = await session.ask("GET", reference, "blobs", "x", {}, patient=False)
     assert (answer.status, giver.asked) == (403, 0)
 
 
