@@ -380,12 +380,14 @@ def test_unmount_ends_a_download_that_nobody_waits_for(
     slow = stack.enter_context(throttle(registry.address))
     cluster.b.options = [*cluster.b.options, "--plain-http", slow.address]
     cluster.image = cluster.image.replace(registry.address, slow.address)
+    cluster.b.json("index", cluster.image)  # another host: its layers come once, as proof
+    before = cluster.b.json("stats")["registry"]["bytes"]
     big = cluster.layers[0]
     for page in (cluster.cache.objects / big).iterdir():
         page.unlink()
     slow.bytes_per_s = 100_000
     pid = cluster.mount(tmp_path / "m", "--front", "fuse", "--background-fill", "all", *ROOM)
-    wait_for(lambda: cluster.b.json("stats")["registry"]["bytes"])
+    wait_for(lambda: cluster.b.json("stats")["registry"]["bytes"] > before)
     workers = descendants(pid)
     assert workers
     assert read(tmp_path / "m/two"), "nor does a read wait for it"
