@@ -3,6 +3,8 @@
 By the installed commands. The neighbour's image is in one real registry; the other host is another
 one, behind a proxy that makes it hostile: it serves manifests that name the neighbour's layer, and
 of its blob nothing, other bytes, or, if it has them, the right ones.
+
+One module, though long: its tests share the two registries and what nobody may read.
 """
 
 import json

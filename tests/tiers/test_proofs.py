@@ -1,4 +1,7 @@
-"""A cached layer is used for a host once that has delivered it: by a record, or by a download."""
+"""A cached layer is used for a host once that has delivered it: by a record, or by a download.
+
+One module, though long: it is the table of who has a record, who earns one, and who does not.
+"""
 
 import itertools
 import re
