@@ -16,7 +16,7 @@ demo: $(VENV)/.product
 	@$(BIN)/python -m demo
 
 test: venv
-	$(BIN)/python -m pytest -p tests.whole
+	CLUSTER_BIN=$(CLUSTER_BIN) $(BIN)/python -m pytest -p tests.whole
 
 # Each parser's fuzzer in turn; what adds coverage is kept in tests/fuzz/corpus.
 FUZZ_SECONDS ?= 600

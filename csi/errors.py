@@ -8,6 +8,7 @@ Source: CSI specification, "Error Scheme" and the errors of each RPC.
 from grpc import StatusCode
 
 from clipfs import errors
+from csi.cluster.errors import ApiRefused, ApiRejected, ApiUnavailable
 
 
 class VolumeConflict(errors.ClipError):
@@ -42,4 +43,7 @@ GRPC_CODE: dict[type[errors.ClipError], StatusCode] = {
     VolumeConflict: StatusCode.ALREADY_EXISTS,
     VolumeNotFound: StatusCode.NOT_FOUND,
     CallerGone: StatusCode.CANCELLED,
+    ApiUnavailable: StatusCode.UNAVAILABLE,
+    ApiRefused: StatusCode.PERMISSION_DENIED,
+    ApiRejected: StatusCode.INTERNAL,
 }

@@ -15,6 +15,8 @@ REVIEWED_SKIPS = {
     "tests/tiers/test_object_store.py::*azure_url*": "Azure's emulator is npm's, which not every "
     "machine has",
     "tests/csi/test_metrics_http.py::*IPv6*": "a container may have no IPv6",
+    "tests/csi/cluster/*": "a Kubernetes API server is built from Go modules in minutes, by "
+    "`make cluster-programs`",
 }
 """Pattern of tests' ids -> why they may be skipped where everything else can run."""
 
