@@ -1,6 +1,8 @@
 """Who is told what becomes of a volume: the seam between the publisher and what people see.
 
 Each method returns at once and never fails: a publish does not wait for an API server.
+
+Not here: who tells the cluster (`csi.status.cluster_reporter`).
 """
 
 from collections.abc import Mapping
@@ -9,6 +11,7 @@ from typing import Protocol
 
 from clipfs.errors import ClipError
 from clipfs.image.model import Image
+from csi.pod import Pod
 from csi.volume import Volume
 
 
@@ -50,7 +53,34 @@ class Mounted:
     bytes_by_tier: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """Whom and what a report is about: one volume, as one pod has it.
+
+    image  as the pod names it
+    """
+
+    volume_id: str
+    image: str
+    pod: Pod
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """A PersistentVolume is one volume id in many pods."""
+        return self.volume_id, self.pod.uid
+
+
+def subject_of(volume: Volume) -> Subject | None:
+    """None where no kubelet said which pod it is for: then there is nobody to tell."""
+    if volume.pod is None or not volume.pod.uid:
+        return None
+    return Subject(volume_id=volume.volume_id, image=str(volume.image), pod=volume.pod)
+
+
 class Reporter(Protocol):
+    def wanted(self, volume: Volume) -> None:
+        """A publish of it has begun."""
+
     def resolved(self, volume: Volume, image: Image) -> None:
         """Its reference names this image; the pod may read it."""
 
@@ -63,12 +93,24 @@ class Reporter(Protocol):
     def failed(self, volume: Volume, error: ClipError) -> None:
         """A publish ends with this; its text says cause and way out."""
 
-    def gone(self, volume_id: str) -> None:
+    def adopted(self, subject: Subject, digest: str) -> None:
+        """It is readable since an earlier driver's time."""
+
+    def degraded(self, subject: Subject, reason: str) -> None:
+        """It is there, and something of it is missing: reason says what, and the way out."""
+
+    def recovered(self, subject: Subject) -> None:
+        """It is degraded no more."""
+
+    def gone(self, subject: Subject) -> None:
         """It is unpublished."""
 
 
 class NoReporter:
     """Without a cluster there is nobody to tell."""
+
+    def wanted(self, volume: Volume) -> None:
+        pass
 
     def resolved(self, volume: Volume, image: Image) -> None:
         pass
@@ -82,5 +124,14 @@ class NoReporter:
     def failed(self, volume: Volume, error: ClipError) -> None:
         pass
 
-    def gone(self, volume_id: str) -> None:
+    def adopted(self, subject: Subject, digest: str) -> None:
+        pass
+
+    def degraded(self, subject: Subject, reason: str) -> None:
+        pass
+
+    def recovered(self, subject: Subject) -> None:
+        pass
+
+    def gone(self, subject: Subject) -> None:
         pass

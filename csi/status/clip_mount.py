@@ -1,0 +1,193 @@
+"""A ClipMount: what is known of one volume, and the object that says it.
+
+Pure. When it is written: `csi.status.mounts`.
+Source: `manifests/plain/clipmount-crd.yaml`; Kubernetes API conventions, metav1.Condition.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from clipfs.errors import ClipError
+from csi.cluster.api import GROUP, VERSION, Json
+from csi.status.reporter import Mounted, Subject
+from csi.status.texts import one_line, size_text
+
+Phase = Literal["Resolving", "Indexing", "Mounted", "Degraded", "Failed"]
+READABLE: tuple[Phase, ...] = ("Mounted", "Degraded")
+_TIERS = {"disk": "disk", "content_cache": "contentCache", "registry": "registry"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastError:
+    """code is clipfs's, kind its class: a condition's reason."""
+
+    code: str
+    kind: str
+    message: str
+    time: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What is known of a volume now; times are RFC 3339.
+
+    figures         counters; None as long as there are none
+    ready_since     of how it stands with the condition Ready, degraded_since with Degraded
+    degraded        why, and the way out
+    """
+
+    subject: Subject
+    phase: Phase = "Resolving"
+    digest: str = ""
+    progress: str = ""
+    figures: Mounted | None = None
+    degraded: str = ""
+    error: LastError | None = None
+    ready_since: str
+    degraded_since: str
+
+
+def changed(state: State, time: str, **fields: Any) -> State:
+    """The state after a change: a condition's time moves only if the condition does."""
+    after = replace(state, **fields)
+    if is_ready(after) != is_ready(state):
+        after = replace(after, ready_since=time)
+    if (after.phase == "Degraded") != (state.phase == "Degraded"):
+        after = replace(after, degraded_since=time)
+    return after
+
+
+def is_ready(state: State) -> bool:
+    return state.phase in READABLE
+
+
+def news(state: State) -> tuple[str, ...]:
+    """What is worth a write at once: all but counters, progress and the times of errors."""
+    code = state.error.code if state.error and state.phase == "Failed" else ""
+    return state.phase, state.digest, state.degraded, code
+
+
+def last_error(error: ClipError, time: str) -> LastError:
+    kind = type(error)
+    return LastError(code=kind.code, kind=kind.__name__, message=one_line(str(error)), time=time)
+
+
+def name_of(subject: Subject) -> str:
+    """The same for the same volume in the same pod, and a valid name whatever the volume's id."""
+    words = "\0".join(subject.key).encode()
+    return f"{subject.pod.name[:200].rstrip('.-')}-{hashlib.sha256(words).hexdigest()[:12]}"
+
+
+def object_fields(subject: Subject, node: str) -> Json:
+    """All but the status, for server-side apply; it goes with its pod."""
+    pod = subject.pod
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "ClipMount",
+        "metadata": {
+            "name": name_of(subject),
+            "namespace": pod.namespace,
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}
+            ],
+        },
+        "spec": {
+            "image": subject.image,
+            "pod": pod.name,
+            "node": node,
+            "volume": subject.volume_id,
+        },
+    }
+
+
+def status_fields(state: State) -> Json:
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "ClipMount",
+        "metadata": {"name": name_of(state.subject), "namespace": state.subject.pod.namespace},
+        "status": _status(state),
+    }
+
+
+def says(found: Json, state: State) -> bool:
+    """Whether the object found says all of state already, its times apart."""
+    status = dict(found.get("status") or {})
+    return _timeless(status) == _timeless(_status(state))
+
+
+def carried(found: Json, state: State) -> State:
+    """state, with what only the object found knows of an earlier driver's time."""
+    status = found.get("status") or {}
+    since = {
+        (one.get("type"), one.get("status")): one.get("lastTransitionTime")
+        for one in status.get("conditions") or ()
+    }
+    ready, degraded = (since.get((one["type"], one["status"])) for one in _conditions(state))
+    error = status.get("lastError")
+    return replace(
+        state,
+        ready_since=ready or state.ready_since,
+        degraded_since=degraded or state.degraded_since,
+        error=state.error or (LastError(kind="", **error) if error else None),
+    )
+
+
+def _status(state: State) -> dict[str, Any]:
+    status: dict[str, Any] = {"phase": state.phase, "conditions": _conditions(state)}
+    if state.digest:
+        status["digest"] = state.digest
+    if state.progress and state.phase == "Indexing":
+        status["progress"] = state.progress
+    if state.figures is not None:
+        status |= _figures(state.figures)
+    if state.error is not None:
+        error = state.error
+        status["lastError"] = {"code": error.code, "message": error.message, "time": error.time}
+    return status
+
+
+def _figures(figures: Mounted) -> dict[str, Any]:
+    counts = {name: figures.bytes_by_tier.get(tier, 0) for tier, name in _TIERS.items()}
+    return {
+        "front": figures.front,
+        "layers": {
+            "total": figures.layers,
+            "complete": figures.complete,
+            "summary": f"{figures.complete}/{figures.layers}",
+        },
+        "bytes": counts,
+        "read": {name: size_text(count) for name, count in counts.items()},
+    }
+
+
+def _conditions(state: State) -> list[dict[str, str]]:
+    failed = state.error if state.phase == "Failed" else None
+    degraded = state.phase == "Degraded"
+    return [
+        {
+            "type": "Ready",
+            "status": str(is_ready(state)),
+            "reason": (failed.kind if failed else "") or state.phase,
+            "message": failed.message if failed else state.progress * (state.phase == "Indexing"),
+            "lastTransitionTime": state.ready_since,
+        },
+        {
+            "type": "Degraded",
+            "status": str(degraded),
+            "reason": "SomethingMissing" if degraded else "AsExpected",
+            "message": state.degraded if degraded else "",
+            "lastTransitionTime": state.degraded_since,
+        },
+    ]
+
+
+def _timeless(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A status without its times, and the last error, which an earlier driver has met."""
+    kept = {key: value for key, value in status.items() if key not in ("conditions", "lastError")}
+    kept["conditions"] = [
+        {key: value for key, value in one.items() if key != "lastTransitionTime"}
+        for one in status.get("conditions") or ()
+    ]
+    return kept

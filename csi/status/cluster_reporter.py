@@ -1,0 +1,141 @@
+"""Tells the cluster: events on the pod, and one ClipMount a volume. A `Reporter`.
+
+What is told goes into two ledgers (`events`, `mounts`), under a lock that is never held during a
+request; one thread writes (`writer`). So nobody waits for an API server, and none that is away
+fails or slows a publish.
+"""
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from clipfs.errors import ClipError
+from clipfs.image.model import Image
+from clipfs.log import log
+from csi.errors import CallerGone
+from csi.status.clip_mount import last_error
+from csi.status.events import Events, Reason
+from csi.status.mounts import Figures, Mounts
+from csi.status.reporter import Mounted, Subject, WorkProgress, subject_of
+from csi.status.texts import mounted_text, one_line, progress_text, resolved_text
+from csi.status.writer import StatusApi, Writer
+from csi.volume import Volume
+
+END_S = 2
+"""For the request that is under way when the driver ends; what is left is not written."""
+
+
+class ClusterReporter:
+    """Tells nothing of a volume whose pod nobody has named."""
+
+    def __init__(
+        self,
+        api: StatusApi,
+        node: str,
+        figures: Figures,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], datetime] = lambda: datetime.now(UTC),
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        """figures  asked from the writing thread, every few minutes a volume"""
+        self._clock = clock
+        self._wall = wall
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._ending = False
+        self._events = Events(node)
+        self._mounts = Mounts(figures, jitter)
+        self.writer = Writer(
+            api, node, self._events, self._mounts, lock=self._lock, clock=clock, jitter=jitter
+        )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Write in a thread of its own while the block runs."""
+        thread = threading.Thread(target=self._run, name="reporter", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._ending = True
+            self._wake.set()
+            thread.join(END_S)
+
+    def wanted(self, volume: Volume) -> None:
+        if (subject := subject_of(volume)) is not None and not self._phase(subject):
+            self._change(subject)
+
+    def resolved(self, volume: Volume, image: Image) -> None:
+        if (subject := subject_of(volume)) is not None:
+            self._change(subject, digest=image.digest)
+            self._event(subject, "ClipResolved", resolved_text(image))
+
+    def indexing(self, volume: Volume, image: Image, progress: WorkProgress) -> None:
+        if (subject := subject_of(volume)) is not None:
+            text = progress_text(progress)
+            self._change(subject, phase="Indexing", digest=image.digest, progress=text)
+            self._event(subject, "ClipIndexing", one_line(f"{image.reference}: {text}"))
+
+    def mounted(self, volume: Volume, image: Image, mounted: Mounted) -> None:
+        if (subject := subject_of(volume)) is not None:
+            self._change(
+                subject, phase="Mounted", digest=image.digest, figures=mounted, degraded=""
+            )
+            self._event(subject, "ClipMounted", mounted_text(image, mounted))
+
+    def failed(self, volume: Volume, error: ClipError) -> None:
+        if (subject := subject_of(volume)) is None or isinstance(error, CallerGone):
+            return
+        self._change(subject, phase="Failed", error=last_error(error, self._time()))
+        self._event(subject, "ClipFailed", one_line(str(error)))
+
+    def adopted(self, subject: Subject, digest: str) -> None:
+        with self._lock:
+            self._mounts.adopt(subject, digest, self._clock(), self._time())
+        self._wake.set()
+
+    def degraded(self, subject: Subject, reason: str) -> None:
+        self._change(subject, phase="Degraded", degraded=one_line(reason))
+        self._event(subject, "ClipDegraded", one_line(reason))
+
+    def recovered(self, subject: Subject) -> None:
+        if self._phase(subject) == "Degraded":
+            self._change(subject, phase="Mounted", degraded="")
+
+    def gone(self, subject: Subject) -> None:
+        with self._lock:
+            self._mounts.gone(subject, self._clock(), self._time())
+        self._wake.set()
+
+    def _phase(self, subject: Subject) -> str:
+        with self._lock:
+            return self._mounts.phase(subject)
+
+    def _change(self, subject: Subject, **fields: Any) -> None:
+        with self._lock:
+            self._mounts.change(subject, self._clock(), self._time(), **fields)
+        self._wake.set()
+
+    def _event(self, subject: Subject, reason: Reason, message: str) -> None:
+        with self._lock:
+            self._events.tell(subject, reason, message, self._clock(), self._time())
+        self._wake.set()
+
+    def _time(self) -> str:
+        return self._wall().strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def _run(self) -> None:
+        while not self._ending:
+            self._wake.clear()
+            try:
+                wait_s = self.writer.step()
+            except Exception:  # a bug here costs words, not volumes
+                log.exception("reporting failed, this is a bug")
+                wait_s = 60
+            if wait_s != 0:
+                self._wake.wait(wait_s)

@@ -1,0 +1,75 @@
+"""What people read of a volume, each on one line."""
+
+from clipfs.image.model import Image
+from csi.status.reporter import Mounted, WorkProgress
+
+LIMIT = 1000
+"""Characters of a message; the API takes 1,024 bytes of an event's."""
+
+_UNITS = ("B", "kB", "MB", "GB", "TB")
+_TIERS = {"disk": "disk", "content_cache": "content cache", "registry": "registry"}
+
+
+def one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line.encode()) <= LIMIT else line.encode()[:LIMIT].decode(errors="ignore")
+
+
+def resolved_text(image: Image) -> str:
+    count = len(image.layers)
+    size = size_text(sum(layer.size for layer in image.layers))
+    return one_line(f"{image.reference} is {image.digest}, {layers_text(count)}, {size}")
+
+
+def progress_text(progress: WorkProgress) -> str:
+    """Such as "indexing layer 3 of 7: 41%, 1.2 of 2.9 GB, 85 MB/s, about 20 s left"."""
+    said = f"indexing layer {progress.layer} of {progress.layers}"
+    if progress.total_bytes:
+        unit = _unit(progress.total_bytes)
+        done, total = (_in(unit, n) for n in (progress.done_bytes, progress.total_bytes))
+        percent = 100 * progress.done_bytes // progress.total_bytes
+        said += f": {percent}%, {done} of {total} {_UNITS[unit]}"
+    if progress.left_s is not None:
+        said += f", {size_text(progress.bytes_per_s)}/s, about {time_text(progress.left_s)} left"
+    return said
+
+
+def mounted_text(image: Image, mounted: Mounted) -> str:
+    read = ", ".join(
+        f"{name} {size_text(mounted.bytes_by_tier.get(tier, 0))}" for tier, name in _TIERS.items()
+    )
+    return one_line(
+        f"{image.reference} mounted with {mounted.front} in {time_text(mounted.seconds)}, "
+        f"{mounted.complete} of {layers_text(mounted.layers)} on this node; read so far: {read}"
+    )
+
+
+def layers_text(count: int) -> str:
+    return "1 layer" if count == 1 else f"{count} layers"
+
+
+def size_text(count: float) -> str:
+    unit = _unit(count)
+    return f"{_in(unit, count)} {_UNITS[unit]}"
+
+
+def time_text(seconds: float) -> str:
+    if seconds < 10:
+        return f"{seconds:.2g} s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min"
+
+
+def _unit(count: float) -> int:
+    """The largest in which count is one or more, once it is rounded."""
+    unit = 0
+    while unit + 1 < len(_UNITS) and count >= 999.5:
+        count, unit = count / 1000, unit + 1
+    return unit
+
+
+def _in(unit: int, count: float) -> str:
+    """Two digits at least, and no more than it takes; whole bytes."""
+    value = count / 1000**unit
+    return f"{value:.1f}" if unit and value < 9.95 else f"{value:.0f}"

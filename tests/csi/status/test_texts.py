@@ -1,0 +1,73 @@
+"""What people read of a volume."""
+
+import pytest
+
+from csi.status.reporter import WorkProgress
+from csi.status.texts import (
+    mounted_text,
+    one_line,
+    progress_text,
+    resolved_text,
+    size_text,
+    time_text,
+)
+from tests.support.reports import IMAGE, MOUNTED, PROGRESS
+
+
+def progress(done: int, total: int, speed: float) -> WorkProgress:
+    return WorkProgress(layer=1, layers=1, done_bytes=done, total_bytes=total, bytes_per_s=speed)
+
+
+def test_progress_says_how_far_how_fast_and_how_long() -> None:
+    assert progress_text(PROGRESS) == (
+        "indexing layer 3 of 7: 41%, 1.2 of 2.9 GB, 85 MB/s, about 20 s left"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        pytest.param(progress(0, 0, 0), "indexing layer 1 of 1", id="nothing-known"),
+        pytest.param(progress(0, 5_000, 0), "indexing layer 1 of 1: 0%, 0.0 of 5.0 kB", id="begin"),
+        pytest.param(progress(20, 500, 1), "indexing layer 1 of 1: 4%, 20 of 500 B, 1 B/s, "
+                     "about 8 min left", id="slow"),
+    ],
+)  # fmt: skip  # one case a line
+def test_progress_says_no_more_than_is_known(given: WorkProgress, said: str) -> None:
+    assert progress_text(given) == said
+
+
+def test_a_resolved_image_is_named_by_its_digest() -> None:
+    assert resolved_text(IMAGE) == (
+        f"registry.example/app:1 is sha256:{'1' * 64}, 3 layers, 240 MB"
+    )
+
+
+def test_a_mount_says_front_seconds_and_bytes_by_tier() -> None:
+    assert mounted_text(IMAGE, MOUNTED) == (
+        "registry.example/app:1 mounted with erofs in 1.2 s, 2 of 3 layers on this node; read so "
+        "far: disk 4.3 MB, content cache 430 kB, registry 160 MB"
+    )
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (9_940, "9.9 kB"), (9_960, "10 kB"),
+     (999_499, "999 kB"), (999_500, "1.0 MB"), (5e12, "5.0 TB"), (5e15, "5000 TB")],
+)  # fmt: skip  # a table
+def test_sizes(count: float, said: str) -> None:
+    assert size_text(count) == said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.0123, "0.012 s"), (1.26, "1.3 s"), (20, "20 s"), (89, "89 s"),
+     (90, "2 min"), (600, "10 min")],
+)  # fmt: skip  # a table
+def test_times(seconds: float, said: str) -> None:
+    assert time_text(seconds) == said
+
+
+def test_every_text_is_one_line_that_the_api_takes() -> None:
+    assert one_line("a\n  b\tc") == "a b c"
+    assert len(one_line("ä" * 2_000).encode()) <= 1_000
