@@ -69,6 +69,12 @@ def news(state: State) -> tuple[str, ...]:
     return state.phase, state.digest, state.degraded, code
 
 
+def with_known(figures: Mounted, known: Mounted | None) -> Mounted:
+    """figures, with the bytes that were known of tiers which nobody counts any more."""
+    before = known.bytes_by_tier if known else {}
+    return replace(figures, bytes_by_tier={**before, **figures.bytes_by_tier})
+
+
 def last_error(error: ClipError, time: str) -> LastError:
     kind = type(error)
     return LastError(code=kind.code, kind=kind.__name__, message=one_line(str(error)), time=time)
@@ -125,9 +131,14 @@ def carried(found: Json, state: State) -> State:
         for one in status.get("conditions") or ()
     }
     ready, degraded = (since.get((one["type"], one["status"])) for one in _conditions(state))
-    error = status.get("lastError")
+    error, figures = status.get("lastError"), state.figures
+    if figures is not None:
+        known = status.get("bytes") or {}
+        counts = {tier: known[name] for tier, name in _TIERS.items() if name in known}
+        figures = with_known(figures, replace(figures, bytes_by_tier=counts))
     return replace(
         state,
+        figures=figures,
         ready_since=ready or state.ready_since,
         degraded_since=degraded or state.degraded_since,
         error=state.error or (LastError(kind="", **error) if error else None),
@@ -149,7 +160,11 @@ def _status(state: State) -> dict[str, Any]:
 
 
 def _figures(figures: Mounted) -> dict[str, Any]:
-    counts = {name: figures.bytes_by_tier.get(tier, 0) for tier, name in _TIERS.items()}
+    counts = {
+        name: figures.bytes_by_tier[tier]
+        for tier, name in _TIERS.items()
+        if tier in figures.bytes_by_tier
+    }
     return {
         "front": figures.front,
         "layers": {

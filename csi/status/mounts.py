@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from csi.status.bucket import Bucket
-from csi.status.clip_mount import READABLE, State, changed, news, status_fields
+from csi.status.clip_mount import READABLE, State, changed, news, status_fields, with_known
 from csi.status.reporter import Mounted, Subject
 
 SETTLE_S = 0.5
@@ -189,7 +189,7 @@ class Mounts:
                 self._forget(key)
                 continue
             if state.phase in READABLE and (found := self._figures(state.digest)) is not None:
-                mount.state = replace(state, figures=found)
+                mount.state = replace(state, figures=with_known(found, state.figures))
             if mount.written is None or status_fields(mount.state) != status_fields(mount.written):
                 self._due.setdefault(key, now)
             self._look_at_counters(mount, self._later(now))

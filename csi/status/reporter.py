@@ -42,7 +42,8 @@ class WorkProgress:
 class Mounted:
     """A volume that is there.
 
-    bytes_by_tier  read for it so far: disk, content_cache, registry
+    bytes_by_tier  read for it so far: disk, content_cache, registry; without those that nobody
+                   counts, as where the kernel reads the disk alone
     complete       how many of its layers are whole on this disk
     """
 

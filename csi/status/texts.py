@@ -36,11 +36,14 @@ def progress_text(progress: WorkProgress) -> str:
 
 def mounted_text(image: Image, mounted: Mounted) -> str:
     read = ", ".join(
-        f"{name} {size_text(mounted.bytes_by_tier.get(tier, 0))}" for tier, name in _TIERS.items()
+        f"{name} {size_text(mounted.bytes_by_tier[tier])}"
+        for tier, name in _TIERS.items()
+        if tier in mounted.bytes_by_tier
     )
     return one_line(
         f"{image.reference} mounted with {mounted.front} in {time_text(mounted.seconds)}, "
-        f"{mounted.complete} of {layers_text(mounted.layers)} on this node; read so far: {read}"
+        f"{mounted.complete} of {layers_text(mounted.layers)} on this node"
+        + (f"; read so far: {read}" if read else "")
     )
 
 

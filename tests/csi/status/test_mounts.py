@@ -236,6 +236,23 @@ def test_a_driver_that_starts_anew_looks_and_writes_nothing_that_is_there(
     assert only(cluster) == before
 
 
+def test_what_nobody_counts_any_more_stays_as_it_was(
+    told: Told, cluster: MemoryCluster, figures: Figures
+) -> None:
+    """The kernel serves it alone: its server, which has counted, is gone."""
+    told.reporter.mounted(VOLUME, IMAGE, MOUNTED)
+    told.run()
+    before = only(cluster)
+    calls(cluster)
+    figures.now = replace(MOUNTED, bytes_by_tier={})
+    told.run(3_600)
+    told.restart()
+    told.reporter.adopted(subject(), IMAGE.digest)
+    told.run(3_600)
+    assert calls(cluster) == ["clip_mount"]
+    assert only(cluster) == before
+
+
 def test_a_driver_that_starts_anew_mends_what_is_not_so(
     told: Told, cluster: MemoryCluster, figures: Figures
 ) -> None:

@@ -1,5 +1,7 @@
 """What people read of a volume."""
 
+from dataclasses import replace
+
 import pytest
 
 from csi.status.reporter import WorkProgress
@@ -47,6 +49,13 @@ def test_a_mount_says_front_seconds_and_bytes_by_tier() -> None:
     assert mounted_text(IMAGE, MOUNTED) == (
         "registry.example/app:1 mounted with erofs in 1.2 s, 2 of 3 layers on this node; read so "
         "far: disk 4.3 MB, content cache 430 kB, registry 160 MB"
+    )
+
+
+def test_a_mount_that_nobody_counts_says_no_bytes() -> None:
+    alone = replace(MOUNTED, bytes_by_tier={}, complete=3)
+    assert mounted_text(IMAGE, alone) == (
+        "registry.example/app:1 mounted with erofs in 1.2 s, 3 of 3 layers on this node"
     )
 
 
