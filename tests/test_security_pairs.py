@@ -316,6 +316,13 @@ PAIRS = [
         "test_with_a_volume_that_is_gone_its_credentials_go_and_anothers_come",
     ),
     Pair(
+        check="uid of a pod, pull secrets",
+        module="csi.cluster.pod_secrets",
+        old="if found is None or uid != pod.uid:",
+        new="if found is None:",
+        test="tests/csi/test_pod_secrets.py::test_another_pod_of_that_name_gives_nothing",
+    ),
+    Pair(
         check="single-flight, chunk",
         module="clipfs.tiers.chain",
         old="if (key, c) not in self._coming",
