@@ -38,13 +38,17 @@ def remove_when_listed(
         pause_s = min(2 * pause_s, LAST_RETRY_S)
 
 
-def start(api: NodeApi, *, key: str, node: str, driver: str, ended: threading.Event) -> None:
+def start(
+    api: NodeApi, *, key: str, node: str, driver: str, ended: threading.Event
+) -> threading.Thread:
     """The same in a thread of its own, until ended is set."""
 
     def run() -> None:
         remove_when_listed(api, key=key, node=node, driver=driver, pause=ended.wait)
 
-    threading.Thread(target=run, name="startup-taint", daemon=True).start()
+    thread = threading.Thread(target=run, name="startup-taint", daemon=True)
+    thread.start()
+    return thread
 
 
 def _done(api: NodeApi, *, key: str, node: str, driver: str) -> bool:

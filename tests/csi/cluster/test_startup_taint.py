@@ -1,13 +1,15 @@
 """The startup taint, on a real API server's node."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from csi.cluster.api import Cluster
-from csi.cluster.taint import remove_when_listed
+from csi.cluster.taint import remove_when_listed, start
 from tests.support.apiserver import ApiServer, manifest, needs_apiserver
+from tests.support.wait import wait_for
 
 pytestmark = needs_apiserver
 
@@ -68,6 +70,21 @@ def test_it_stays_until_the_csinode_lists_the_driver_and_others_stay_for_good(
     removed(cluster, pause)
     assert seen == [2, 2]
     assert set(taints(api_server)) == STAYING
+
+
+def test_a_thread_does_it_beside_the_driver_and_ends_with_it(
+    api_server: ApiServer, cluster: Cluster, node: str
+) -> None:
+    ended = threading.Event()
+    waiting = start(cluster, key=KEY, node="n1", driver=DRIVER, ended=ended)
+    assert waiting.is_alive(), "the driver is not listed"
+    ended.set()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert KEY in taints(api_server)
+    know(api_server, DRIVER)
+    start(cluster, key=KEY, node="n1", driver=DRIVER, ended=threading.Event())
+    wait_for(lambda: KEY not in taints(api_server))
 
 
 def test_a_node_without_it_is_not_written_to(

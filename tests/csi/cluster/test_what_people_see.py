@@ -9,43 +9,16 @@ import pytest
 from clipfs import errors
 from csi.cluster.api import Cluster
 from csi.cluster.opening import open_cluster
-from csi.pod import Pod
+from csi.status.cluster_reporter import ClusterReporter
 from csi.status.reporter import subject_of
 from tests.support.apiserver import ApiServer, manifest, needs_apiserver, run_apiserver
+from tests.support.cluster_pods import described, make_pod
 from tests.support.reports import IMAGE, MOUNTED, PROGRESS, REFERENCE, Told, volume_of
+from tests.support.wait import wait_for
 
 pytestmark = needs_apiserver
 
 NO_TAG = errors.ImageNotFound(f"{REFERENCE}: no such tag; name one that is there")
-
-
-def pod(server: ApiServer, name: str, namespace: str) -> Pod:
-    """A real pod, which nobody runs."""
-    metadata = {"name": name, "namespace": namespace}
-    server.apply(
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}},
-        {
-            "apiVersion": "v1",
-            "kind": "ServiceAccount",
-            "metadata": {"name": "default", "namespace": namespace},
-        },
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": metadata,
-            "spec": {"containers": [{"name": "c", "image": "none"}]},
-        },
-    )
-    path = "jsonpath={.metadata.uid}"
-    uid = server.kubectl("get", "pod", "-n", namespace, name, "-o", path)
-    return Pod(namespace=namespace, name=name, uid=uid)
-
-
-def described(server: ApiServer, whose: Pod) -> list[str]:
-    """The lines of the pod's events in `kubectl describe pod`, blanks folded."""
-    said = server.kubectl("describe", "pod", "-n", whose.namespace, whose.name)
-    lines = [" ".join(line.split()) for line in said.partition("Events:")[2].splitlines()]
-    return [line for line in lines if "csi.clipfs.dev" in line]
 
 
 @pytest.fixture
@@ -54,7 +27,7 @@ def told(cluster: Cluster) -> Told:
 
 
 def test_describe_shows_each_event_once_with_its_count(api_server: ApiServer, told: Told) -> None:
-    volume = volume_of(pod(api_server, "web", "see-events"))
+    volume = volume_of(make_pod(api_server, "web", "see-events"))
     assert volume.pod is not None
     for _ in range(3):
         told.reporter.failed(volume, NO_TAG)
@@ -85,7 +58,7 @@ def test_describe_shows_each_event_once_with_its_count(api_server: ApiServer, to
 def test_events_of_an_earlier_pod_of_that_name_are_not_shown(
     api_server: ApiServer, told: Told
 ) -> None:
-    whose = pod(api_server, "again", "see-again")
+    whose = make_pod(api_server, "again", "see-again")
     told.reporter.failed(volume_of(replace(whose, uid="of-an-earlier-one")), NO_TAG)
     told.run()
     assert described(api_server, whose) == []
@@ -95,8 +68,8 @@ def test_events_of_an_earlier_pod_of_that_name_are_not_shown(
 
 
 def test_get_clipmounts_is_a_dashboard(api_server: ApiServer, told: Told) -> None:
-    mounted = volume_of(pod(api_server, "web", "see-mounts"))
-    failed = volume_of(pod(api_server, "broken", "see-mounts"))
+    mounted = volume_of(make_pod(api_server, "web", "see-mounts"))
+    failed = volume_of(make_pod(api_server, "broken", "see-mounts"))
     told.reporter.mounted(mounted, IMAGE, MOUNTED)
     told.reporter.failed(failed, NO_TAG)
     told.run()
@@ -115,7 +88,7 @@ def test_get_clipmounts_is_a_dashboard(api_server: ApiServer, told: Told) -> Non
 
 
 def test_a_clip_mount_can_be_waited_for_and_described(api_server: ApiServer, told: Told) -> None:
-    volume = volume_of(pod(api_server, "web", "see-wait"))
+    volume = volume_of(make_pod(api_server, "web", "see-wait"))
     told.reporter.mounted(volume, IMAGE, MOUNTED)
     told.run()
     api_server.kubectl(
@@ -129,7 +102,7 @@ def test_a_clip_mount_can_be_waited_for_and_described(api_server: ApiServer, tol
 def test_a_clip_mount_belongs_to_its_pod_and_goes_when_unpublished(
     api_server: ApiServer, told: Told
 ) -> None:
-    volume = volume_of(pod(api_server, "web", "see-gone"))
+    volume = volume_of(make_pod(api_server, "web", "see-gone"))
     subject = subject_of(volume)
     assert subject is not None
     told.reporter.mounted(volume, IMAGE, MOUNTED)
@@ -145,7 +118,7 @@ def test_a_clip_mount_belongs_to_its_pod_and_goes_when_unpublished(
 def test_a_driver_that_starts_anew_leaves_every_object_as_it_is(
     api_server: ApiServer, told: Told
 ) -> None:
-    volume = volume_of(pod(api_server, "web", "see-restart"))
+    volume = volume_of(make_pod(api_server, "web", "see-restart"))
     subject = subject_of(volume)
     assert subject is not None
     told.reporter.mounted(volume, IMAGE, MOUNTED)
@@ -162,11 +135,24 @@ def test_a_driver_that_starts_anew_leaves_every_object_as_it_is(
     "volume_id", ["csi-" + "0a" * 32, "Äpfel/../x" * 40, "a" * 1_000], ids=["inline", "odd", "long"]
 )
 def test_any_volume_id_has_a_valid_name(api_server: ApiServer, told: Told, volume_id: str) -> None:
-    whose = pod(api_server, "x" * 253, "see-names")
+    whose = make_pod(api_server, "x" * 253, "see-names")
     told.reporter.mounted(volume_of(whose, volume_id), IMAGE, MOUNTED)
     told.run()
     volumes = [one["spec"]["volume"] for one in api_server.objects("clipmounts", "see-names")]
     assert volume_id in volumes
+
+
+def test_the_thread_tells_by_itself(api_server: ApiServer, cluster: Cluster) -> None:
+    volume = volume_of(make_pod(api_server, "web", "see-thread"))
+    assert volume.pod is not None
+    reporter = ClusterReporter(cluster, "n1", lambda digest: None)
+    with reporter.running():
+        reporter.wanted(volume)
+        reporter.mounted(volume, IMAGE, MOUNTED)
+        found = wait_for(lambda: api_server.objects("clipmounts", "see-thread"))
+        wait_for(lambda: "status" in api_server.objects("clipmounts", "see-thread")[0])
+    assert found[0]["spec"]["node"] == "n1"
+    assert [line.split()[1] for line in described(api_server, volume.pod)] == ["ClipMounted"]
 
 
 def test_an_api_server_that_is_killed_is_caught_up_with(tmp_path: Path) -> None:
@@ -178,7 +164,7 @@ def test_an_api_server_that_is_killed_is_caught_up_with(tmp_path: Path) -> None:
         cluster = open_cluster(server.kubeconfig("driver", token_file=token))
         assert cluster is not None
         told = Told(cluster)
-        volume = volume_of(pod(server, "web", "default"))
+        volume = volume_of(make_pod(server, "web", "default"))
         assert volume.pod is not None
         told.reporter.indexing(volume, IMAGE, PROGRESS)
         told.run()
