@@ -14,6 +14,7 @@ from urllib.parse import quote
 import urllib3
 from kubernetes.client import ApiClient
 from kubernetes.client.exceptions import ApiException
+from kubernetes.config import ConfigException
 
 from clipfs.log import log
 from csi.cluster.api import GROUP, PLURAL, VERSION, Json
@@ -102,7 +103,10 @@ class ClusterClient:
         if status == 401 and self._renewed():
             status, answer = _sent(self._client, *what)
         _raise_if_failed(status, answer, f"{method} {path}")
-        found: Json = json.loads(answer)
+        try:
+            found: Json = json.loads(answer)
+        except ValueError as error:
+            raise ApiUnavailable(f"{method} {path}: {status}, and no JSON: a proxy's?") from error
         return found
 
     def _renewed(self) -> bool:
@@ -123,18 +127,18 @@ def _sent(
     content_type: str,
     query: Sequence[tuple[str, str]],
 ) -> tuple[int, bytes]:
-    request = client.param_serialize(
-        method,
-        path,
-        query_params=list(query),
-        header_params={"Content-Type": content_type, "Accept": "application/json"},
-        body=body,
-        auth_settings=["BearerToken"],
-    )
     try:
+        request = client.param_serialize(  # which may have to read the token
+            method,
+            path,
+            query_params=list(query),
+            header_params={"Content-Type": content_type, "Accept": "application/json"},
+            body=body,
+            auth_settings=["BearerToken"],
+        )
         response = client.call_api(*request, _request_timeout=TIMEOUT_S)
         return response.status, response.read()
-    except (urllib3.exceptions.HTTPError, ApiException, OSError) as error:
+    except (urllib3.exceptions.HTTPError, ApiException, ConfigException, OSError) as error:
         raise ApiUnavailable(f"the API server does not answer: {_line(str(error))}") from error
 
 

@@ -6,12 +6,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from kubernetes.client import ApiClient, Configuration
+from kubernetes.config import ConfigException
 
 from clipfs.errors import InvalidInput
 from csi.cluster.api import Cluster
+from csi.cluster.client import ClusterClient
 from csi.cluster.errors import ApiRefused, ApiUnavailable
 from csi.cluster.opening import open_cluster
 from tests.support.apiserver import ApiServer, needs_apiserver
+from tests.support.web import Reply, run_web
 
 CONFIG = """\
 apiVersion: v1
@@ -67,7 +71,7 @@ def test_a_server_that_is_not_there_is_unavailable(tmp_path: Path) -> None:
     assert "hush" not in str(refusal.value)
 
 
-def test_a_server_that_never_answers_is_given_up(
+def test_a_server_that_never_answers_is_given_up_and_not_asked_again_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("csi.cluster.client.TIMEOUT_S", (0.2, 0.2))
@@ -77,6 +81,33 @@ def test_a_server_that_never_answers_is_given_up(
         assert cluster is not None
         with pytest.raises(ApiUnavailable):
             cluster.csi_node("n1")
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+
+
+def test_an_answer_that_is_none_of_the_api_s_is_unavailable(tmp_path: Path) -> None:
+    """Some proxy's, in the API server's stead."""
+    with run_web(lambda asked: Reply(body=b"<html>please log in</html>")) as server:
+        (tmp_path / "config").write_text(CONFIG.format(port=server.address.rpartition(":")[2]))
+        cluster = open_cluster(tmp_path / "config")
+        assert cluster is not None
+        with pytest.raises(ApiUnavailable, match="no JSON"):
+            cluster.csi_node("n1")
+
+
+def test_a_token_that_is_being_written_is_unavailable(tmp_path: Path) -> None:
+    """Its file is empty for a moment; the library reads it when the last one is a minute old."""
+
+    def empty(configuration: Configuration) -> None:
+        raise ConfigException("Token file exists but empty.")
+
+    configuration = Configuration(host="http://127.0.0.1:1")
+    configuration.api_key["BearerToken"] = "bearer hush"
+    configuration.refresh_api_key_hook = empty  # type: ignore[assignment] # its hints say None
+    with pytest.raises(ApiUnavailable, match="empty"):
+        ClusterClient(lambda: ApiClient(configuration)).csi_node("n1")
 
 
 @needs_apiserver
@@ -109,8 +140,6 @@ def test_a_pod_s_own_service_account_is_used(api_server: ApiServer, tmp_path: Pa
 @needs_apiserver
 def test_the_driver_cannot_ask_for_a_token(cluster: Cluster) -> None:
     """There is no call for it; whatever call one writes is refused."""
-    from csi.cluster.client import ClusterClient
-
     assert isinstance(cluster, ClusterClient)
     path = "/api/v1/namespaces/clip/serviceaccounts/clip-node/token"
     with pytest.raises(ApiRefused):

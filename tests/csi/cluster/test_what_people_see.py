@@ -134,12 +134,16 @@ def test_a_driver_that_starts_anew_leaves_every_object_as_it_is(
 @pytest.mark.parametrize(
     "volume_id", ["csi-" + "0a" * 32, "Äpfel/../x" * 40, "a" * 1_000], ids=["inline", "odd", "long"]
 )
-def test_any_volume_id_has_a_valid_name(api_server: ApiServer, told: Told, volume_id: str) -> None:
-    whose = make_pod(api_server, "x" * 253, "see-names")
+@pytest.mark.parametrize("pod", ["x" * 253, f"{'x' * 199}.{'y' * 53}"], ids=["long", "dotted"])
+def test_any_pod_and_volume_have_valid_names(
+    api_server: ApiServer, told: Told, pod: str, volume_id: str
+) -> None:
+    whose = make_pod(api_server, pod, "see-names")
     told.reporter.mounted(volume_of(whose, volume_id), IMAGE, MOUNTED)
     told.run()
-    volumes = [one["spec"]["volume"] for one in api_server.objects("clipmounts", "see-names")]
-    assert volume_id in volumes
+    found = [one["spec"] for one in api_server.objects("clipmounts", "see-names")]
+    assert (pod, volume_id) in [(one["pod"], one["volume"]) for one in found]
+    assert described(api_server, whose)
 
 
 def test_the_thread_tells_by_itself(api_server: ApiServer, cluster: Cluster) -> None:
