@@ -12,7 +12,7 @@ from typing import Any, Literal
 from clipfs.errors import ClipError
 from csi.cluster.api import GROUP, VERSION, Json
 from csi.status.reporter import Mounted, Subject
-from csi.status.texts import one_line, size_text
+from csi.status.texts import failure_text, size_text
 
 Phase = Literal["Resolving", "Indexing", "Mounted", "Degraded", "Failed"]
 READABLE: tuple[Phase, ...] = ("Mounted", "Degraded")
@@ -77,7 +77,7 @@ def with_known(figures: Mounted, known: Mounted | None) -> Mounted:
 
 def last_error(error: ClipError, time: str) -> LastError:
     kind = type(error)
-    return LastError(code=kind.code, kind=kind.__name__, message=one_line(str(error)), time=time)
+    return LastError(code=kind.code, kind=kind.__name__, message=failure_text(error), time=time)
 
 
 def name_of(subject: Subject) -> str:

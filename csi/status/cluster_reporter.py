@@ -21,7 +21,7 @@ from csi.status.clip_mount import last_error
 from csi.status.events import Events, Reason
 from csi.status.mounts import Figures, Mounts
 from csi.status.reporter import Mounted, Subject, WorkProgress, subject_of
-from csi.status.texts import mounted_text, one_line, progress_text, resolved_text
+from csi.status.texts import failure_text, mounted_text, one_line, progress_text, resolved_text
 from csi.status.writer import StatusApi, Writer
 from csi.volume import Volume
 
@@ -92,7 +92,7 @@ class ClusterReporter:
         if (subject := subject_of(volume)) is None or isinstance(error, CallerGone):
             return
         self._change(subject, phase="Failed", error=last_error(error, self._time()))
-        self._event(subject, "ClipFailed", one_line(str(error)))
+        self._event(subject, "ClipFailed", failure_text(error), cause=error.code)
 
     def adopted(self, subject: Subject, digest: str) -> None:
         with self._lock:
@@ -121,9 +121,9 @@ class ClusterReporter:
             self._mounts.change(subject, self._clock(), self._time(), **fields)
         self._wake.set()
 
-    def _event(self, subject: Subject, reason: Reason, message: str) -> None:
+    def _event(self, subject: Subject, reason: Reason, message: str, *, cause: str = "") -> None:
         with self._lock:
-            self._events.tell(subject, reason, message, self._clock(), self._time())
+            self._events.tell(subject, reason, message, self._clock(), self._time(), cause=cause)
         self._wake.set()
 
     def _time(self) -> str:

@@ -32,8 +32,6 @@ FORGET_S = 3_000
 
 Reason = Literal["ClipResolved", "ClipIndexing", "ClipMounted", "ClipDegraded", "ClipFailed"]
 WARNINGS: tuple[Reason, ...] = ("ClipDegraded", "ClipFailed")
-ONE_EACH: tuple[Reason, ...] = ("ClipIndexing",)
-"""Whose message changes all the time: one event a volume, which shows the latest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,8 +71,21 @@ class Events:
     _pods: dict[str, Bucket] = field(default_factory=dict)
     _all: Bucket = field(default_factory=lambda: Bucket(burst=NODE_BURST, every_s=NODE_EVERY_S))
 
-    def tell(self, subject: Subject, reason: Reason, message: str, now: float, time: str) -> None:
-        key = (*subject.key, reason, "" if reason in ONE_EACH else message)
+    def tell(
+        self,
+        subject: Subject,
+        reason: Reason,
+        message: str,
+        now: float,
+        time: str,
+        *,
+        cause: str = "",
+    ) -> None:
+        """One event a volume, reason and cause: its message is the latest.
+
+        A message is no cause: it may name a file, a port or how long something took.
+        """
+        key = (*subject.key, reason, cause)
         event = self._events.pop(key, None)
         if event is None or now - event.told_at > FORGET_S:
             event = _Event(

@@ -1,18 +1,32 @@
 """What people read of a volume, each on one line."""
 
+from clipfs import errors
 from clipfs.image.model import Image
 from csi.status.reporter import Mounted, WorkProgress
 
 LIMIT = 1000
-"""Characters of a message; the API takes 1,024 bytes of an event's."""
+"""Bytes of a message; the API takes 1,024 of an event's."""
+
+WAY_OUT: dict[type[errors.ClipError], str] = {
+    errors.Unauthenticated: "name a pull secret in the volume's nodePublishSecretRef",
+    errors.AccessDenied: "let that account pull, or give the volume another",
+    errors.CorruptImage: "push the image again, or look for a proxy that changes it",
+    errors.UnsupportedImage: "convert the image, or push it again with a current tool",
+}
+"""Where the error itself cannot know: it has many causes, and one remedy."""
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _TIERS = {"disk": "disk", "content_cache": "content cache", "registry": "registry"}
 
 
 def one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line.encode()) <= LIMIT else line.encode()[:LIMIT].decode(errors="ignore")
+    return " ".join(text.split()).encode()[:LIMIT].decode(errors="ignore")
+
+
+def failure_text(error: errors.ClipError) -> str:
+    """Cause and way out."""
+    way_out = WAY_OUT.get(type(error))
+    return one_line(f"{error}; {way_out}" if way_out else str(error))
 
 
 def resolved_text(image: Image) -> str:

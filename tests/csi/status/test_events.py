@@ -86,6 +86,17 @@ def test_another_cause_is_another_event(told: Told, cluster: MemoryCluster) -> N
     assert [one["count"] for one in cluster.told("ClipFailed")] == [1, 1]
 
 
+def test_one_cause_is_one_event_whatever_its_words_say_of_files_and_ports(
+    told: Told, cluster: MemoryCluster
+) -> None:
+    for number in range(5):
+        told.reporter.failed(VOLUME, errors.DiskFull(f"run/{number}.tmp: no space left; free some"))
+        told.run(60)
+    (event,) = cluster.told("ClipFailed")
+    assert event["count"] == 5
+    assert event["message"] == "run/4.tmp: no space left; free some", "the latest"
+
+
 def test_progress_is_one_event_written_every_15_s_with_the_latest(
     told: Told, cluster: MemoryCluster
 ) -> None:
@@ -114,18 +125,16 @@ def test_an_event_that_has_expired_is_made_anew(told: Told, cluster: MemoryClust
     assert [one["count"] for one in cluster.told("ClipFailed")] == [1]
 
 
-def test_a_pod_that_never_stops_failing_anew_is_slowed_down(
-    told: Told, cluster: MemoryCluster
-) -> None:
+def test_a_pod_of_very_many_volumes_is_slowed_down(told: Told, cluster: MemoryCluster) -> None:
     for number in range(500):
-        told.reporter.failed(VOLUME, errors.RegistryUnavailable(f"port {number}"))
+        told.reporter.failed(volume_of(VOLUME.pod, f"csi-{number}"), NO_TAG)
         told.run(1)
     assert len(cluster.told("ClipFailed")) == pytest.approx(20 + 500 / 15, abs=2)
 
 
 def test_one_pod_does_not_silence_another(told: Told, cluster: MemoryCluster) -> None:
     for number in range(500):
-        told.reporter.failed(VOLUME, errors.RegistryUnavailable(f"port {number}"))
+        told.reporter.failed(volume_of(VOLUME.pod, f"csi-{number}"), NO_TAG)
     told.run(120)
     told.reporter.failed(volume_of(pod_named("other")), NO_TAG)
     told.run(1)

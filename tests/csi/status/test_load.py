@@ -137,7 +137,8 @@ def test_what_an_outage_keeps_in_memory_is_bounded(monkeypatch: pytest.MonkeyPat
     cluster = MemoryCluster(is_down=True)
     told = Told(cluster)
     for number in range(1_000):
-        told.reporter.failed(volume_of(pod_named("web")), errors.NodeFault(f"cause {number}"))
+        fault = errors.NodeFault(f"cause {number}")
+        told.reporter.failed(volume_of(pod_named("web"), f"csi-{number}"), fault)
     cluster.is_down = False
     told.run(3_600)
     assert len(cluster.told("ClipFailed")) == 100

@@ -9,11 +9,12 @@ import pytest
 from clipfs import errors
 from csi.cluster.errors import ApiRejected
 from csi.status.reporter import Mounted, Subject, subject_of
+from csi.status.texts import failure_text
 from tests.support.cluster_memory import MemoryCluster
 from tests.support.reports import IMAGE, MOUNTED, PROGRESS, REFERENCE, Told, pod_named, volume_of
 
 VOLUME = volume_of(pod_named("web"))
-DENIED = errors.AccessDenied(f"{REFERENCE}: denied; ask for the right to pull")
+DENIED = errors.AccessDenied(f"{REFERENCE}: denied")
 
 
 class Figures:
@@ -128,11 +129,11 @@ def test_a_failure_says_why_and_stays_known_after_it(told: Told, cluster: Memory
     told.reporter.failed(VOLUME, DENIED)
     told.run()
     assert status(cluster)["lastError"]["code"] == "access_denied"
-    assert status(cluster)["lastError"]["message"] == str(DENIED)
+    assert status(cluster)["lastError"]["message"] == failure_text(DENIED)
     assert conditions(cluster)["Ready"] == ("False", "AccessDenied")
     told.reporter.mounted(VOLUME, IMAGE, MOUNTED)
     told.run()
-    assert status(cluster)["lastError"]["message"] == str(DENIED)
+    assert status(cluster)["lastError"]["message"] == failure_text(DENIED)
     assert conditions(cluster)["Ready"] == ("True", "Mounted")
 
 
@@ -262,7 +263,7 @@ def test_a_driver_that_starts_anew_mends_what_is_not_so(
     told.reporter.adopted(subject(), IMAGE.digest)
     told.run(600)
     assert status(cluster)["phase"] == "Mounted"
-    assert status(cluster)["lastError"]["message"] == str(DENIED)
+    assert status(cluster)["lastError"]["message"] == failure_text(DENIED)
     since = status(cluster)["conditions"][0]["lastTransitionTime"]
     told.restart()
     figures.read(5)

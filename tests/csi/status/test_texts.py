@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from clipfs.errors import ClipError, DiskFull
 from csi.status.reporter import WorkProgress
 from csi.status.texts import (
+    WAY_OUT,
+    failure_text,
     mounted_text,
     one_line,
     progress_text,
@@ -75,6 +78,15 @@ def test_sizes(count: float, said: str) -> None:
 )  # fmt: skip  # a table
 def test_times(seconds: float, said: str) -> None:
     assert time_text(seconds) == said
+
+
+@pytest.mark.parametrize("kind", sorted(WAY_OUT, key=str))
+def test_a_failure_says_the_way_out_where_its_error_cannot(kind: type[ClipError]) -> None:
+    assert failure_text(kind("app:1:\n wrong")) == f"app:1: wrong; {WAY_OUT[kind]}"
+
+
+def test_a_failure_whose_error_knows_the_way_out_says_that_alone() -> None:
+    assert failure_text(DiskFull("no space left; free space")) == "no space left; free space"
 
 
 def test_every_text_is_one_line_that_the_api_takes() -> None:
