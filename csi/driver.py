@@ -15,6 +15,8 @@ from clipfs.log import log
 from clipfs.tiers.settings import TierSettings
 from csi.access.access import Access
 from csi.access.options import DEFAULT_GRACE_S
+from csi.cluster import taint
+from csi.cluster.opening import open_cluster
 from csi.collector import Collector
 from csi.identity import Identity
 from csi.metrics.exposed import Metrics
@@ -29,6 +31,9 @@ from csi.publisher import Publisher
 from csi.readiness import Readiness
 from csi.registration import Registration
 from csi.server import THREADS, Endpoint, told_to_end
+from csi.status.cluster_reporter import ClusterReporter
+from csi.status.figures import NodeFigures
+from csi.status.reporter import NoReporter
 from csi.volume import VolumeRules
 
 RENEW_S = 2
@@ -48,6 +53,8 @@ def drive(
     mount_options: Sequence[str],
     limits: Limits,
     metrics: Address | None,
+    kubeconfig: Path | None,
+    startup_taint: str | None,
 ) -> None:
     """Adopt what there is, serve until SIGTERM, leave volumes as they are.
 
@@ -56,11 +63,16 @@ def drive(
     told = told_to_end()
     hear_others()
     collector = Collector(settings.layout, limits)
+    cluster = open_cluster(kubeconfig)
+    reporter = (
+        ClusterReporter(cluster, node_id, NodeFigures(settings.layout)) if cluster else NoReporter()
+    )
     publisher = Publisher(
         settings.layout,
         ClipMounter(settings.layout, mount_options, collector),
         Access(settings, grace_s=DEFAULT_GRACE_S).admit,
         settings.registry_config,
+        reporter,
     )
 
     exposed = Metrics(settings.layout, version=version, cache_bytes=lambda: collector.kept_bytes)
@@ -81,6 +93,10 @@ def drive(
             log.info("metrics are served", address=str(where))
         publisher.adopt()
         stack.enter_context(collector.running())
+        if isinstance(reporter, ClusterReporter):
+            stack.enter_context(reporter.running())
+        if cluster is not None and startup_taint is not None:
+            taint.start(cluster, key=startup_taint, node=node_id, driver=driver_name, ended=told)
         endpoints = [Endpoint(endpoint, add_services, threads=THREADS)]
         stack.callback(endpoints[0].close)
         readiness.serves(endpoints[0])

@@ -20,6 +20,7 @@ from clipfs.cli.limits import limit_options, limits_of, words_of
 from clipfs.cli.main import ended
 from clipfs.cli.settings import chosen_platform, tier_settings
 from clipfs.mount.syscalls import check_context
+from csi.cluster.options import cluster_options
 from csi.init import supervise
 from csi.metrics.options import address_of, metrics_option
 
@@ -63,6 +64,7 @@ def clip_csi() -> None:
 @options.front_option
 @options.background_fill_option
 @limit_options
+@cluster_options
 @options.log_options
 @click.pass_context
 def node(context: click.Context, /, **given: Any) -> None:
@@ -90,6 +92,8 @@ def node(context: click.Context, /, **given: Any) -> None:
         mount_options=_mount_options(context, given),
         limits=limits_of(given["max_bytes"], given["min_free"]),
         metrics=address_of(given["metrics"]) if given["metrics"] is not None else None,
+        kubeconfig=given["kubeconfig"],
+        startup_taint=given["startup_taint"],
     )
 
 

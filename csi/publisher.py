@@ -9,6 +9,7 @@ Locks are taken target first, then image, and no other way round.
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,9 @@ from csi.about import also_about, lines_about
 from csi.errors import VolumeConflict, VolumeNotFound
 from csi.locks import NamedLocks, StillWanted, always
 from csi.mounter import Mounter
+from csi.pod import Pod
+from csi.status.figures import NodeFigures
+from csi.status.reporter import Reporter, Subject
 from csi.volume import Volume
 
 Resolve = Callable[[Volume, RegistryConfig], Image]
@@ -47,16 +51,23 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
     attributes: dict[str, str]
     boot_id: str
     made: list[str]
-    pod: str = ""
+    pod: Pod | str = ""
 
 
 class Publisher:
     """The volumes of one node, kept under `run/volumes`."""
 
     def __init__(
-        self, layout: Layout, mounter: Mounter, resolve: Resolve, credentials: RegistryConfig
+        self,
+        layout: Layout,
+        mounter: Mounter,
+        resolve: Resolve,
+        credentials: RegistryConfig,
+        reporter: Reporter,
     ) -> None:
         """credentials  the node's own, which a pod's come before"""
+        self._reporter = reporter
+        self._figures = NodeFigures(layout)
         self._layout = layout
         self._mounter = mounter
         self._resolve = resolve
@@ -70,6 +81,8 @@ class Publisher:
             with lines_about(record.volume_id, pod=record.pod, image=record.image):
                 if _is_mounted(record):
                     log.info("volume adopted")
+                    if (subject := _subject(record)) is not None:
+                        self._reporter.adopted(subject, record.digest)
                     continue
                 log.info("volume is gone")
                 with _failure_logged("volume is left as it is"):
@@ -83,11 +96,21 @@ class Publisher:
 
         Raises  any ClipError, after everything that this call made is gone
         """
+        self._reporter.wanted(volume)
+        try:
+            self._publish(volume, still_wanted)
+        except errors.ClipError as error:
+            self._reporter.failed(volume, error)
+            raise
+
+    def _publish(self, volume: Volume, still_wanted: StillWanted) -> None:
+        begin = time.monotonic()
         with _os_errors_named(), self._locks.held(str(volume.target), still_wanted):
             if self._is_there(volume):
                 return
             credentials = self._credentials.merged(volume.credentials)
             image = self._resolve(volume, credentials)
+            self._reporter.resolved(volume, image)
             with InUse(self._layout) as in_use:  # what is here stays, whoever makes room
                 in_use.hold([cache_key(image.digest), *(one.cache_key for one in image.layers)])
                 if volume.pull_policy == "Never" and not self._is_here(image):
@@ -95,6 +118,9 @@ class Publisher:
                         f"{volume.image} is not on this node, and pullPolicy is Never"
                     )
                 self._make(volume, image, credentials, still_wanted)
+        found = self._figures.mounted(image.digest, seconds=time.monotonic() - begin)
+        if found is not None:
+            self._reporter.mounted(volume, image, found)
         log.info("volume published", digest=image.digest)
 
     def unpublish(self, volume_id: str, target: Path, still_wanted: StillWanted = always) -> None:
@@ -107,6 +133,8 @@ class Publisher:
             if record is not None:
                 also_about(pod=record.pod, image=record.image)
                 self._remove(record)
+                if (subject := _subject(record)) is not None:
+                    self._reporter.gone(subject)
                 log.info("volume unpublished")
             else:
                 self._remove_unknown(target)
@@ -162,7 +190,7 @@ class Publisher:
             attributes=dict(volume.attributes),
             boot_id=boot_id(),
             made=[str(one) for one in made],
-            pod=str(volume.pod or ""),
+            pod=volume.pod or "",
         )
         with self._locks.held(image.digest, still_wanted):
             try:
@@ -212,6 +240,12 @@ class Publisher:
         return index.exists() and all(
             self._layout.payload(layer.cache_key).exists() for layer in image.layers
         )
+
+
+def _subject(record: VolumeRecord) -> Subject | None:
+    if isinstance(record.pod, str) or not record.pod.uid:
+        return None
+    return Subject(volume_id=record.volume_id, image=record.image, pod=record.pod)
 
 
 def _is_mounted(record: VolumeRecord) -> bool:

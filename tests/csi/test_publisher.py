@@ -14,6 +14,7 @@ from clipfs.image.platform import host_platform
 from clipfs.image.reference import parse_reference
 from clipfs.layer.layout import Layout
 from csi.publisher import Publisher
+from csi.status.reporter import NoReporter
 from csi.volume import Volume
 
 LAYER = Layer(digest=Digest(f"sha256:{'a' * 64}"), size=1, media_type="", diff_id=None)
@@ -45,7 +46,9 @@ def test_what_never_was_promised_by_is_not_evicted_before_it_is_mounted(tmp_path
     layout.make()
     layout.payload(LAYER.cache_key).write_bytes(b"payload")
     layout.image_index(cache_key(IMAGE.digest)).write_bytes(b"index")
-    publisher = Publisher(layout, Pressed(layout), lambda *_: IMAGE, RegistryConfig.empty())
+    publisher = Publisher(
+        layout, Pressed(layout), lambda *_: IMAGE, RegistryConfig.empty(), NoReporter()
+    )
     volume = Volume(
         volume_id="v", target=tmp_path / "target", image=IMAGE.reference, pull_policy="Never",
         platform=host_platform(), front="auto", attributes={}, pod=None,
