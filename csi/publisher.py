@@ -78,7 +78,7 @@ class Publisher:
     def adopt(self) -> None:
         """Take over what an earlier driver left: keep what lives, clean up what does not."""
         for record in self._records.all().values():
-            with lines_about(record.volume_id, pod=record.pod, image=record.image):
+            with lines_about(record.volume_id, pod=str(record.pod), image=record.image):
                 if _is_mounted(record):
                     log.info("volume adopted")
                     if (subject := _subject(record)) is not None:
@@ -131,7 +131,7 @@ class Publisher:
                 log.warning("another volume is at that target, it stays")
                 return
             if record is not None:
-                also_about(pod=record.pod, image=record.image)
+                also_about(pod=str(record.pod), image=record.image)
                 self._remove(record)
                 if (subject := _subject(record)) is not None:
                     self._reporter.gone(subject)
@@ -147,7 +147,7 @@ class Publisher:
         record = self._records.read(_key(path))
         if record is None or record.volume_id != volume_id:
             raise VolumeNotFound(f"no volume {volume_id[:100]} at {path}")
-        also_about(pod=record.pod, image=record.image)
+        also_about(pod=str(record.pod), image=record.image)
         index_path = self._layout.image_index(cache_key(Digest(record.digest)))
         with _os_errors_named(), ImageIndex.open(index_path) as index:
             return index.total_bytes, index.entry_count
