@@ -27,6 +27,7 @@ from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
 from clipfs.image.resolved import load
 from clipfs.layer.use import InUse
+from clipfs.mount import counters
 from clipfs.mount.daemon import leave_behind
 from clipfs.mount.front import Wanted
 from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_mountpoint
@@ -75,6 +76,11 @@ from clipfs.tiers.tier import IndexedLayer
     hidden=True,  # the driver's: who may connect to it can be given credentials
 )
 @click.option("--credentials-of", metavar="VOLUME", default="", hidden=True)
+@click.option(
+    "--progress-fd",
+    type=int,
+    hidden=True,  # for the driver, which shows people how far it is
+)
 @options.json_option
 @options.log_options
 def mount(
@@ -92,6 +98,7 @@ def mount(
     log_fields: str,
     credentials_socket: Path | None,
     credentials_of: str,
+    progress_fd: int | None,
     as_json: bool,
     **given: Any,
 ) -> None:
@@ -110,6 +117,7 @@ def mount(
     check_mountpoint(where)
     on_platform = chosen_platform(platform)
     known = load(resolved, reference) if resolved is not None else None
+    teller = progress.Teller(progress_fd)
     with workers_at_hand(given["root"], reference):
         settings = replace(
             tier_settings(**given, launched=log_to == "stderr"),
@@ -124,8 +132,14 @@ def mount(
         store = store_at_hand(settings.content_cache_urls, ca_pem=settings.ca_pem)
         with store, progress.shown() as on_progress:
             found, to_store = trio.run(
-                partial(_prepared, resolved=known, complete=front == "erofs"),
-                *(settings, reference, on_platform, on_progress, in_use),
+                partial(
+                    _prepared, in_use=in_use, resolved=known, complete=front == "erofs"
+                ),
+                settings,
+                reference,
+                on_platform,
+                progress.both(on_progress, teller.on_progress),
+                teller,
             )
     from clipfs.mount.kernel import chosen_tree, mount_tree  # has been loaded beside a merge
 
@@ -220,8 +234,9 @@ async def _prepared(
     reference: Reference,
     platform: Platform,
     on_progress: progress.OnProgress,
-    in_use: InUse,
+    teller: progress.Teller,
     *,
+    in_use: InUse,
     resolved: Image | None,
     complete: bool,
 ) -> tuple[Prepared, list[IndexedLayer]]:
@@ -230,19 +245,27 @@ async def _prepared(
     complete  bring every layer to this disk whole
     """
     filled: list[IndexedLayer] = []
+
+    def meanwhile() -> None:
+        teller.begin("merge")
+        _load_server(settings)
+
     async with prepared(
         settings,
         reference,
         platform,
         on_progress=on_progress,
         on_filled=filled.append,
-        meanwhile=partial(_load_server, settings),
+        meanwhile=meanwhile,
         in_use=in_use,
         resolved=resolved,
     ) as (image, tiers):
         if complete:
+            teller.begin("bring")
             distinct = {layer.cache_key: layer for layer in image.layers}
             await side_by_side(tiers.complete, list(distinct.values()))
+        figures = counters.of(settings.layout, os.getpid())
+        teller.begin("mount", {tier: figures[tier]["bytes"] for tier in counters.TIERS})
     if not settings.content_cache_urls:
         return image, []
     return image, filled + left_behind(settings.layout, image.layers)

@@ -1,13 +1,18 @@
-"""Progress of the layers' passes: bars on a terminal, elsewhere a log line every few seconds.
+"""Progress of the layers' passes: bars on a terminal, elsewhere a log line every few seconds;
+and lines of JSON through a pipe, for the driver.
 
 rich's bars are loaded only where there is a terminal: a mount by the driver must not pay for
 them.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Literal
+
+import msgspec
 
 from clipfs.image.model import Layer
 from clipfs.layer.job import PassProgress
@@ -17,6 +22,75 @@ OnProgress = Callable[[Layer, PassProgress], None]
 
 LINE_INTERVAL_S = 5
 """Between two lines of one layer; a pass that is shorter has none."""
+
+TOLD_EVERY_S = 0.25
+"""Between two lines of one layer in the pipe, but for its last."""
+
+Phase = Literal["index", "merge", "bring", "mount"]
+"""What a mount does, in this order: `bring` layers whole to the disk, for the kernel's front."""
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A line in the pipe: of a layer where there is a digest, else of the phase that begins.
+
+    bytes_by_tier  that the mount has read so far; told with its last phase
+    """
+
+    phase: Phase
+    digest: str = ""
+    done_bytes: int = 0
+    total_bytes: int = 0
+    is_anothers: bool = False
+    bytes_by_tier: dict[str, int] = {}
+
+
+class Teller:
+    """Tells whoever has started this process, through a pipe; None: nobody wants to know.
+
+    Never waits and never fails: a line that does not fit is dropped, another one follows.
+    """
+
+    def __init__(self, fd: int | None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._fd = fd
+        self._clock = clock
+        self._phase: Phase = "index"
+        self._last: dict[str, float] = {}
+        if fd is not None:
+            os.set_inheritable(fd, False)
+            os.set_blocking(fd, False)
+
+    def begin(self, phase: Phase, bytes_by_tier: dict[str, int] | None = None) -> None:
+        self._phase = phase
+        self._say(Told(phase=phase, bytes_by_tier=bytes_by_tier or {}))
+
+    def on_progress(self, layer: Layer, progress: PassProgress) -> None:
+        now, done_bytes = self._clock(), progress.downloaded_bytes
+        is_last = done_bytes >= layer.size
+        if not is_last and now - self._last.get(layer.digest, -TOLD_EVERY_S) < TOLD_EVERY_S:
+            return
+        self._last[layer.digest] = now
+        self._say(
+            Told(
+                phase=self._phase,
+                digest=layer.digest,
+                done_bytes=done_bytes,
+                total_bytes=layer.size,
+                is_anothers=progress.is_anothers,
+            )
+        )
+
+    def _say(self, told: Told) -> None:
+        if self._fd is not None:
+            with suppress(OSError):
+                os.write(self._fd, msgspec.json.encode(told) + b"\n")
+
+
+def both(one: OnProgress, other: OnProgress) -> OnProgress:
+    def on_progress(layer: Layer, progress: PassProgress) -> None:
+        one(layer, progress)
+        other(layer, progress)
+
+    return on_progress
 
 
 @contextmanager

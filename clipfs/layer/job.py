@@ -60,10 +60,14 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 class PassProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """A report line: blob bytes downloaded, payload bytes written (in a fill: verified; in a
-    proof none)."""
+    proof none).
+
+    is_anothers  it is of another node's pass, which this one waits for
+    """
 
     downloaded_bytes: int
     payload_bytes: int
+    is_anothers: bool = False
 
 
 class PassWarning(msgspec.Struct, frozen=True, tag=True):

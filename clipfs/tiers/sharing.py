@@ -244,6 +244,10 @@ class Sharing:
         said = claim.progress
         self._on_progress(
             layer,
-            PassProgress(downloaded_bytes=said.downloaded_bytes, payload_bytes=said.payload_bytes),
+            PassProgress(
+                downloaded_bytes=said.downloaded_bytes,
+                payload_bytes=said.payload_bytes,
+                is_anothers=True,
+            ),
         )
         return False
