@@ -5,6 +5,7 @@ fill every chunk has a digest to meet, so it can be read by others as soon as it
 """
 
 import os
+import time
 from collections.abc import Callable
 
 from blake3 import blake3
@@ -18,6 +19,9 @@ from clipfs.system.durable import naming, write_all
 REPORT_BYTES = 4 << 20
 FILL_REPORT_BYTES = CHUNK_BYTES
 """How much payload lies between two progress reports; readers wait for those of a fill."""
+
+REPORT_S = 1
+"""From a slow registry that much takes minutes, and people look on."""
 
 
 class ChunkWriter:
@@ -33,7 +37,7 @@ class ChunkWriter:
         self._payload_fd = payload_fd
         self._on_written = on_written
         self._head = bytearray()  # of a chunk that is not whole yet
-        self._reported = 0
+        self._reported, self._reported_s = 0, time.monotonic()
         self._step = REPORT_BYTES if job.chunk_digests is None else FILL_REPORT_BYTES
 
     def take(self, piece: bytes) -> None:
@@ -75,8 +79,9 @@ class ChunkWriter:
         self.written += len(chunks)
         if self._job.map_fd is not None:
             mark_written(self._job.map_fd, range(first, first + count))
-        if self.written - self._reported >= self._step:
-            self._reported = self.written
+        now = time.monotonic()
+        if self.written - self._reported >= self._step or now - self._reported_s >= REPORT_S:
+            self._reported, self._reported_s = self.written, now
             self._on_written(self.written)
 
     def _verify(self, first: int, count: int) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from clipfs.cli.progress import Phase
 from clipfs.errors import ClipError
 from clipfs.image.model import Image
 from csi.pod import Pod
@@ -17,18 +18,22 @@ from csi.volume import Volume
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkProgress:
-    """How far the indexing of an image is.
+    """How far the indexing of an image is; `csi.progress.in_words` says it to people.
 
-    layer        number of the layer that is under way, from 1, of `layers`
+    phase        what is done now
+    layer        number of the layer that is under way, from 1, of `layers`; 0: none of them is
     done_bytes   of the blob's total_bytes
-    bytes_per_s  lately; 0: nothing has come yet
+    bytes_per_s  lately; 0: nothing has come
+    is_anothers  another node downloads it, and this one waits for that
     """
 
+    phase: Phase = "index"
     layer: int
     layers: int
     done_bytes: int
     total_bytes: int
     bytes_per_s: float
+    is_anothers: bool = False
 
     @property
     def left_s(self) -> float | None:
@@ -42,6 +47,7 @@ class WorkProgress:
 class Mounted:
     """A volume that is there.
 
+    seconds        that its image's mount took; 0: it was there
     bytes_by_tier  read for it so far: disk, content_cache, registry; without those that nobody
                    counts, as where the kernel reads the disk alone
     complete       how many of its layers are whole on this disk

@@ -1,0 +1,151 @@
+"""How far a mount on its way is: from the lines that `clipfs mount` tells to words for people.
+
+    meter = Meter(image, clock)
+    meter.told(line)             as it comes
+    in_words(meter.progress())   "indexing layer 3 of 7: 41%, 1.2 of 2.9 GB, 85 MB/s, ..."
+
+Pure. Not here: who starts the command and reads its pipe (`csi.command`); who waits (`csi.work`).
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from clipfs.cli.progress import Phase, Told
+from clipfs.image.model import Image
+from csi.status.reporter import WorkProgress
+
+LATELY_S = 10
+"""What speed is measured over: a registry's pace changes, and people look for seconds."""
+
+_UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("bytes", 1))
+
+
+class Meter:
+    """Progress of one image's mount; clock is in seconds.
+
+    bytes_by_tier  what the mount has read, once it has told so
+    """
+
+    def __init__(self, image: Image, clock: Callable[[], float]) -> None:
+        self._numbers: dict[str, int] = {}
+        for number, layer in enumerate(image.layers, 1):
+            self._numbers.setdefault(layer.digest, number)
+        self._layers = len(image.layers)
+        self._clock = clock
+        self._phase: Phase = "index"
+        self._last: dict[str, Told] = {}
+        self._samples: dict[str, deque[tuple[float, int]]] = {}
+        self.bytes_by_tier: Mapping[str, int] = {}
+
+    def told(self, line: Told) -> None:
+        self._phase = line.phase
+        self.bytes_by_tier = line.bytes_by_tier or self.bytes_by_tier
+        if line.digest in self._numbers:
+            self._last[line.digest] = line
+            samples = self._samples.setdefault(line.digest, deque())
+            samples.append((self._clock(), line.done_bytes))
+            self._forget_old(samples)
+
+    def progress(self) -> WorkProgress:
+        """As of now: of the lowest layer of those on their way."""
+        for digest, number in self._numbers.items():
+            line = self._last.get(digest)
+            if line is not None and line.done_bytes < line.total_bytes:
+                return WorkProgress(
+                    phase=self._phase,
+                    layer=number,
+                    layers=self._layers,
+                    done_bytes=line.done_bytes,
+                    total_bytes=line.total_bytes,
+                    bytes_per_s=self._speed(digest),
+                    is_anothers=line.is_anothers,
+                )
+        return WorkProgress(
+            phase=self._phase,
+            layer=0,
+            layers=self._layers,
+            done_bytes=0,
+            total_bytes=0,
+            bytes_per_s=0,
+        )
+
+    def _speed(self, digest: str) -> float:
+        samples = self._samples[digest]
+        self._forget_old(samples)
+        begin_s, begin_bytes = samples[0]
+        past_s = self._clock() - begin_s
+        came = samples[-1][1] - begin_bytes
+        return max(0.0, came / past_s) if past_s > 0 else 0.0
+
+    def _forget_old(self, samples: deque[tuple[float, int]]) -> None:
+        """But for the last: where it stands still, that one is compared with itself."""
+        while len(samples) > 1 and samples[0][0] < self._clock() - LATELY_S:
+            samples.popleft()
+
+
+def in_words(progress: WorkProgress | None) -> str:
+    """One line; None: it has not begun."""
+    if progress is None:
+        return "waiting for its turn"
+    if not progress.layer or progress.phase in ("merge", "mount"):
+        return _phase_in_words(progress)
+    of_layers = f"layer {progress.layer} of {progress.layers}"
+    figures = _figures_in_words(progress)
+    if progress.is_anothers:
+        return f"{of_layers}: waiting for another node, which has {figures}"
+    doing = "indexing" if progress.phase == "index" else "downloading"
+    return f"{doing} {of_layers}: {figures}"
+
+
+def _phase_in_words(progress: WorkProgress) -> str:
+    layers = f"{progress.layers} layers" if progress.layers != 1 else "1 layer"
+    return {
+        "index": f"indexing {layers}",
+        "merge": f"merging {layers} into one tree",
+        "bring": f"bringing {layers} to this node's disk",
+        "mount": "mounting",
+    }[progress.phase]
+
+
+def _figures_in_words(progress: WorkProgress) -> str:
+    percent = 100 * progress.done_bytes // max(progress.total_bytes, 1)
+    words = [f"{percent}%", _part_in_words(progress.done_bytes, progress.total_bytes)]
+    left_s = progress.left_s
+    if left_s is None:
+        words.append("nothing comes just now")
+    else:
+        words += [
+            f"{_bytes_in_words(progress.bytes_per_s)}/s",
+            f"about {_time_in_words(left_s)} left",
+        ]
+    return ", ".join(words)
+
+
+def _part_in_words(done: int, total: int) -> str:
+    """ "1.2 of 2.9 GB", "31 MB of 2.9 GB": two figures of each."""
+    unit, size = _unit_of(total)
+    if done and done < size:
+        return f"{_bytes_in_words(done)} of {_bytes_in_words(total)}"
+    return f"{_number(done / size)} of {_number(total / size)} {unit}"
+
+
+def _bytes_in_words(count: float) -> str:
+    unit, size = _unit_of(count)
+    return f"{_number(count / size)} {unit}"
+
+
+def _unit_of(count: float) -> tuple[str, int]:
+    return next((one for one in _UNITS if count >= one[1]), _UNITS[-1])
+
+
+def _number(value: float) -> str:
+    """Two figures, more before a point."""
+    return f"{value:.1f}" if 0 < value < 9.95 and value != int(value) else f"{value:.0f}"
+
+
+def _time_in_words(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    return f"{round(seconds / 3600)} h"
