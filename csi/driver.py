@@ -109,6 +109,7 @@ def drive(
             for one in endpoints:
                 one.renew()
         log.info("driver ends, volumes stay")
+        publisher.end()
 
 
 @contextlib.contextmanager

@@ -30,6 +30,13 @@ class CallerGone(errors.ClipError):
     transient = True
 
 
+class StillIndexing(errors.ClipError):
+    """The image is not mounted yet, the work goes on: its text says how far it is. Call again."""
+
+    code = "still_indexing"
+    transient = True
+
+
 GRPC_CODE: dict[type[errors.ClipError], StatusCode] = {
     errors.InvalidInput: StatusCode.INVALID_ARGUMENT,
     errors.ImageNotFound: StatusCode.NOT_FOUND,
@@ -46,4 +53,5 @@ GRPC_CODE: dict[type[errors.ClipError], StatusCode] = {
     ApiUnavailable: StatusCode.UNAVAILABLE,
     ApiRefused: StatusCode.PERMISSION_DENIED,
     ApiRejected: StatusCode.INTERNAL,
+    StillIndexing: StatusCode.ABORTED,
 }

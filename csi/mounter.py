@@ -1,15 +1,14 @@
 """Makes an image's tree appear on the node: by launching `clipfs mount`, once an image.
 
 The server that this leaves behind is nobody's child and outlives the driver; the command
-itself does not (`csi.launch`). Credentials reach it through a memory file, never through a
-file, an argument or the environment.
+itself does not (`csi.command`).
 """
 
-import os
 import subprocess
-import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -21,23 +20,47 @@ from clipfs.image.digest import Digest, cache_key
 from clipfs.image.model import Image
 from clipfs.image.resolved import Resolved
 from clipfs.layer.layout import Layout
-from clipfs.mount import records
+from clipfs.mount import counters, records
 from clipfs.mount.mountinfo import mounts_at
-from clipfs.mount.records import Front
+from clipfs.mount.records import MountRecord
 from clipfs.mount.unmount import unmount
-from clipfs.system.durable import write_all
-from csi.about import fields_for_a_server
 from csi.collector import Collector
+from csi.command import run_mount
+from csi.errors import CallerGone
+from csi.progress import Meter
+from csi.status.reporter import Mounted, WorkProgress
 
 SERVER_END_S = 2
 """A server ends within milliseconds, unless it still stores layers or is frozen: let it."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """An image's tree at `place`, and what its mount came to."""
+
+    place: Path
+    mounted: Mounted
+
+
+class Watch(Protocol):
+    """Who waits for a mount, and may not any more."""
+
+    def is_wanted(self) -> bool:
+        """Asked now and then; once it says no, the mount is given up."""
+
+    def tell(self, progress: WorkProgress) -> None:
+        """How far it is; told as often as anything is known."""
+
+
 class Mounter(Protocol):
     """Images on this node, each mounted at most once for each front."""
 
-    def mount(self, image: Image, *, front: str, credentials: RegistryConfig) -> Path:
-        """Where image's tree is, mounted now or before; ClipError says why it cannot be."""
+    def mount(self, image: Image, *, front: str, credentials: RegistryConfig, watch: Watch) -> Tree:
+        """image's tree, mounted now or before; not to be called twice at once for one image.
+
+        Raises  the ClipError that says why it cannot be, CallerGone if watch wants it no more;
+                then nothing of it is left
+        """
 
     def unmount(self, digest: Digest) -> None:
         """Take the image's tree away; done already is done."""
@@ -51,8 +74,17 @@ class _Error(msgspec.Struct):
     message: str
 
 
+class _Layer(msgspec.Struct):
+    complete: bool
+
+
 class _Outcome(msgspec.Struct):
+    """What `clipfs mount --json` says."""
+
     error: _Error | None = None
+    front: str = ""
+    layers: list[_Layer] = []
+    seconds: dict[str, float] = {}
 
 
 class ClipMounter:
@@ -68,51 +100,63 @@ class ClipMounter:
         self._collector = collector
         self._folder = layout.run / "images"
 
-    def mount(self, image: Image, *, front: str, credentials: RegistryConfig) -> Path:
+    def mount(self, image: Image, *, front: str, credentials: RegistryConfig, watch: Watch) -> Tree:
         place = self._folder / cache_key(image.digest)
-        shown = self._front_at(place)
-        if shown is not None and front not in ("auto", shown):
+        there = self._record_at(place)
+        if there is not None and front not in ("auto", there.front):
             place = place.with_name(f"{place.name}.{front}")
-            shown = self._front_at(place)
-        if shown is not None:
-            return place
-        unmount(self._layout, place, wait_s=0)  # a mount whose server died serves nobody
+            there = self._record_at(place)
+        if there is not None:
+            return Tree(place=place, mounted=self._as_it_is(image, there))
+        self._take_away(place, wait_s=0)  # a mount whose server died serves nobody
         self._collector.make_room()
-        reference = image.reference.with_digest(image.digest)
-        fd = os.memfd_create("registry-config", 0)
-        resolved = os.memfd_create("resolved", 0)
         try:
-            write_all(fd, credentials.to_json(), 0)
-            write_all(resolved, msgspec.json.encode(Resolved.of(image)), 0)
-            command = [
-                *(sys.executable, "-m", "csi.launch", str(os.getpid())),
-                *("mount", str(reference), str(place)),
-                *("--json", "--front", front, "--registry-config", f"/dev/fd/{fd}"),
-                *("--resolved", f"/dev/fd/{resolved}"),
-                *("--log-to", "stderr", "--log-fields", fields_for_a_server()),
-                *self._options,
-            ]
-            done = subprocess.run(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                pass_fds=(fd, resolved),
-                start_new_session=True,
-                check=False,
+            return Tree(
+                place=place, mounted=self._launched(image, place, front, credentials, watch)
             )
+        except BaseException:
+            self._take_away(place, wait_s=SERVER_END_S)
+            raise
         finally:
-            os.close(fd)
-            os.close(resolved)
             self._collector.soon()
-        _raise_if_failed(done, str(image.reference))
-        return place
+
+    def _launched(
+        self, image: Image, place: Path, front: str, credentials: RegistryConfig, watch: Watch
+    ) -> Mounted:
+        meter = Meter(image, time.monotonic)
+        given_up = False
+
+        def is_wanted() -> bool:
+            nonlocal given_up
+            watch.tell(meter.progress())
+            given_up = given_up or not watch.is_wanted()
+            return not given_up
+
+        reference = image.reference.with_digest(image.digest)
+        done = run_mount(
+            [str(reference), str(place), "--front", front, *self._options],
+            {
+                "--registry-config": credentials.to_json(),
+                "--resolved": msgspec.json.encode(Resolved.of(image)),
+            },
+            on_told=meter.told,
+            is_wanted=is_wanted,
+        )
+        if given_up:
+            raise CallerGone(f"{image.reference}: nobody wants it any more, its mount was stopped")
+        outcome = _outcome(done, str(image.reference))
+        return Mounted(
+            front=outcome.front,
+            seconds=outcome.seconds.get("total", 0),
+            layers=len(outcome.layers),
+            complete=sum(layer.complete for layer in outcome.layers),
+            bytes_by_tier=meter.bytes_by_tier,
+        )
 
     def unmount(self, digest: Digest) -> None:
         for place in self._places():
             if _digest_at(place) == digest:
-                unmount(self._layout, place, wait_s=SERVER_END_S)
-                with suppress(OSError):
-                    place.rmdir()
+                self._take_away(place, wait_s=SERVER_END_S)
         self._collector.soon()
 
     def mounted(self) -> list[Digest]:
@@ -121,12 +165,29 @@ class ClipMounter:
     def _places(self) -> list[Path]:
         return sorted(self._folder.iterdir()) if self._folder.exists() else []
 
-    def _front_at(self, place: Path) -> Front | None:
-        """The front of the living mount at place; None if there is none."""
+    def _take_away(self, place: Path, *, wait_s: float) -> None:
+        unmount(self._layout, place, wait_s=wait_s)
+        with suppress(OSError):
+            place.rmdir()
+
+    def _as_it_is(self, image: Image, record: MountRecord) -> Mounted:
+        """A mount that was there before, and what has been read for it so far."""
+        figures = counters.of(self._layout, record.pid) if record.pid else {}
+        keys = [layer.cache_key for layer in image.layers]
+        return Mounted(
+            front=record.front,
+            seconds=0,
+            layers=len(keys),
+            complete=sum(self._layout.payload(key).exists() for key in keys),
+            bytes_by_tier={tier: of["bytes"] for tier, of in figures.items()},
+        )
+
+    def _record_at(self, place: Path) -> MountRecord | None:
+        """Of the living mount at place; None if there is none."""
         for mount in mounts_at(place)[-1:]:
             for record in records.mounts(self._layout).all().values():
                 if records.is_answered(record) and records.is_mount_of(record, mount):
-                    return record.front
+                    return record
         return None
 
 
@@ -134,7 +195,8 @@ def _digest_at(place: Path) -> Digest:
     return Digest(place.name.partition(".")[0].replace("_", ":", 1))
 
 
-def _raise_if_failed(done: subprocess.CompletedProcess[bytes], image: str) -> None:
+def _outcome(done: subprocess.CompletedProcess[bytes], image: str) -> _Outcome:
+    """What the command came to; the ClipError that it ended with."""
     try:
         outcome = msgspec.json.decode(done.stdout, type=_Outcome)
     except msgspec.DecodeError as error:
@@ -147,3 +209,4 @@ def _raise_if_failed(done: subprocess.CompletedProcess[bytes], image: str) -> No
         raise errors.error_of_code(
             outcome.error.code, said if image in said else f"{image}: {said}"
         )
+    return outcome

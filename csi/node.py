@@ -12,6 +12,7 @@ import grpc
 from clipfs import errors
 from clipfs.log import log
 from csi.about import lines_about
+from csi.calls import Call, wait_s
 from csi.errors import GRPC_CODE
 from csi.pod import pod_of
 from csi.proto import csi_pb2 as pb
@@ -39,13 +40,15 @@ class Node(NodeServicer):
     def NodePublishVolume(
         self, request: pb.NodePublishVolumeRequest, context: grpc.ServicerContext
     ) -> pb.NodePublishVolumeResponse:
+        answer_by = time.monotonic() + wait_s(context.time_remaining())
         said = request.volume_context
         about = lines_about(
             request.volume_id, pod=str(pod_of(said) or ""), image=said.get("image", "")
         )
         with about, _renamed(context, "NodePublishVolume", self._on_published):
             volume = parse_publish(request, self._rules)
-            self._publisher.publish(volume, context.is_active)
+            call = Call(still_wanted=context.is_active, answer_by=answer_by)
+            self._publisher.publish(volume, call)
         return pb.NodePublishVolumeResponse()
 
     def NodeUnpublishVolume(

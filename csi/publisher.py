@@ -2,7 +2,7 @@
 
 A volume is a read-only bind mount of its image's tree. Its record is written before anything
 is mounted and removed after everything is unmounted, so that the next driver on this root
-knows what there is. An image's tree goes with its last volume.
+knows what there is. An image's tree is made before (`csi.trees`), and goes with its last volume.
 
 Locks are taken target first, then image, and no other way round.
 """
@@ -29,16 +29,20 @@ from clipfs.mount.syscalls import bind_read_only, detach
 from clipfs.system.processes import boot_id
 from clipfs.tree.reader import ImageIndex
 from csi.about import also_about, lines_about
-from csi.errors import VolumeConflict, VolumeNotFound
+from csi.calls import Call
+from csi.errors import CallerGone, StillIndexing, VolumeConflict, VolumeNotFound
 from csi.locks import NamedLocks, StillWanted, always
-from csi.mounter import Mounter
+from csi.mounter import Mounter, Tree
 from csi.pod import Pod
-from csi.status.figures import NodeFigures
-from csi.status.reporter import Reporter, Subject
+from csi.status.reporter import NoReporter, Reporter, Subject, WorkProgress
+from csi.trees import Trees, keys_of
 from csi.volume import Volume
+from csi.work import LINGER_S
 
 Resolve = Callable[[Volume, RegistryConfig], Image]
 """Asks the registry, with the pod's credentials, which image the volume's reference names."""
+
+NO_HURRY = Call()
 
 
 class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,17 +67,22 @@ class Publisher:
         mounter: Mounter,
         resolve: Resolve,
         credentials: RegistryConfig,
-        reporter: Reporter,
+        *,
+        reporter: Reporter | None = None,
+        linger_s: float = LINGER_S,
     ) -> None:
-        """credentials  the node's own, which a pod's come before"""
-        self._reporter = reporter
-        self._figures = NodeFigures(layout)
+        """credentials  the node's own, which a pod's come before
+        linger_s     how long work goes on, and its tree stays, for a call that comes again
+        """
         self._layout = layout
-        self._mounter = mounter
         self._resolve = resolve
         self._credentials = credentials
         self._records = RecordStore(layout.run / "volumes", VolumeRecord)
         self._locks = NamedLocks()
+        self._reporter = reporter or NoReporter()
+        self._trees = Trees(
+            layout, mounter, self._locks, is_shown=self._is_shown, linger_s=linger_s
+        )
 
     def adopt(self) -> None:
         """Take over what an earlier driver left: keep what lives, clean up what does not."""
@@ -87,40 +96,50 @@ class Publisher:
                 log.info("volume is gone")
                 with _failure_logged("volume is left as it is"):
                     self._remove(record)
-        for digest in self._mounter.mounted():
+        for digest in self._trees.mounted():
             with _failure_logged("image is left as it is", digest=digest):
-                self._drop_unused(digest)
+                self._trees.drop_unused(digest)
 
-    def publish(self, volume: Volume, still_wanted: StillWanted = always) -> None:
+    def end(self) -> None:
+        """Answer the calls that wait for a tree, and stop all work on one; volumes stay."""
+        self._trees.end()
+
+    def publish(self, volume: Volume, call: Call = NO_HURRY) -> None:
         """Show volume at its target; at once if it is there already.
 
-        Raises  any ClipError, after everything that this call made is gone
+        Raises  StillIndexing if its image's tree is not there by the time that call must be
+                answered; any ClipError. Then everything that this call made is gone
         """
         self._reporter.wanted(volume)
         try:
-            self._publish(volume, still_wanted)
+            with _os_errors_named(), self._locks.held(str(volume.target), call.may_wait):
+                if self._is_there(volume):
+                    return
+                self._publish(volume, call)
+        except (CallerGone, StillIndexing):
+            raise
         except errors.ClipError as error:
             self._reporter.failed(volume, error)
             raise
 
-    def _publish(self, volume: Volume, still_wanted: StillWanted) -> None:
-        begin = time.monotonic()
-        with _os_errors_named(), self._locks.held(str(volume.target), still_wanted):
-            if self._is_there(volume):
-                return
-            credentials = self._credentials.merged(volume.credentials)
-            image = self._resolve(volume, credentials)
-            self._reporter.resolved(volume, image)
-            with InUse(self._layout) as in_use:  # what is here stays, whoever makes room
-                in_use.hold([cache_key(image.digest), *(one.cache_key for one in image.layers)])
-                if volume.pull_policy == "Never" and not self._is_here(image):
-                    raise errors.ImageNotFound(
-                        f"{volume.image} is not on this node, and pullPolicy is Never"
-                    )
-                self._make(volume, image, credentials, still_wanted)
-        found = self._figures.mounted(image.digest, seconds=time.monotonic() - begin)
-        if found is not None:
-            self._reporter.mounted(volume, image, found)
+    def _publish(self, volume: Volume, call: Call) -> None:
+        credentials = self._credentials.merged(volume.credentials)
+        image = self._resolve(volume, credentials)
+        self._reporter.resolved(volume, image)
+        with InUse(self._layout) as in_use:  # what is here stays, whoever makes room
+            in_use.hold(keys_of(image))
+            if volume.pull_policy == "Never" and not self._is_here(image):
+                raise errors.ImageNotFound(
+                    f"{volume.image} is not on this node, and pullPolicy is Never"
+                )
+            try:
+                tree = self._shown(volume, image, credentials, call)
+            except StillIndexing:
+                raise
+            except BaseException:
+                self._trees.drop_unused(image.digest)
+                raise
+        self._reporter.mounted(volume, image, tree.mounted)
         log.info("volume published", digest=image.digest)
 
     def unpublish(self, volume_id: str, target: Path, still_wanted: StillWanted = always) -> None:
@@ -141,6 +160,7 @@ class Publisher:
             if not mounts_at(target):
                 with suppress(OSError):
                     target.rmdir()
+        self._reporter.gone(volume_id)
 
     def usage(self, volume_id: str, path: Path) -> tuple[int, int]:
         """Bytes and names of the volume at path, from its index: the mount is never asked."""
@@ -172,13 +192,18 @@ class Publisher:
             )
         return True
 
-    def _make(
-        self,
-        volume: Volume,
-        image: Image,
-        credentials: RegistryConfig,
-        still_wanted: StillWanted,
-    ) -> None:
+    def _shown(self, volume: Volume, image: Image, credentials: RegistryConfig, call: Call) -> Tree:
+        """The image's tree, once it is at the volume's target."""
+
+        def on_wait(progress: WorkProgress | None) -> None:
+            if progress is not None and progress.layer:
+                self._reporter.indexing(volume, image, progress)
+
+        with self._trees.joined(volume, image, credentials, call, on_wait) as tree:
+            self._bind(volume, image, tree, call)
+        return tree
+
+    def _bind(self, volume: Volume, image: Image, tree: Tree, call: Call) -> None:
         if volume.target.is_symlink():
             raise errors.InvalidInput(f"target path {volume.target} is a symbolic link")
         made = [one for one in (volume.target, *volume.target.parents) if not one.exists()]
@@ -192,12 +217,11 @@ class Publisher:
             made=[str(one) for one in made],
             pod=volume.pod or "",
         )
-        with self._locks.held(image.digest, still_wanted):
+        with self._locks.held(image.digest, call.still_wanted):
             try:
                 self._records.write(_key(volume.target), record)
-                tree = self._mounter.mount(image, front=volume.front, credentials=credentials)
                 volume.target.mkdir(mode=0o750, parents=True, exist_ok=True)
-                bind_read_only(tree, volume.target)
+                bind_read_only(tree.place, volume.target)
             except BaseException:
                 self._undo(record)
                 raise
@@ -212,8 +236,8 @@ class Publisher:
         if not any(is_ours(mount) for mount in mounts_at(target)):
             return
         _detach_all(target)
-        for digest in self._mounter.mounted():
-            self._drop_unused(digest)
+        for digest in self._trees.mounted():
+            self._trees.drop_unused(digest)
 
     def _undo(self, record: VolumeRecord) -> None:
         """Unmount and forget the volume, and the image with its last one; image lock held."""
@@ -222,19 +246,13 @@ class Publisher:
             with suppress(OSError):
                 os.rmdir(folder)
         self._records.remove(_key(Path(record.target)))
-        if not self._is_used(record.digest):
-            self._mounter.unmount(Digest(record.digest))
+        self._trees.drop_if_unused(Digest(record.digest))
 
-    def _drop_unused(self, digest: Digest) -> None:
-        with self._locks.held(digest):
-            if not self._is_used(digest):
-                self._mounter.unmount(digest)
-
-    def _is_used(self, digest: str) -> bool:
+    def _is_shown(self, digest: str) -> bool:
         return any(record.digest == digest for record in self._records.all().values())
 
     def _is_here(self, image: Image) -> bool:
-        if image.digest in self._mounter.mounted():
+        if image.digest in self._trees.mounted():
             return True
         index = self._layout.image_index(cache_key(image.digest))
         return index.exists() and all(

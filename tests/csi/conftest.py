@@ -17,6 +17,7 @@ from tests.support.node import Node
 from tests.support.registry import RegistryServer
 from tests.support.scraped import METRICS
 from tests.support.scripted_registry import ScriptedRegistry, run_scripted_registry
+from tests.support.without import changed_environment
 
 Start = Callable[..., Driver]
 
@@ -79,17 +80,25 @@ def start(tmp_path: Path, registry: RegistryServer, scripted: ScriptedRegistry) 
     """Starts a driver on the test's root; called again, the next one on the same root.
 
     Its front is fuse unless the test says otherwise: most of them ask what becomes of servers.
+    linger_s is how long its work on an image goes on that no call waits for.
     """
     with cleaned_up(tmp_path), ExitStack() as stack:
 
-        def begin(*options: str) -> Driver:
+        def begin(*options: str, linger_s: float | None = None) -> Driver:
             hosts = (registry.address, scripted.address, "127.0.0.1:1")
             plain = [word for host in hosts for word in ("--plain-http", host)]
+            environment = None
+            if linger_s is not None:
+                new = f"LINGER_S = {linger_s}"
+                environment = changed_environment(
+                    tmp_path / "changes", module="csi.work", old="LINGER_S = 300", new=new
+                )
             return stack.enter_context(
                 run_driver(
                     tmp_path / "home",
                     [*plain, "--front", "fuse", *options],
                     root=tmp_path / "root",
+                    environment=environment,
                 )
             )
 

@@ -13,6 +13,7 @@ from clipfs.image.model import Image, Layer
 from clipfs.image.platform import host_platform
 from clipfs.image.reference import parse_reference
 from clipfs.layer.layout import Layout
+from csi.mounter import Tree, Watch
 from csi.publisher import Publisher
 from csi.status.reporter import NoReporter
 from csi.volume import Volume
@@ -29,7 +30,7 @@ class Pressed:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    def mount(self, image: Image, *, front: str, credentials: RegistryConfig) -> Path:
+    def mount(self, image: Image, *, front: str, credentials: RegistryConfig, watch: Watch) -> Tree:
         collect(self._layout, Limits(max_bytes=0))
         left = [layer for layer in image.layers if self._layout.payload(layer.cache_key).exists()]
         raise errors.NodeFault(f"{len(left)} layers are left")

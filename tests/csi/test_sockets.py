@@ -16,7 +16,7 @@ from tests.csi.conftest import Start
 from tests.support.driver import (
     Driver,
     M,
-    mounts_below,
+    failure,
     nothing_left,
     run_driver,
     servers,
@@ -137,26 +137,30 @@ def test_a_file_where_the_socket_is_wanted_is_named_and_kept(tmp_path: Path) -> 
     assert (tmp_path / "token").read_text() == "secret\n"
 
 
-def test_sigterm_finishes_the_call_in_flight_takes_no_other_and_removes_the_sockets(
+def test_sigterm_answers_who_waits_for_an_image_takes_no_other_and_removes_the_sockets(
     start: Start, scripted: ScriptedRegistry, tmp_path: Path
 ) -> None:
     first = start()
+    name = f"{scripted.address}/app:1"
     scripted.close_gate()
     with ThreadPoolExecutor() as pool:
-        call = pool.submit(first.publish, "pod", f"{scripted.address}/app:1")
+        call = pool.submit(failure, lambda: first.publish("pod", name))
         assert scripted.at_gate.wait(60)
+        assert mount_commands(name) != []
         first.process.terminate()
+        code, details = call.result()
+        assert (code, details.startswith(f"{name}: ")) == ("ABORTED", True), details
+        assert "the driver ends" in details
         wait_for(lambda: not (tmp_path / "home/csi.sock").exists())
         with pytest.raises(grpc.RpcError):
-            first.publish("late", f"{scripted.address}/app:1")
-        assert not call.done()
-        assert first.process.poll() is None
-        scripted.open_gate()
-        assert (call.result() / "hello").read_text() == "world\n"
+            first.publish("late", name)
     assert first.process.wait(20) == 0
     assert not registration(tmp_path / "home/reg").exists()
+    assert mount_commands(name) == []
     second = start()
-    assert len(mounts_below(second.kubelet_root)) == 1
+    nothing_left(second, tmp_path / "root", "pod")
+    scripted.open_gate()
+    assert (second.publish("pod", name) / "hello").read_text() == "world\n"
     second.unpublish("pod")
     nothing_left(second, tmp_path / "root", "pod")
 

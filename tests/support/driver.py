@@ -106,6 +106,15 @@ class Driver:
         self.call("Node/NodePublishVolume", request, within_s=within_s)
         return target
 
+    def begin_publish(self, name: str, image: str) -> Any:
+        """The same as `publish`, under way: a future of gRPC's, which can be cancelled."""
+        self.target(name).parent.mkdir(parents=True, exist_ok=True)
+        return self.channel.unary_unary(
+            "/csi.v1.Node/NodePublishVolume",
+            request_serializer=lambda message: message.SerializeToString(),
+            response_deserializer=M["Empty"].FromString,
+        ).future(self.publish_request(name, image), timeout=120)
+
     def publish_request(
         self,
         name: str,
@@ -148,11 +157,17 @@ class Driver:
 
 @contextmanager
 def run_driver(
-    home: Path, options: Sequence[str], *, root: Path, points: WritePoints | None = None
+    home: Path,
+    options: Sequence[str],
+    *,
+    root: Path,
+    points: WritePoints | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Driver]:
     """A node plugin with its own kubelet folder; it ends by SIGTERM, volumes stay.
 
-    points  sees what it and its descendants write
+    points       sees what it and its descendants write
+    environment  None: the test's own
     """
     home.mkdir(parents=True, exist_ok=True)
     socket, log = home / "csi.sock", home / "log"
@@ -169,6 +184,7 @@ def run_driver(
             stderr=err,
             stdin=subprocess.DEVNULL,
             pass_fds=(points.starter.fileno(),) if points else (),
+            env=environment,
         )
     try:
         wait_for(lambda: socket.exists() or process.poll() is not None, 30)

@@ -60,6 +60,14 @@ def changed(path: Path, old: str, new: str) -> str:
     return source.replace(old, new)
 
 
+def changed_environment(home: Path, *, module: str, old: str, new: str) -> dict[str, str]:
+    """The environment of processes that run with old replaced by new in module."""
+    home.mkdir(parents=True, exist_ok=True)
+    lines = f"from tests.support.without import install\ninstall({module!r}, {old!r}, {new!r})\n"
+    (home / "sitecustomize.py").write_text(lines)
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(home), str(REPOSITORY)])}
+
+
 def source_of(module: str) -> Path:
     return REPOSITORY.joinpath(*module.split(".")).with_suffix(".py")
 
@@ -68,14 +76,10 @@ def run_without(
     home: Path, test: str, *, module: str, old: str, new: str
 ) -> subprocess.CompletedProcess[str]:
     """pytest's outcome for one test, with old replaced by new in module."""
-    home.mkdir(parents=True, exist_ok=True)
-    lines = f"from tests.support.without import install\ninstall({module!r}, {old!r}, {new!r})\n"
-    (home / "sitecustomize.py").write_text(lines)
-    path = os.pathsep.join([str(home), str(REPOSITORY)])
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
         cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": path},
+        env=changed_environment(home, module=module, old=old, new=new),
         capture_output=True,
         text=True,
         timeout=120,

@@ -1,0 +1,153 @@
+"""Runs one `clipfs mount` for the driver: reads what it tells, stops it when nobody wants it.
+
+In the thread that starts it, with which it dies (`csi.launch`). Credentials reach it through a
+memory file, never through a file, an argument or the environment.
+
+Not here: what becomes of its mount (`csi.mounter`).
+"""
+
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+import msgspec
+
+from clipfs.cli.progress import Told
+from clipfs.log import log
+from clipfs.system.durable import write_all
+from csi.about import fields_for_a_server
+
+LOOK_S = 0.5
+"""Between two looks whether it is still wanted."""
+
+STOP_S = 5
+"""What a command that is stopped may take to tidy up after itself."""
+
+_READ_BYTES = 1 << 16
+
+
+def run_mount(
+    words: Sequence[str],
+    files: Mapping[str, bytes],
+    *,
+    on_told: Callable[[Told], None],
+    is_wanted: Callable[[], bool],
+) -> subprocess.CompletedProcess[bytes]:
+    """`clipfs mount` with words, to its end.
+
+    files      what it reads, by the option that names it; may be secret
+    on_told    gets what it tells of its progress
+    is_wanted  asked now and then, in the same thread; once it says no the command is stopped
+    """
+    with _memory_files(files) as fds, _pipe() as (reading, writing):
+        command = [
+            *(sys.executable, "-m", "csi.launch", str(os.getpid()), "mount", *words),
+            *(word for option, fd in fds.items() for word in (option, f"/dev/fd/{fd}")),
+            *("--json", "--progress-fd", str(writing)),
+            *("--log-to", "stderr", "--log-fields", fields_for_a_server()),
+        ]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            pass_fds=(*fds.values(), writing),
+            start_new_session=True,
+        )
+        try:
+            said = _followed(process, reading, on_told, is_wanted)
+        except BaseException:
+            _kill(process)
+            raise
+        finally:
+            process.wait()
+            assert process.stdout is not None
+            process.stdout.close()
+    return subprocess.CompletedProcess(command, process.returncode, said)
+
+
+def _followed(
+    process: subprocess.Popen[bytes],
+    reading: int,
+    on_told: Callable[[Told], None],
+    is_wanted: Callable[[], bool],
+) -> bytes:
+    """What it says on stdout until that ends; then it has ended, or does."""
+    assert process.stdout is not None
+    said, stopped_s = b"", None
+    lines = _Lines(reading, on_told)
+    with selectors.DefaultSelector() as selector:
+        selector.register(process.stdout, selectors.EVENT_READ)
+        selector.register(reading, selectors.EVENT_READ)
+        while True:
+            ready = {key.fd for key, _ in selector.select(LOOK_S)}
+            lines.read()
+            if process.stdout.fileno() in ready:
+                data = os.read(process.stdout.fileno(), _READ_BYTES)
+                if not data:
+                    lines.read()
+                    return said
+                said += data
+            if not is_wanted():
+                now = time.monotonic()
+                stopped_s = _stopped(process, now) if stopped_s is None else stopped_s
+                if now > stopped_s + STOP_S:
+                    _kill(process)
+
+
+class _Lines:
+    """The pipe of progress, whose other end is open here, too: it has no end."""
+
+    def __init__(self, reading: int, on_told: Callable[[Told], None]) -> None:
+        os.set_blocking(reading, False)
+        self._reading = reading
+        self._on_told = on_told
+        self._rest = b""
+
+    def read(self) -> None:
+        """Tell of what is there now."""
+        with suppress(BlockingIOError):
+            while True:
+                *lines, self._rest = (self._rest + os.read(self._reading, _READ_BYTES)).split(b"\n")
+                for line in lines:
+                    self._on_told(msgspec.json.decode(line, type=Told))
+
+
+def _stopped(process: subprocess.Popen[bytes], now: float) -> float:
+    """Ask it to end, as ^C does: it gives back what it has claimed and begun. The time, now."""
+    log.info("a mount that nobody wants any more is stopped", pid=process.pid)
+    process.send_signal(signal.SIGINT)
+    return now
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End it and what it has started, but for a server that it has left behind."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def _memory_files(files: Mapping[str, bytes]) -> Iterator[dict[str, int]]:
+    fds: dict[str, int] = {}
+    try:
+        for option, content in files.items():
+            fds[option] = os.memfd_create(option.strip("-"), 0)
+            write_all(fds[option], content, 0)
+        yield fds
+    finally:
+        for fd in fds.values():
+            os.close(fd)
+
+
+@contextmanager
+def _pipe() -> Iterator[tuple[int, int]]:
+    reading, writing = os.pipe()
+    try:
+        yield reading, writing
+    finally:
+        os.close(reading)
+        os.close(writing)

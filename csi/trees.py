@@ -1,0 +1,137 @@
+"""The trees of images on this node: made by work that all calls share, there while wanted.
+
+A tree is wanted by the volumes that show it, by calls that wait for it, and, for a while, by
+those that may come again (`csi.work`).
+
+Locks are of an image, and short; none is held while a tree is made. Work on one image is done
+one after the other, whatever fronts it is for.
+"""
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from clipfs import errors
+from clipfs.image.credentials import RegistryConfig
+from clipfs.image.digest import Digest, cache_key
+from clipfs.image.model import Image
+from clipfs.layer.layout import Layout
+from clipfs.layer.use import InUse
+from clipfs.log import log
+from csi.calls import Call
+from csi.errors import StillIndexing
+from csi.locks import NamedLocks
+from csi.mounter import Mounter, Tree
+from csi.volume import Volume
+from csi.work import LINGER_S, OnWait, Task, Works
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeWanted:
+    """What work is shared by: an image's digest, under one name in one registry, and a front.
+
+    By name, so that what fails at one registry fails nobody who asks another one.
+    """
+
+    digest: Digest
+    name: str
+    front: str
+
+
+class Trees:
+    def __init__(
+        self,
+        layout: Layout,
+        mounter: Mounter,
+        locks: NamedLocks,
+        *,
+        is_shown: Callable[[str], bool],
+        linger_s: float = LINGER_S,
+    ) -> None:
+        """locks  with digests of images among their names
+        is_shown  whether a volume shows the image with this digest
+        linger_s  how long work goes on, and its tree stays, for a call that comes again
+        """
+        self._layout = layout
+        self._mounter = mounter
+        self._locks = locks
+        self._is_shown = is_shown
+        self._works: Works[Tree] = Works(self._given_up, linger_s=linger_s)
+
+    def end(self) -> None:
+        """Answer all calls that wait for a tree, and stop all work on one; those shown stay."""
+        self._works.end()
+
+    def mounted(self) -> list[Digest]:
+        return self._mounter.mounted()
+
+    @contextmanager
+    def joined(
+        self,
+        volume: Volume,
+        image: Image,
+        credentials: RegistryConfig,
+        call: Call,
+        on_wait: OnWait,
+    ) -> Iterator[Tree]:
+        """The image's tree, which stays for the block.
+
+        Raises  StillIndexing if it is not there when call must be answered: it says how far it is;
+                any ClipError that says why it cannot be
+        """
+
+        def run(task: Task[Tree]) -> Tree:
+            return self._made(image, volume.front, credentials, task)
+
+        name = f"{image.reference.registry}/{image.reference.repository}"
+        key = TreeWanted(digest=image.digest, name=name, front=volume.front)
+        caller = str(volume.target)
+        try:
+            with self._works.joined(key, run, name=caller, call=call, on_wait=on_wait) as tree:
+                yield tree
+        except StillIndexing as error:
+            raise StillIndexing(f"{image.reference}: {error}") from error
+
+    def drop_unused(self, digest: Digest) -> None:
+        """Take the image's trees away if nobody wants them."""
+        with self._locks.held(digest):
+            self.drop_if_unused(digest)
+
+    def drop_if_unused(self, digest: Digest) -> None:
+        """The same, by who holds the image's lock."""
+        wanted = self._works.wants(lambda key: _digest_of(key) == digest)
+        if not (wanted or self._is_shown(digest)):
+            self._mounter.unmount(digest)
+
+    def _made(
+        self, image: Image, front: str, credentials: RegistryConfig, task: Task[Tree]
+    ) -> Tree:
+        """In the work's thread."""
+        with self._locks.held(f"tree of {image.digest}", task.is_wanted):
+            with self._locks.held(image.digest):
+                pass  # whoever takes its last tree away is done with that
+            try:
+                with InUse(self._layout) as in_use:
+                    in_use.hold(keys_of(image))
+                    return self._mounter.mount(
+                        image, front=front, credentials=credentials, watch=task
+                    )
+            except OSError as error:
+                raise errors.node_fault(error) from error
+
+    def _given_up(self, key: Hashable) -> None:
+        digest = _digest_of(key)
+        try:
+            self.drop_unused(digest)
+        except (errors.ClipError, OSError) as error:
+            log.warning("image is left as it is", digest=digest, error=str(error))
+
+
+def keys_of(image: Image) -> list[str]:
+    """What must not be evicted while the image is wanted."""
+    return [cache_key(image.digest), *(one.cache_key for one in image.layers)]
+
+
+def _digest_of(key: Hashable) -> Digest:
+    assert isinstance(key, TreeWanted)
+    return key.digest

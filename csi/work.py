@@ -1,0 +1,252 @@
+"""Work that is shared by all calls that want it, and outlives each of them.
+
+    with works.joined(key, run, name=..., call=...) as result:
+
+Whoever comes first has run(task) begun, in a thread of the work's own; the others join. A call
+whose time is up gets StillIndexing, and the work goes on: for LINGER_S after the last call that
+wanted it. Then `task.is_wanted()` says no, and it is to stop; a result that is there is given up.
+
+The thread lives as long as what it starts: a command dies with its thread (`csi.launch`).
+
+Not here: what is done (`csi.mounter`), and whether a result is in use (`csi.publisher`).
+"""
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Generic, TypeVar
+
+from clipfs import errors
+from clipfs.log import log
+from csi.calls import Call
+from csi.errors import CallerGone, StillIndexing
+from csi.progress import in_words
+from csi.status.reporter import WorkProgress
+
+LINGER_S = 300
+"""The kubelet calls again after 2 minutes at most: one call may be lost."""
+
+RECHECK_S = 1
+"""How often one who waits looks at its caller and at the clock."""
+
+T = TypeVar("T")
+OnWait = Callable[[WorkProgress | None], None]
+
+
+@dataclass(slots=True)
+class Interest:
+    """Who wants a piece of work: who waits for it, and who was sent away and may come again."""
+
+    waiting: int = 0
+    sent_away: set[str] = field(default_factory=set)
+    last_s: float = 0
+
+    def comes(self, name: str) -> None:
+        self.waiting += 1
+        self.sent_away.discard(name)
+
+    def goes(self, name: str, now: float, *, served: bool) -> None:
+        """served  it was given what it came for, or an error"""
+        self.waiting -= 1
+        if not served:
+            self.sent_away.add(name)
+            self.last_s = now
+
+    def lasts(self, now: float, linger_s: float) -> bool:
+        return bool(self.waiting or (self.sent_away and now < self.last_s + linger_s))
+
+
+@dataclass(slots=True, eq=False)
+class Task(Generic[T]):
+    """One run of a piece of work: what `run` asks and tells, and what came of it."""
+
+    run: Callable[["Task[T]"], T]
+    is_wanted: Callable[[], bool]
+    progress: WorkProgress | None = None
+    stopped: bool = False
+    done: bool = False
+    result: T | None = None
+    error: Exception | None = None
+
+    def tell(self, progress: WorkProgress) -> None:
+        """Say how far it is to all who wait."""
+        self.progress = progress
+
+
+@dataclass(slots=True, eq=False)
+class _Work(Generic[T]):
+    """Under one key: what runs, what runs next, and what came of the last that ran."""
+
+    interest: Interest = field(default_factory=Interest)
+    running: Task[T] | None = None
+    next: Task[T] | None = None
+    last: Task[T] | None = None
+
+    def failed_for(self, name: str) -> bool:
+        """Whether it has failed while name was away."""
+        failed = self.last is not None and self.last.error is not None
+        return failed and not self.running and name in self.interest.sent_away
+
+
+class Works(Generic[T]):
+    """Pieces of work by key; on_idle is called, in a thread, of each that nobody wants any more."""
+
+    def __init__(
+        self,
+        on_idle: Callable[[Hashable], None],
+        *,
+        linger_s: float = LINGER_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._on_idle = on_idle
+        self._linger_s = linger_s
+        self._clock = clock
+        self._works: dict[Hashable, _Work[T]] = {}
+        self._threads: set[threading.Thread] = set()
+        self._changed = threading.Condition()
+        self._ending = False
+
+    @contextmanager
+    def joined(
+        self,
+        key: Hashable,
+        run: Callable[[Task[T]], T],
+        *,
+        name: str,
+        call: Call,
+        on_wait: OnWait = lambda _: None,
+    ) -> Iterator[T]:
+        """The work's result, which is wanted until the block ends.
+
+        name     of who calls: the same when it calls again
+        on_wait  told how far the work is, while the call waits
+        Raises   what run raised, to all who waited and once to each who had been sent away;
+                 StillIndexing if the call's time is up, CallerGone if its caller has gone
+        """
+        with self._changed:
+            work, task = self._join(key, run, name)
+        served = False
+        try:
+            self._wait(task, call, on_wait)
+            served = True
+            if task.error is not None:
+                raise _anew(task.error)
+            yield task.result  # type: ignore[misc] # a T, as there is no error
+        finally:
+            with self._changed:
+                work.interest.goes(name, self._clock(), served=served)
+                self._changed.notify_all()
+
+    def wants(self, is_meant: Callable[[Hashable], bool]) -> bool:
+        """Whether work runs, or its result is wanted, whose key is meant."""
+        with self._changed:
+            return any(is_meant(key) and self._holds(work) for key, work in self._works.items())
+
+    def end(self) -> None:
+        """Answer all who wait, stop all work, and return once it has ended; there is no more."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify_all()
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join()
+
+    def _join(
+        self, key: Hashable, run: Callable[[Task[T]], T], name: str
+    ) -> tuple[_Work[T], Task[T]]:
+        """The work under key, and the task whose end is waited for."""
+        if self._ending:
+            raise StillIndexing("the driver ends; the next one takes this up")
+        work = self._works.get(key)
+        if work is None:
+            work = self._works[key] = _Work()
+            live = partial(copy_context().run, self._live, key, work)
+            thread = threading.Thread(target=live, daemon=True)
+            self._threads.add(thread)
+            thread.start()
+        task = self._task_for(work, run, name)
+        work.interest.comes(name)
+        self._changed.notify_all()
+        return work, task
+
+    def _task_for(self, work: _Work[T], run: Callable[[Task[T]], T], name: str) -> Task[T]:
+        if work.running is not None and not work.running.stopped:
+            return work.running
+        if work.last is not None and work.failed_for(name):
+            return work.last
+        if work.next is None:
+            task = Task(run, lambda: self._is_wanted(work, task))
+            work.next = task
+        return work.next
+
+    def _wait(self, task: Task[T], call: Call, on_wait: OnWait) -> None:
+        """Return when the task is done."""
+        while True:
+            with self._changed:
+                if not (task.done or self._ending):
+                    self._changed.wait(min(RECHECK_S, max(0, call.left_s())))
+                if task.done:
+                    return
+                ending = self._ending
+            on_wait(task.progress)
+            if ending:
+                raise StillIndexing(f"{in_words(task.progress)}; the driver ends, the next goes on")
+            if call.left_s() <= 0:
+                raise StillIndexing(in_words(task.progress))
+            if not call.still_wanted():
+                raise CallerGone("the caller gave up while its image was being indexed")
+
+    def _is_wanted(self, work: _Work[T], task: Task[T]) -> bool:
+        """What was told once that it is not, is not wanted for good: who comes gets the next."""
+        with self._changed:
+            lasts = work.interest.lasts(self._clock(), self._linger_s)
+            task.stopped = task.stopped or self._ending or not lasts
+            return not task.stopped
+
+    def _holds(self, work: _Work[T]) -> bool:
+        if work.running or work.next or work.interest.waiting:
+            return True
+        has_result = work.last is not None and work.last.error is None
+        return has_result and work.interest.lasts(self._clock(), self._linger_s)
+
+    def _live(self, key: Hashable, work: _Work[T]) -> None:
+        """The work's thread."""
+        while (task := self._next(key, work)) is not None:
+            try:
+                task.result = task.run(task)
+            except Exception as error:
+                task.error = error
+            with self._changed:
+                task.done, work.last, work.running = True, task, None
+                self._changed.notify_all()
+        try:
+            self._on_idle(key)
+        except Exception:
+            log.exception("giving work up failed, this is a bug")
+        with self._changed:
+            self._threads.discard(threading.current_thread())
+
+    def _next(self, key: Hashable, work: _Work[T]) -> Task[T] | None:
+        """What to run next, once there is something; None once nobody wants anything."""
+        with self._changed:
+            while work.next is None or self._ending:
+                lasts = not self._ending and work.interest.lasts(self._clock(), self._linger_s)
+                if not (lasts or work.interest.waiting):
+                    del self._works[key]
+                    return None
+                self._changed.wait(RECHECK_S)
+            work.running, work.next = work.next, None
+            return work.running
+
+
+def _anew(error: Exception) -> Exception:
+    """Of its own for each who gets it: raising it adds to its traceback."""
+    if not isinstance(error, errors.ClipError):
+        return error
+    fresh = type(error)(*error.args)
+    fresh.__cause__ = error
+    return fresh
