@@ -34,14 +34,10 @@ class Call:
     def left_s(self) -> float:
         return self.answer_by - self.clock()
 
-    def may_wait(self) -> bool:
-        """Whether it may wait for another one; False: its caller has gone.
-
-        Raises  StillIndexing if its time is up
-        """
+    def check_time(self) -> None:
+        """StillIndexing if its time is up, which it spends waiting for another call."""
         if self.left_s() <= 0:
             raise StillIndexing("another call for the same volume is under way; it goes on")
-        return self.still_wanted()
 
 
 def wait_s(remaining_s: float) -> float:

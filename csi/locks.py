@@ -24,9 +24,16 @@ class NamedLocks:
         self._locks: dict[str, tuple[threading.Lock, int]] = {}  # name -> lock, who wants it
 
     @contextmanager
-    def held(self, name: str, still_wanted: StillWanted = always) -> Iterator[None]:
+    def held(
+        self,
+        name: str,
+        still_wanted: StillWanted = always,
+        *,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> Iterator[None]:
         """Hold name for the block.
 
+        on_wait  called now and then while another one holds it; what it raises ends the wait
         Raises  CallerGone, with the block not run, once still_wanted() says no: a call that
                 was given up must not act after a later one
         """
@@ -36,6 +43,7 @@ class NamedLocks:
         try:
             while not lock.acquire(timeout=RECHECK_S):
                 _check(still_wanted)
+                on_wait()
             try:
                 _check(still_wanted)
                 yield

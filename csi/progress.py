@@ -41,8 +41,11 @@ class Meter:
         self._phase = line.phase
         self.bytes_by_tier = line.bytes_by_tier or self.bytes_by_tier
         if line.digest in self._numbers:
+            before = self._last.get(line.digest, line)
             self._last[line.digest] = line
             samples = self._samples.setdefault(line.digest, deque())
+            if line.is_anothers != before.is_anothers:
+                samples.clear()
             samples.append((self._clock(), line.done_bytes))
             self._forget_old(samples)
 

@@ -112,7 +112,10 @@ class Publisher:
         """
         self._reporter.wanted(volume)
         try:
-            with _os_errors_named(), self._locks.held(str(volume.target), call.may_wait):
+            with (
+                _os_errors_named(),
+                self._locks.held(str(volume.target), call.still_wanted, on_wait=call.check_time),
+            ):
                 if self._is_there(volume):
                     return
                 self._publish(volume, call)

@@ -63,3 +63,19 @@ def test_an_error_inside_frees_the_name() -> None:
         raise ValueError("inside")
     with locks.held("a"):
         pass
+
+
+def test_who_waits_may_give_up_for_a_reason_of_its_own_and_who_need_not_wait_is_not_asked() -> None:
+    locks = NamedLocks()
+
+    def give_up() -> None:
+        raise TimeoutError("no more time")
+
+    with locks.held("a", on_wait=give_up), ThreadPoolExecutor() as pool:
+
+        def wait() -> None:
+            with locks.held("a", on_wait=give_up):
+                raise AssertionError("two hold one name")
+
+        with pytest.raises(TimeoutError):
+            pool.submit(wait).result()

@@ -119,11 +119,16 @@ def test_what_stands_still_has_no_speed_and_no_end() -> None:
 
 
 def test_another_nodes_progress_is_told_as_anothers_until_its_own_comes() -> None:
-    meter = Meter(image(1000), Clock())
-    meter.told(told(1, 500, 1000, anothers=True))
+    clock = Clock()
+    meter = Meter(image(1000), clock)
+    meter.told(told(1, 50, 1000, anothers=True))
     assert meter.progress().is_anothers
+    clock.now += 1
     meter.told(told(1, 100, 1000))
     assert (meter.progress().is_anothers, meter.progress().bytes_per_s) == (False, 0)
+    clock.now += 1
+    meter.told(told(1, 300, 1000))
+    assert meter.progress().bytes_per_s == 200
 
 
 def test_what_a_mount_has_read_is_kept_and_a_digest_of_no_layer_is_passed_over() -> None:

@@ -1,5 +1,10 @@
-"""Making a volume while somebody makes room: what the node has of its image stays."""
+"""Making a volume while somebody makes room, where what the node has of its image stays; and
+who is told what becomes of it."""
 
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -13,10 +18,14 @@ from clipfs.image.model import Image, Layer
 from clipfs.image.platform import host_platform
 from clipfs.image.reference import parse_reference
 from clipfs.layer.layout import Layout
+from csi.calls import Call
+from csi.errors import CallerGone, StillIndexing
 from csi.mounter import Tree, Watch
 from csi.publisher import Publisher
-from csi.status.reporter import NoReporter
-from csi.volume import Volume
+from csi.status.reporter import Mounted, NoReporter, WorkProgress
+from csi.volume import PullPolicy, Volume
+from tests.support.driver import cleaned_up
+from tests.support.machine import needs_fuse
 
 LAYER = Layer(digest=Digest(f"sha256:{'a' * 64}"), size=1, media_type="", diff_id=None)
 IMAGE = Image(
@@ -47,15 +56,132 @@ def test_what_never_was_promised_by_is_not_evicted_before_it_is_mounted(tmp_path
     layout.make()
     layout.payload(LAYER.cache_key).write_bytes(b"payload")
     layout.image_index(cache_key(IMAGE.digest)).write_bytes(b"index")
-    publisher = Publisher(
-        layout, Pressed(layout), lambda *_: IMAGE, RegistryConfig.empty(), NoReporter()
-    )
-    volume = Volume(
-        volume_id="v", target=tmp_path / "target", image=IMAGE.reference, pull_policy="Never",
-        platform=host_platform(), front="auto", attributes={}, pod=None,
-        credentials=RegistryConfig.empty(),
-    )  # fmt: skip
+    publisher = Publisher(layout, Pressed(layout), lambda *_: IMAGE, RegistryConfig.empty())
+    volume = volume_at(tmp_path / "target", pull_policy="Never")
     with pytest.raises(errors.NodeFault, match="1 layers are left"):
         publisher.publish(volume)
     assert list(layout.run.glob("*.use")) == []
     assert len(collect(layout, Limits(max_bytes=0)).removed) == 2
+
+
+def volume_at(target: Path, *, pull_policy: PullPolicy = "IfNotPresent") -> Volume:
+    return Volume(
+        volume_id="v", target=target, image=IMAGE.reference, pull_policy=pull_policy,
+        platform=host_platform(), front="auto", attributes={}, pod=None,
+        credentials=RegistryConfig.empty(),
+    )  # fmt: skip
+
+
+MOUNTED = Mounted(front="fuse", seconds=1.5, layers=1, complete=0, bytes_by_tier={"registry": 7})
+HALF = WorkProgress(layer=1, layers=1, done_bytes=5, total_bytes=10, bytes_per_s=5)
+
+
+class Folder:
+    """A node whose images are a plain folder, shown once `gate` is set; `error` is how it fails."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self.gate = threading.Event()
+        self.told = threading.Event()
+        self.error: errors.ClipError | None = None
+        self.unmounted = 0
+
+    def mount(self, image: Image, *, front: str, credentials: RegistryConfig, watch: Watch) -> Tree:
+        watch.tell(HALF)
+        self.told.set()
+        while watch.is_wanted() and not self.gate.wait(0.01):
+            pass
+        if self.error is not None:
+            raise self.error
+        return Tree(place=self._place, mounted=MOUNTED)
+
+    def unmount(self, digest: Digest) -> None:
+        self.unmounted += 1
+
+    def mounted(self) -> list[Digest]:
+        return []
+
+
+@dataclass
+class Heard:
+    """A reporter that keeps what it hears."""
+
+    words: list[str] = field(default_factory=list)
+
+    def resolved(self, volume: Volume, image: Image) -> None:
+        self.words.append(f"resolved {image.digest[-4:]}")
+
+    def indexing(self, volume: Volume, image: Image, progress: WorkProgress) -> None:
+        if f"indexing {progress.done_bytes}" not in self.words:
+            self.words.append(f"indexing {progress.done_bytes}")
+
+    def mounted(self, volume: Volume, image: Image, mounted: Mounted) -> None:
+        self.words.append(f"mounted {mounted.front} {dict(mounted.bytes_by_tier)}")
+
+    def failed(self, volume: Volume, error: errors.ClipError) -> None:
+        self.words.append(f"failed: {error}")
+
+    def gone(self, volume_id: str) -> None:
+        self.words.append(f"gone {volume_id}")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/hello").write_text("world\n")
+    with cleaned_up(tmp_path):
+        yield Folder(tmp_path / "tree")
+
+
+def publisher_on(tmp_path: Path, folder: Folder, heard: Heard, **options: float) -> Publisher:
+    layout = Layout(tmp_path / "root")
+    layout.make()
+    return Publisher(
+        layout, folder, lambda *_: IMAGE, RegistryConfig.empty(), reporter=heard, **options
+    )
+
+
+@needs_fuse
+def test_whoever_watches_hears_of_a_volume_from_its_image_to_its_end(
+    folder: Folder, tmp_path: Path
+) -> None:
+    heard = Heard()
+    publisher = publisher_on(tmp_path, folder, heard)
+    volume = volume_at(tmp_path / "target")
+    publisher_waits = Call(answer_by=time.monotonic())
+    with pytest.raises(StillIndexing):
+        publisher.publish(volume, publisher_waits)
+    assert folder.told.wait(60)
+    with pytest.raises(StillIndexing, match=r"h\.io/a:1: indexing layer 1 of 1: 50%, 5 of 10"):
+        publisher.publish(volume, publisher_waits)
+    folder.gate.set()
+    publisher.publish(volume)
+    assert (tmp_path / "target/hello").read_text() == "world\n"
+    publisher.publish(volume)
+    publisher.unpublish("v", volume.target)
+    assert [one for one in heard.words if not one.startswith("resolved")] == [
+        "indexing 5", "mounted fuse {'registry': 7}", "gone v"
+    ]  # fmt: skip
+    assert heard.words[0] == "resolved bbbb"
+    assert folder.unmounted
+    publisher.end()
+
+
+def test_whoever_watches_hears_why_a_volume_fails_and_not_of_calls_that_come_again(
+    folder: Folder, tmp_path: Path
+) -> None:
+    heard = Heard()
+    publisher = publisher_on(tmp_path, folder, heard)
+    volume = volume_at(tmp_path / "target")
+    folder.error = errors.CorruptImage("spoiled")
+    with pytest.raises(StillIndexing):
+        publisher.publish(volume, Call(answer_by=time.monotonic()))
+    with pytest.raises(CallerGone):
+        publisher.publish(volume, Call(still_wanted=lambda: False))
+    folder.gate.set()
+    with pytest.raises(errors.CorruptImage):
+        publisher.publish(volume)
+    assert [one for one in heard.words if one.startswith("failed")] == ["failed: spoiled"]
+    publisher.unpublish("v", volume.target)
+    assert heard.words[-1] == "gone v"
+    publisher.end()

@@ -3,6 +3,7 @@
 A real driver on its socket, a real registry behind a relay with a pace, real mounts.
 """
 
+import json
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.csi.conftest import Start
+from tests.support.content import run_content_server
 from tests.support.counting_registry import CountingRegistry, counting_registry
 from tests.support.driver import Driver, failure, mounts_below, nothing_left, servers
 from tests.support.leftovers import diff_ids, litter
@@ -58,8 +60,8 @@ def slow(image: str, layout: Path, registry: RegistryServer) -> Iterator[Slow]:
         yield Slow(f"{pace.address}/{image.partition('/')[2]}", digest, size, pace, counting)
 
 
-def starts(start: Start, slow: Slow, **options: float) -> Driver:
-    return start("--plain-http", slow.pace.address, **options)
+def starts(start: Start, slow: Slow, *options: str, **others: float) -> Driver:
+    return start("--plain-http", slow.pace.address, *options, **others)
 
 
 def sent_away(driver: Driver, pod: str, name: str) -> str:
@@ -315,3 +317,26 @@ def test_a_call_without_a_deadline_waits_as_long_as_the_kubelet_would(
     )
     assert call(driver.publish_request("pod", image)) == b""
     assert (driver.target("pod") / "hello").read_text() == "world\n"
+
+
+def test_a_node_that_waits_for_another_one_tells_how_far_that_is(
+    start: Start, slow: Slow, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("the cluster's key\n")
+    with run_content_server(tmp_path / "cache") as cache:
+        driver = starts(start, slow, "--content-cache", cache.url,
+                        "--content-cache-token-file", str(tmp_path / "cache/token"),
+                        "--index-key-file", str(tmp_path / "key"))  # fmt: skip # as typed by hand
+        progress = {"downloaded_bytes": 1_500_000, "total_bytes": slow.size}
+        words = (
+            r"layer 1 of 1: waiting for another node, which has 47%, 1\.5 of 3\.1 MB, "
+            "nothing comes just now"
+        )
+        body = json.dumps({"holder": "a-node.process", "progress": progress}).encode()
+        key = slow.layer.replace(":", "_")
+        said = ""
+        while not re.fullmatch(words, said):
+            assert cache.ask("PUT", f"/v1/claims/{key}", body).status in (200, 201)
+            said = sent_away(driver, "pod", slow.name)
+        assert slow.layer_bytes() == 0
+        driver.unpublish("pod")

@@ -267,12 +267,3 @@ def test_at_the_end_all_are_answered_all_is_stopped_and_nobody_comes_in(scene: S
     with pytest.raises(StillIndexing, match="the driver ends"):
         scene.call("c")
     assert scene.runs == 1
-
-
-def test_a_call_that_waits_for_another_ends_with_its_time_too() -> None:
-    now = 5.0
-    call = Call(still_wanted=lambda: False, answer_by=6, clock=lambda: now)
-    assert call.may_wait() is False
-    now = 6.0
-    with pytest.raises(StillIndexing, match="another call for the same volume"):
-        call.may_wait()
