@@ -7,14 +7,11 @@ knows what there is. An image's tree is made before (`csi.trees`), and goes with
 Locks are taken target first, then image, and no other way round.
 """
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import msgspec
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
@@ -24,17 +21,24 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.use import InUse
 from clipfs.log import log
 from clipfs.mount.mountinfo import mounts_at
-from clipfs.mount.records import RecordStore, is_ours
-from clipfs.mount.syscalls import bind_read_only, detach
-from clipfs.system.processes import boot_id
+from clipfs.mount.records import is_ours
+from clipfs.mount.syscalls import bind_read_only
 from clipfs.tree.reader import ImageIndex
 from csi.about import also_about, lines_about
 from csi.calls import Call
 from csi.errors import CallerGone, StillIndexing, VolumeConflict, VolumeNotFound
 from csi.locks import NamedLocks, StillWanted, always
 from csi.mounter import Mounter, Tree
-from csi.pod import Pod
-from csi.status.reporter import NoReporter, Reporter, Subject, WorkProgress
+from csi.records import (
+    VolumeRecord,
+    detach_all,
+    is_mounted,
+    key_of,
+    record_of,
+    subject_of_record,
+    volume_records,
+)
+from csi.status.reporter import NoReporter, Reporter, WorkProgress
 from csi.trees import Trees, keys_of
 from csi.volume import Volume
 from csi.work import LINGER_S
@@ -43,19 +47,6 @@ Resolve = Callable[[Volume, RegistryConfig], Image]
 """Asks the registry, with the pod's credentials, which image the volume's reference names."""
 
 NO_HURRY = Call()
-
-
-class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One published volume; `made` are the folders that the driver made for it, deepest first."""
-
-    volume_id: str
-    target: str
-    digest: str
-    image: str
-    attributes: dict[str, str]
-    boot_id: str
-    made: list[str]
-    pod: Pod | str = ""
 
 
 class Publisher:
@@ -77,7 +68,7 @@ class Publisher:
         self._layout = layout
         self._resolve = resolve
         self._credentials = credentials
-        self._records = RecordStore(layout.run / "volumes", VolumeRecord)
+        self._records = volume_records(layout)
         self._locks = NamedLocks()
         self._reporter = reporter or NoReporter()
         self._trees = Trees(
@@ -88,9 +79,9 @@ class Publisher:
         """Take over what an earlier driver left: keep what lives, clean up what does not."""
         for record in self._records.all().values():
             with lines_about(record.volume_id, pod=str(record.pod), image=record.image):
-                if _is_mounted(record):
+                if is_mounted(record):
                     log.info("volume adopted")
-                    if (subject := _subject(record)) is not None:
+                    if (subject := subject_of_record(record)) is not None:
                         self._reporter.adopted(subject, record.digest)
                     continue
                 log.info("volume is gone")
@@ -129,6 +120,7 @@ class Publisher:
         credentials = self._credentials.merged(volume.credentials)
         image = self._resolve(volume, credentials)
         self._reporter.resolved(volume, image)
+        _check_target(volume.target)
         with InUse(self._layout) as in_use:  # what is here stays, whoever makes room
             in_use.hold(keys_of(image))
             if volume.pull_policy == "Never" and not self._is_here(image):
@@ -148,14 +140,14 @@ class Publisher:
     def unpublish(self, volume_id: str, target: Path, still_wanted: StillWanted = always) -> None:
         """Take the volume at target away; what is not there is done."""
         with _os_errors_named(), self._locks.held(str(target), still_wanted):
-            record = self._records.read(_key(target))
+            record = self._records.read(key_of(target))
             if record is not None and record.volume_id != volume_id:
                 log.warning("another volume is at that target, it stays")
                 return
             if record is not None:
                 also_about(pod=str(record.pod), image=record.image)
                 self._remove(record)
-                if (subject := _subject(record)) is not None:
+                if (subject := subject_of_record(record)) is not None:
                     self._reporter.gone(subject)
                 log.info("volume unpublished")
             else:
@@ -167,7 +159,7 @@ class Publisher:
 
     def usage(self, volume_id: str, path: Path) -> tuple[int, int]:
         """Bytes and names of the volume at path, from its index: the mount is never asked."""
-        record = self._records.read(_key(path))
+        record = self._records.read(key_of(path))
         if record is None or record.volume_id != volume_id:
             raise VolumeNotFound(f"no volume {volume_id[:100]} at {path}")
         also_about(pod=str(record.pod), image=record.image)
@@ -180,12 +172,12 @@ class Publisher:
 
         What is left of one whose mount is gone is removed: the target is free for this one.
         """
-        known = self._records.read(_key(volume.target))
+        known = self._records.read(key_of(volume.target))
         if known is None:
             if mounts_at(volume.target):
                 raise VolumeConflict(f"{volume.target} is a mount that this driver did not make")
             return False
-        if not _is_mounted(known):
+        if not is_mounted(known):
             self._remove(known)
             return False
         if (known.volume_id, known.attributes) != (volume.volume_id, dict(volume.attributes)):
@@ -207,22 +199,11 @@ class Publisher:
         return tree
 
     def _bind(self, volume: Volume, image: Image, tree: Tree, call: Call) -> None:
-        if volume.target.is_symlink():
-            raise errors.InvalidInput(f"target path {volume.target} is a symbolic link")
-        made = [one for one in (volume.target, *volume.target.parents) if not one.exists()]
-        record = VolumeRecord(
-            volume_id=volume.volume_id,
-            target=str(volume.target),
-            digest=image.digest,
-            image=str(volume.image),
-            attributes=dict(volume.attributes),
-            boot_id=boot_id(),
-            made=[str(one) for one in made],
-            pod=volume.pod or "",
-        )
+        _check_target(volume.target)
+        record = record_of(volume, image.digest)
         with self._locks.held(image.digest, call.still_wanted):
             try:
-                self._records.write(_key(volume.target), record)
+                self._records.write(key_of(volume.target), record)
                 volume.target.mkdir(mode=0o750, parents=True, exist_ok=True)
                 bind_read_only(tree.place, volume.target)
             except BaseException:
@@ -235,20 +216,20 @@ class Publisher:
 
     def _remove_unknown(self, target: Path) -> None:
         """Take away a mount of ours whose record was lost, and what only it used."""
-        self._records.remove(_key(target))  # it may be there and unreadable
+        self._records.remove(key_of(target))  # it may be there and unreadable
         if not any(is_ours(mount) for mount in mounts_at(target)):
             return
-        _detach_all(target)
+        detach_all(target)
         for digest in self._trees.mounted():
             self._trees.drop_unused(digest)
 
     def _undo(self, record: VolumeRecord) -> None:
         """Unmount and forget the volume, and the image with its last one; image lock held."""
-        _detach_all(Path(record.target))
+        detach_all(Path(record.target))
         for folder in record.made:
             with suppress(OSError):
                 os.rmdir(folder)
-        self._records.remove(_key(Path(record.target)))
+        self._records.remove(key_of(Path(record.target)))
         self._trees.drop_if_unused(Digest(record.digest))
 
     def _is_shown(self, digest: str) -> bool:
@@ -263,20 +244,9 @@ class Publisher:
         )
 
 
-def _subject(record: VolumeRecord) -> Subject | None:
-    if isinstance(record.pod, str) or not record.pod.uid:
-        return None
-    return Subject(volume_id=record.volume_id, image=record.image, pod=record.pod)
-
-
-def _is_mounted(record: VolumeRecord) -> bool:
-    return record.boot_id == boot_id() and bool(mounts_at(Path(record.target)))
-
-
-def _detach_all(target: Path) -> None:
-    """Take away whatever is mounted at target; lazily, so that a dead mount cannot hold us."""
-    for _ in mounts_at(target):
-        detach(target)
+def _check_target(target: Path) -> None:
+    if target.is_symlink():
+        raise errors.InvalidInput(f"target path {target} is a symbolic link")
 
 
 @contextmanager
@@ -295,7 +265,3 @@ def _failure_logged(event: str, **about: str) -> Iterator[None]:
         yield
     except (errors.ClipError, OSError) as error:
         log.warning(event, error=str(error), **about)
-
-
-def _key(target: Path) -> str:
-    return hashlib.sha256(os.fsencode(target)).hexdigest()[:32]

@@ -202,10 +202,10 @@ PAIRS = [
     Pair(
         check="access at every publish",
         module="csi.publisher",
-        old="            image = self._resolve(volume, credentials)\n",
-        new="            seen = self.__dict__.setdefault('seen', {})\n"
-        "            image = seen.get(volume.image) or self._resolve(volume, credentials)\n"
-        "            seen[volume.image] = image\n",
+        old="        image = self._resolve(volume, credentials)\n",
+        new="        seen = self.__dict__.setdefault('seen', {})\n"
+        "        image = seen.get(volume.image) or self._resolve(volume, credentials)\n"
+        "        seen[volume.image] = image\n",
         test="tests/csi/test_credentials.py::"
         "test_each_pod_needs_credentials_of_its_own_whatever_is_on_the_node",
     ),
@@ -381,9 +381,9 @@ PAIRS = [
     ),
     Pair(
         check="use lock, publish",
-        module="csi.publisher",
-        old="in_use.hold([cache_key(image.digest), *(one.cache_key for one in image.layers)])",
-        new="pass",
+        module="csi.trees",
+        old="return [cache_key(image.digest), *(one.cache_key for one in image.layers)]",
+        new="return []",
         test="tests/csi/test_publisher.py::test_what_never_was_promised_by_is_not_evicted_before_it_is_mounted",
     ),
     Pair(

@@ -1,0 +1,78 @@
+"""What the driver keeps of each published volume, in `run/volumes`; mountinfo says what is mounted.
+
+Not here: when a record is written and removed (`csi.publisher`).
+"""
+
+import hashlib
+import os
+from pathlib import Path
+
+import msgspec
+
+from clipfs.image.digest import Digest
+from clipfs.layer.layout import Layout
+from clipfs.mount.mountinfo import mounts_at
+from clipfs.mount.records import RecordStore
+from clipfs.mount.syscalls import detach
+from clipfs.system.processes import boot_id
+from csi.pod import Pod
+from csi.status.reporter import Subject
+from csi.volume import Volume
+
+
+class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One published volume.
+
+    made  folders that the driver made for it, deepest first
+    pod   "" or its name, in records of an older driver, where nobody has said more
+    """
+
+    volume_id: str
+    target: str
+    digest: str
+    image: str
+    attributes: dict[str, str]
+    boot_id: str
+    made: list[str]
+    pod: Pod | str = ""
+
+
+def volume_records(layout: Layout) -> RecordStore[VolumeRecord]:
+    """By `key_of` their target."""
+    return RecordStore(layout.run / "volumes", VolumeRecord)
+
+
+def key_of(target: Path) -> str:
+    return hashlib.sha256(os.fsencode(target)).hexdigest()[:32]
+
+
+def record_of(volume: Volume, digest: Digest) -> VolumeRecord:
+    """Of a volume that is about to be made: folders that are absent now will be made for it."""
+    made = [one for one in (volume.target, *volume.target.parents) if not one.exists()]
+    return VolumeRecord(
+        volume_id=volume.volume_id,
+        target=str(volume.target),
+        digest=digest,
+        image=str(volume.image),
+        attributes=dict(volume.attributes),
+        boot_id=boot_id(),
+        made=[str(one) for one in made],
+        pod=volume.pod or "",
+    )
+
+
+def subject_of_record(record: VolumeRecord) -> Subject | None:
+    """Whom its reports are about; None where no kubelet has said which pod."""
+    if isinstance(record.pod, str) or not record.pod.uid:
+        return None
+    return Subject(volume_id=record.volume_id, image=record.image, pod=record.pod)
+
+
+def is_mounted(record: VolumeRecord) -> bool:
+    return record.boot_id == boot_id() and bool(mounts_at(Path(record.target)))
+
+
+def detach_all(target: Path) -> None:
+    """Take away whatever is mounted at target; lazily, so that a dead mount cannot hold us."""
+    for _ in mounts_at(target):
+        detach(target)
