@@ -13,7 +13,7 @@ from clipfs import errors
 from clipfs.log import log
 from csi.about import lines_about
 from csi.calls import Call, wait_s
-from csi.errors import GRPC_CODE
+from csi.errors import GRPC_CODE, StillIndexing
 from csi.pod import pod_of
 from csi.proto import csi_pb2 as pb
 from csi.proto.csi_pb2_grpc import NodeServicer
@@ -102,7 +102,8 @@ def _renamed(
     except errors.ClipError as error:
         code = GRPC_CODE.get(type(error), grpc.StatusCode.INTERNAL)
         said = str(error)[:MAX_MESSAGE_CHARACTERS]
-        log.warning("call failed", method=method, code=code.name, error=said)
+        say = log.info if isinstance(error, StillIndexing) else log.warning
+        say("call failed", method=method, code=code.name, error=said)
         context.abort(code, said)
     except Exception as error:
         code = grpc.StatusCode.INTERNAL

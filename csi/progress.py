@@ -44,7 +44,7 @@ class Meter:
             before = self._last.get(line.digest, line)
             self._last[line.digest] = line
             samples = self._samples.setdefault(line.digest, deque())
-            if line.is_anothers != before.is_anothers:
+            if (line.phase, line.is_anothers) != (before.phase, before.is_anothers):
                 samples.clear()
             samples.append((self._clock(), line.done_bytes))
             self._forget_old(samples)

@@ -8,7 +8,6 @@ Locks are taken target first, then image, and no other way round.
 """
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path

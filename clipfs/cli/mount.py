@@ -36,6 +36,7 @@ from clipfs.mount.syscalls import check_context
 from clipfs.mount.unmount import unmount
 from clipfs.tiers.content.opening import load_content_store, store_at_hand
 from clipfs.tiers.settings import TierSettings
+from clipfs.tiers.stack import Tiers
 from clipfs.tiers.storing import left_behind, mark_storing
 from clipfs.tiers.tier import IndexedLayer
 
@@ -132,9 +133,7 @@ def mount(
         store = store_at_hand(settings.content_cache_urls, ca_pem=settings.ca_pem)
         with store, progress.shown() as on_progress:
             found, to_store = trio.run(
-                partial(
-                    _prepared, in_use=in_use, resolved=known, complete=front == "erofs"
-                ),
+                partial(_prepared, in_use=in_use, resolved=known, complete=front == "erofs"),
                 settings,
                 reference,
                 on_platform,
@@ -263,12 +262,17 @@ async def _prepared(
         if complete:
             teller.begin("bring")
             distinct = {layer.cache_key: layer for layer in image.layers}
-            await side_by_side(tiers.complete, list(distinct.values()))
+            await side_by_side(partial(_brought, tiers, teller), list(distinct.values()))
         figures = counters.of(settings.layout, os.getpid())
         teller.begin("mount", {tier: figures[tier]["bytes"] for tier in counters.TIERS})
     if not settings.content_cache_urls:
         return image, []
     return image, filled + left_behind(settings.layout, image.layers)
+
+
+async def _brought(tiers: Tiers, teller: progress.Teller, layer: IndexedLayer) -> None:
+    whole_bytes = layer.index.payload_bytes
+    await tiers.complete(layer, lambda count: teller.on_brought(layer.layer, count, whole_bytes))
 
 
 def _load_server(settings: TierSettings) -> None:

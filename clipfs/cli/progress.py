@@ -33,6 +33,7 @@ Phase = Literal["index", "merge", "bring", "mount"]
 class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A line in the pipe: of a layer where there is a digest, else of the phase that begins.
 
+    done_bytes     of total_bytes: of the blob, or of the payload where that is brought
     bytes_by_tier  that the mount has read so far; told with its last phase
     """
 
@@ -64,8 +65,19 @@ class Teller:
         self._say(Told(phase=phase, bytes_by_tier=bytes_by_tier or {}))
 
     def on_progress(self, layer: Layer, progress: PassProgress) -> None:
-        now, done_bytes = self._clock(), progress.downloaded_bytes
-        is_last = done_bytes >= layer.size
+        """How far a layer's pass is: not of interest where its payload is brought."""
+        if self._phase != "bring":
+            done_bytes, is_anothers = progress.downloaded_bytes, progress.is_anothers
+            self._tell(layer, done_bytes, layer.size, is_anothers=is_anothers)
+
+    def on_brought(self, layer: Layer, done_bytes: int, total_bytes: int) -> None:
+        """How much of a layer's payload is on this disk, from wherever it came."""
+        self._tell(layer, done_bytes, total_bytes)
+
+    def _tell(
+        self, layer: Layer, done_bytes: int, total_bytes: int, *, is_anothers: bool = False
+    ) -> None:
+        now, is_last = self._clock(), done_bytes >= total_bytes
         if not is_last and now - self._last.get(layer.digest, -TOLD_EVERY_S) < TOLD_EVERY_S:
             return
         self._last[layer.digest] = now
@@ -74,8 +86,8 @@ class Teller:
                 phase=self._phase,
                 digest=layer.digest,
                 done_bytes=done_bytes,
-                total_bytes=layer.size,
-                is_anothers=progress.is_anothers,
+                total_bytes=total_bytes,
+                is_anothers=is_anothers,
             )
         )
 

@@ -9,7 +9,7 @@ Not here: what is read ahead (`clipfs.tiers.read_ahead`).
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
@@ -92,15 +92,19 @@ class TierChain:
         if not self._disk_refuses:
             await self._brought(layer, chunks, {}, joins=False)
 
-    async def complete(self, layer: IndexedLayer) -> None:
+    async def complete(
+        self, layer: IndexedLayer, on_brought: Callable[[int], None] = lambda _: None
+    ) -> None:
         """Return when the whole payload is in `cache/`, its chunks from the nearest tiers.
 
+        on_brought  told how many bytes of the payload are here, from its begin
         Raises  DiskFull, NodeFault if the disk refuses a chunk
         """
         if self._disk.has_payload(layer):
             return
         for _, chunks in by_page(range(layer.index.chunk_count)):
             await self.bring(layer, chunks)
+            on_brought(min(chunks.stop * CHUNK_BYTES, layer.index.payload_bytes))
         await self._disk.promote(layer)
 
     async def bring(self, layer: IndexedLayer, chunks: range) -> None:

@@ -54,9 +54,14 @@ class Tiers:
     storer: Storer | None
     mender: Mender | None
 
-    async def complete(self, layer: IndexedLayer) -> None:
-        """Return when the whole payload is in `cache/`, and what was begun for it is done."""
-        await self.chain.complete(layer)
+    async def complete(
+        self, layer: IndexedLayer, on_brought: Callable[[int], None] = lambda _: None
+    ) -> None:
+        """Return when the whole payload is in `cache/`, and what was begun for it is done.
+
+        on_brought  as of `TierChain.complete`
+        """
+        await self.chain.complete(layer, on_brought)
         await self.registry.settled(layer)
 
     async def load_index(self, layer: Layer) -> LayerIndex:

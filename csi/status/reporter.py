@@ -22,7 +22,7 @@ class WorkProgress:
 
     phase        what is done now
     layer        number of the layer that is under way, from 1, of `layers`; 0: none of them is
-    done_bytes   of the blob's total_bytes
+    done_bytes   of the blob's total_bytes; in the phase "bring" of its payload's
     bytes_per_s  lately; 0: nothing has come
     is_anothers  another node downloads it, and this one waits for that
     """

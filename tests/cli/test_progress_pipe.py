@@ -13,10 +13,12 @@ import pytest
 from clipfs.cli.progress import TOLD_EVERY_S, Teller
 from clipfs.layer.job import PassProgress
 from tests.cli.test_progress import Clock, at, layer
+from tests.support.content import run_content_server
 from tests.support.driver import cleaned_up
 from tests.support.images import Packed, push, write_layout
 from tests.support.images import layer as pack
 from tests.support.machine import CLIPFS, needs_fuse
+from tests.support.node import Node
 from tests.support.registry import RegistryServer
 
 
@@ -55,13 +57,14 @@ def test_a_line_says_whose_pass_it_is_and_in_which_phase() -> None:
         teller.on_progress(layer(1, 10), theirs)
         teller.begin("bring")
         teller.on_progress(layer(2, 10), at(6))
+        teller.on_brought(layer(2, 10), 12, 24)
         teller.begin("mount", {"registry": 7})
         found = lines(reading)
     assert found == [
         {"phase": "index", "digest": layer(1, 10).digest, "done_bytes": 5, "total_bytes": 10,
          "is_anothers": True},
         {"phase": "bring"},
-        {"phase": "bring", "digest": layer(2, 10).digest, "done_bytes": 6, "total_bytes": 10},
+        {"phase": "bring", "digest": layer(2, 10).digest, "done_bytes": 12, "total_bytes": 24},
         {"phase": "mount", "bytes_by_tier": {"registry": 7}},
     ]  # fmt: skip
 
@@ -112,3 +115,35 @@ def test_a_mount_tells_of_its_layers_its_phases_and_its_bytes(
     phases = [line["phase"] for line in told if "digest" not in line]
     assert phases == ["merge", *(["bring"] if front == "erofs" else []), "mount"]
     assert told[-1]["bytes_by_tier"]["registry"] == sum(one["size"] for one in layers)
+
+
+@needs_fuse
+def test_what_is_brought_from_the_content_cache_is_told_too(
+    image: str, registry: RegistryServer, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("the cluster's key\n")
+    with (
+        cleaned_up(tmp_path),
+        pipe() as (reading, writing),
+        run_content_server(tmp_path / "cache") as cache,
+    ):
+        shared = ["--content-cache", cache.url,
+                  "--content-cache-token-file", str(tmp_path / "cache/token"),
+                  "--index-key-file", str(tmp_path / "key"),
+                  "--plain-http", registry.address]  # fmt: skip # as typed by hand
+        Node(tmp_path / "A", shared).json("index", image)
+        done = subprocess.run(
+            [CLIPFS, "mount", "--json", "--root", tmp_path / "root", *shared, "--front", "erofs",
+             "--progress-fd", str(writing), image, tmp_path / "tree"],
+            pass_fds=[writing], stdout=subprocess.PIPE, check=True,
+        )  # fmt: skip
+        told = lines(reading)
+        unmount = [CLIPFS, "unmount", "--root", str(tmp_path / "root"), str(tmp_path / "tree")]
+        subprocess.run(unmount, check=True)
+    layers = json.loads(done.stdout)["layers"]
+    last = {line["digest"]: line for line in told if "digest" in line}
+    assert {d: (line["phase"], line["done_bytes"]) for d, line in last.items()} == {
+        one["digest"]: ("bring", one["payload_size"]) for one in layers
+    }
+    assert told[-1]["bytes_by_tier"]["content_cache"] > sum(o["payload_size"] for o in layers) // 2
+    assert told[-1]["bytes_by_tier"]["registry"] == 0

@@ -22,7 +22,7 @@ from csi.calls import Call
 from csi.errors import CallerGone, StillIndexing
 from csi.mounter import Tree, Watch
 from csi.publisher import Publisher
-from csi.status.reporter import Mounted, NoReporter, WorkProgress
+from csi.status.reporter import Mounted, WorkProgress
 from csi.volume import PullPolicy, Volume
 from tests.support.driver import cleaned_up
 from tests.support.machine import needs_fuse

@@ -91,6 +91,8 @@ def test_a_publish_that_needs_many_calls_tells_each_how_far_it_is_and_downloads_
         seen.append(int(match[1]) if match else 0)
         assert list(driver.target("pod").parent.iterdir()) == []
     assert seen == sorted(seen)
+    levels = {line["level"] for line in driver.lines() if line.get("code") == "ABORTED"}
+    assert levels == {"info"}
     slow.pace.bytes_per_s = None
     assert (driver.publish("pod", slow.name) / "data").read_bytes() == layout_data
     assert slow.layer_bytes() == slow.size
