@@ -1,4 +1,4 @@
-"""Runs one `clipfs mount` for the driver: reads what it tells, stops it when nobody wants it.
+"""Runs one `clipfs` command for the driver: reads what it tells, stops it when nobody wants it.
 
 In the thread that starts it, with which it dies (`csi.launch`). Credentials reach it through a
 memory file, never through a file, an argument or the environment.
@@ -44,22 +44,49 @@ def run_mount(
     on_told    gets what it tells of its progress
     is_wanted  asked now and then, in the same thread; once it says no the command is stopped
     """
-    with _memory_files(files) as fds, _pipe() as (reading, writing):
+    with _pipe() as (reading, writing):
+        told = ["--progress-fd", str(writing), "--log-to", "stderr"]
+        told += ["--log-fields", fields_for_a_server()]
+        return _run(
+            ["mount", *words, *told],
+            files,
+            pass_fds=[writing],
+            lines=_Lines(reading, on_told),
+            is_wanted=is_wanted,
+        )
+
+
+def run_index(
+    words: Sequence[str], files: Mapping[str, bytes], *, is_wanted: Callable[[], bool]
+) -> subprocess.CompletedProcess[bytes]:
+    """`clipfs index`, as `run_mount`."""
+    with _pipe() as (reading, _):
+        lines = _Lines(reading, lambda _: None)
+        return _run(["index", *words], files, pass_fds=[], lines=lines, is_wanted=is_wanted)
+
+
+def _run(
+    words: Sequence[str],
+    files: Mapping[str, bytes],
+    *,
+    pass_fds: Sequence[int],
+    lines: "_Lines",
+    is_wanted: Callable[[], bool],
+) -> subprocess.CompletedProcess[bytes]:
+    with _memory_files(files) as fds:
         command = [
-            *(sys.executable, "-m", "csi.launch", str(os.getpid()), "mount", *words),
+            *(sys.executable, "-m", "csi.launch", str(os.getpid()), *words, "--json"),
             *(word for option, fd in fds.items() for word in (option, f"/dev/fd/{fd}")),
-            *("--json", "--progress-fd", str(writing)),
-            *("--log-to", "stderr", "--log-fields", fields_for_a_server()),
         ]
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            pass_fds=(*fds.values(), writing),
+            pass_fds=(*fds.values(), *pass_fds),
             start_new_session=True,
         )
         try:
-            said = _followed(process, reading, on_told, is_wanted)
+            said = _followed(process, lines, is_wanted)
         except BaseException:
             _kill(process)
             raise
@@ -71,18 +98,14 @@ def run_mount(
 
 
 def _followed(
-    process: subprocess.Popen[bytes],
-    reading: int,
-    on_told: Callable[[Told], None],
-    is_wanted: Callable[[], bool],
+    process: subprocess.Popen[bytes], lines: "_Lines", is_wanted: Callable[[], bool]
 ) -> bytes:
     """What it says on stdout until that ends; then it has ended, or does."""
     assert process.stdout is not None
     said, stopped_s = b"", None
-    lines = _Lines(reading, on_told)
     with selectors.DefaultSelector() as selector:
         selector.register(process.stdout, selectors.EVENT_READ)
-        selector.register(reading, selectors.EVENT_READ)
+        selector.register(lines.reading, selectors.EVENT_READ)
         while True:
             ready = {key.fd for key, _ in selector.select(LOOK_S)}
             lines.read()
@@ -104,7 +127,7 @@ class _Lines:
 
     def __init__(self, reading: int, on_told: Callable[[Told], None]) -> None:
         os.set_blocking(reading, False)
-        self._reading = reading
+        self.reading = reading
         self._on_told = on_told
         self._rest = b""
 
@@ -112,7 +135,7 @@ class _Lines:
         """Tell of what is there now."""
         with suppress(BlockingIOError):
             while True:
-                *lines, self._rest = (self._rest + os.read(self._reading, _READ_BYTES)).split(b"\n")
+                *lines, self._rest = (self._rest + os.read(self.reading, _READ_BYTES)).split(b"\n")
                 for line in lines:
                     self._on_told(msgspec.json.decode(line, type=Told))
 

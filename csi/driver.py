@@ -14,10 +14,15 @@ from clipfs.layer.layout import Layout
 from clipfs.log import log
 from clipfs.tiers.settings import TierSettings
 from csi.access.access import Access
-from csi.access.options import DEFAULT_GRACE_S
+from csi.access.policy import Policy
 from csi.cluster import taint
 from csi.cluster.opening import open_cluster
+from csi.cluster.pod_secrets import PodSecrets
 from csi.collector import Collector
+from csi.credentials.asking import Asking
+from csi.credentials.handing import SOCKET, Handing
+from csi.credentials.lending import Lending
+from csi.credentials.order import CredentialSettings
 from csi.identity import Identity
 from csi.metrics.exposed import Metrics
 from csi.metrics.http import serving
@@ -50,8 +55,12 @@ def drive(
     registration_endpoint: str | None,
     version: str,
     settings: TierSettings,
+    image_options: Sequence[str],
     mount_options: Sequence[str],
     limits: Limits,
+    credentials: CredentialSettings,
+    access_grace_s: float,
+    policy: Policy | None,
     metrics: Address | None,
     kubeconfig: Path | None,
     startup_taint: str | None,
@@ -67,12 +76,22 @@ def drive(
     reporter = (
         ClusterReporter(cluster, node_id, NodeFigures(settings.layout)) if cluster else NoReporter()
     )
+    secrets = PodSecrets(cluster) if cluster is not None else None
+    sources = credentials.sources(secrets, settings.mirrors)
+    handing = Handing(settings.layout.run / SOCKET, Lending(sources))
     publisher = Publisher(
         settings.layout,
-        ClipMounter(settings.layout, mount_options, collector),
-        Access(settings, grace_s=DEFAULT_GRACE_S).admit,
-        settings.registry_config,
-        reporter,
+        ClipMounter(
+            settings.layout,
+            settings.keys,
+            image_options=image_options,
+            mount_options=mount_options,
+            collector=collector,
+        ),
+        Access(settings, grace_s=access_grace_s, policy=policy).admit,
+        Asking(sources, namespaces=credentials.namespaces),
+        handing,
+        reporter=reporter,
     )
 
     exposed = Metrics(settings.layout, version=version, cache_bytes=lambda: collector.kept_bytes)
@@ -92,6 +111,7 @@ def drive(
             where = stack.enter_context(serving(metrics, pages))
             log.info("metrics are served", address=str(where))
         publisher.adopt()
+        stack.enter_context(handing.running())
         stack.enter_context(collector.running())
         if isinstance(reporter, ClusterReporter):
             stack.enter_context(reporter.running())

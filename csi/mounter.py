@@ -15,17 +15,20 @@ from typing import Protocol
 import msgspec
 
 from clipfs import errors
-from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest, cache_key
 from clipfs.image.model import Image
 from clipfs.image.resolved import Resolved
 from clipfs.layer.layout import Layout
+from clipfs.layer.seal import KeyRing
 from clipfs.mount import counters, records
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.records import MountRecord
 from clipfs.mount.unmount import unmount
+from clipfs.tiers.origins import lacks_origin
 from csi.collector import Collector
-from csi.command import run_mount
+from csi.command import run_index, run_mount
+from csi.credentials.handing import SOCKET
+from csi.credentials.lending import Lent
 from csi.errors import CallerGone
 from csi.progress import Meter
 from csi.status.reporter import Mounted, WorkProgress
@@ -55,7 +58,7 @@ class Watch(Protocol):
 class Mounter(Protocol):
     """Images on this node, each mounted at most once for each front."""
 
-    def mount(self, image: Image, *, front: str, credentials: RegistryConfig, watch: Watch) -> Tree:
+    def mount(self, image: Image, *, front: str, lent: Lent, watch: Watch) -> Tree:
         """image's tree, mounted now or before; not to be called twice at once for one image.
 
         Raises  the ClipError that says why it cannot be, CallerGone if watch wants it no more;
@@ -88,41 +91,52 @@ class _Outcome(msgspec.Struct):
 
 
 class ClipMounter:
-    """Mounts below `run/images/`; options are those of `clipfs mount` that the driver was given.
+    """Mounts below `run/images/`, with the options that the driver was given.
 
     An image is at `<cache key>`, whatever its front. Who asks for the other front than it has
     gets it at `<cache key>.<front>`.
     """
 
-    def __init__(self, layout: Layout, options: Sequence[str], collector: Collector) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        keys: KeyRing,
+        *,
+        image_options: Sequence[str],
+        mount_options: Sequence[str],
+        collector: Collector,
+    ) -> None:
+        """keys  that sign origin records
+        image_options, mount_options  of every command with an image, and of `clipfs mount` alone
+        """
         self._layout = layout
-        self._options = options
+        self._keys = keys
+        self._image_options = image_options
+        self._mount_options = mount_options
         self._collector = collector
         self._folder = layout.run / "images"
 
-    def mount(self, image: Image, *, front: str, credentials: RegistryConfig, watch: Watch) -> Tree:
+    def mount(self, image: Image, *, front: str, lent: Lent, watch: Watch) -> Tree:
         place = self._folder / cache_key(image.digest)
         there = self._record_at(place)
         if there is not None and front not in ("auto", there.front):
             place = place.with_name(f"{place.name}.{front}")
             there = self._record_at(place)
         if there is not None:
+            if lacks_origin(self._layout, self._keys, image):
+                self._prove(image, lent, watch)
             return Tree(place=place, mounted=self._as_it_is(image, there))
         self._take_away(place, wait_s=0)  # a mount whose server died serves nobody
         self._collector.make_room()
         try:
-            return Tree(
-                place=place, mounted=self._launched(image, place, front, credentials, watch)
-            )
+            return Tree(place=place, mounted=self._launched(image, place, front, lent, watch))
         except BaseException:
             self._take_away(place, wait_s=SERVER_END_S)
             raise
         finally:
             self._collector.soon()
 
-    def _launched(
-        self, image: Image, place: Path, front: str, credentials: RegistryConfig, watch: Watch
-    ) -> Mounted:
+    def _launched(self, image: Image, place: Path, front: str, lent: Lent, watch: Watch) -> Mounted:
         meter = Meter(image, time.monotonic)
         given_up = False
 
@@ -134,16 +148,22 @@ class ClipMounter:
 
         reference = image.reference.with_digest(image.digest)
         done = run_mount(
-            [str(reference), str(place), "--front", front, *self._options],
+            [
+                *(str(reference), str(place), "--front", front),
+                *self._image_options,
+                *self._mount_options,
+                *("--credentials-socket", str(self._layout.run / SOCKET)),
+                *("--credentials-of", lent.volume),
+            ],
             {
-                "--registry-config": credentials.to_json(),
+                "--registry-config": lent.config.to_json(),
                 "--resolved": msgspec.json.encode(Resolved.of(image)),
             },
             on_told=meter.told,
             is_wanted=is_wanted,
         )
         if given_up:
-            raise CallerGone(f"{image.reference}: nobody wants it any more, its mount was stopped")
+            raise _nobody_wants(image)
         outcome = _outcome(done, str(image.reference))
         return Mounted(
             front=outcome.front,
@@ -152,6 +172,17 @@ class ClipMounter:
             complete=sum(layer.complete for layer in outcome.layers),
             bytes_by_tier=meter.bytes_by_tier,
         )
+
+    def _prove(self, image: Image, lent: Lent, watch: Watch) -> None:
+        """Have the image's own registry deliver what another one has brought to this node."""
+        done = run_index(
+            [str(image.reference.with_digest(image.digest)), *self._image_options],
+            {"--registry-config": lent.config.to_json()},
+            is_wanted=watch.is_wanted,
+        )
+        if not watch.is_wanted():
+            raise _nobody_wants(image)
+        _outcome(done, str(image.reference))
 
     def unmount(self, digest: Digest) -> None:
         for place in self._places():
@@ -189,6 +220,10 @@ class ClipMounter:
                 if records.is_answered(record) and records.is_mount_of(record, mount):
                     return record
         return None
+
+
+def _nobody_wants(image: Image) -> CallerGone:
+    return CallerGone(f"{image.reference}: nobody wants it any more, its mount was stopped")
 
 
 def _digest_at(place: Path) -> Digest:

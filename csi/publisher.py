@@ -8,9 +8,11 @@ Locks are taken target first, then image, and no other way round.
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
@@ -25,6 +27,8 @@ from clipfs.mount.syscalls import bind_read_only
 from clipfs.tree.reader import ImageIndex
 from csi.about import also_about, lines_about
 from csi.calls import Call
+from csi.credentials.asking import Asking
+from csi.credentials.handing import Handing
 from csi.errors import CallerGone, StillIndexing, VolumeConflict, VolumeNotFound
 from csi.locks import NamedLocks, StillWanted, always
 from csi.mounter import Mounter, Tree
@@ -35,6 +39,7 @@ from csi.records import (
     key_of,
     record_of,
     subject_of_record,
+    volume_of,
     volume_records,
 )
 from csi.status.reporter import NoReporter, Reporter, WorkProgress
@@ -42,8 +47,13 @@ from csi.trees import Trees, keys_of
 from csi.volume import Volume
 from csi.work import LINGER_S
 
-Resolve = Callable[[Volume, RegistryConfig], Image]
-"""Asks the registry, with the pod's credentials, which image the volume's reference names."""
+
+class Admit(Protocol):
+    def __call__(
+        self, volume: Volume, credentials: RegistryConfig, *, pinned: Digest | None = None
+    ) -> Image:
+        """The image that the volume may show, to who holds credentials: `Access.admit`."""
+
 
 NO_HURRY = Call()
 
@@ -55,18 +65,21 @@ class Publisher:
         self,
         layout: Layout,
         mounter: Mounter,
-        resolve: Resolve,
-        credentials: RegistryConfig,
+        admit: Admit,
+        asking: Asking,
+        handing: Handing,
         *,
         reporter: Reporter | None = None,
         linger_s: float = LINGER_S,
     ) -> None:
-        """credentials  the node's own, which a pod's come before
-        linger_s     how long work goes on, and its tree stays, for a call that comes again
+        """asking, handing  whose credentials a volume has, and who is lent them
+        linger_s         how long work goes on, and its tree stays, for a call that comes again
         """
         self._layout = layout
-        self._resolve = resolve
-        self._credentials = credentials
+        self._admit = admit
+        self._asking = asking
+        self._handing = handing
+        self._pinned: dict[Path, Digest] = {}  # by the targets of calls that come again
         self._records = volume_records(layout)
         self._locks = NamedLocks()
         self._reporter = reporter or NoReporter()
@@ -80,6 +93,7 @@ class Publisher:
             with lines_about(record.volume_id, pod=str(record.pod), image=record.image):
                 if is_mounted(record):
                     log.info("volume adopted")
+                    self._handing.volume_here(Digest(record.digest), volume_of(record))
                     if (subject := subject_of_record(record)) is not None:
                         self._reporter.adopted(subject, record.digest)
                     continue
@@ -112,12 +126,13 @@ class Publisher:
         except (CallerGone, StillIndexing):
             raise
         except errors.ClipError as error:
+            self._forget(volume.target)
             self._reporter.failed(volume, error)
             raise
 
     def _publish(self, volume: Volume, call: Call) -> None:
-        credentials = self._credentials.merged(volume.credentials)
-        image = self._resolve(volume, credentials)
+        pinned = self._pinned.get(volume.target)
+        image, chosen = self._asking.ask(volume, partial(self._admit, volume, pinned=pinned))
         self._reporter.resolved(volume, image)
         _check_target(volume.target)
         with InUse(self._layout) as in_use:  # what is here stays, whoever makes room
@@ -127,12 +142,15 @@ class Publisher:
                     f"{volume.image} is not on this node, and pullPolicy is Never"
                 )
             try:
-                tree = self._shown(volume, image, credentials, call)
+                self._handing.volume_here(image.digest, volume)
+                tree = self._shown(volume, image, chosen.config, call)
             except StillIndexing:
+                self._pinned[volume.target] = image.digest
                 raise
             except BaseException:
                 self._trees.drop_unused(image.digest)
                 raise
+        self._pinned.pop(volume.target, None)
         self._reporter.mounted(volume, image, tree.mounted)
         log.info("volume published", digest=image.digest)
 
@@ -154,7 +172,7 @@ class Publisher:
             if not mounts_at(target):
                 with suppress(OSError):
                     target.rmdir()
-        self._reporter.gone(volume_id)
+        self._forget(target)
 
     def usage(self, volume_id: str, path: Path) -> tuple[int, int]:
         """Bytes and names of the volume at path, from its index: the mount is never asked."""
@@ -165,6 +183,11 @@ class Publisher:
         index_path = self._layout.image_index(cache_key(Digest(record.digest)))
         with _os_errors_named(), ImageIndex.open(index_path) as index:
             return index.total_bytes, index.entry_count
+
+    def _forget(self, target: Path) -> None:
+        """What was kept for a call that does not come again, or for a volume that was there."""
+        self._pinned.pop(target, None)
+        self._handing.volume_gone(target)
 
     def _is_there(self, volume: Volume) -> bool:
         """Whether just this volume is at its target; VolumeConflict if something else is.

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import msgspec
 
+from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest
+from clipfs.image.platform import host_platform
+from clipfs.image.reference import parse_reference
 from clipfs.layer.layout import Layout
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.records import RecordStore
@@ -66,6 +69,21 @@ def subject_of_record(record: VolumeRecord) -> Subject | None:
     if isinstance(record.pod, str) or not record.pod.uid:
         return None
     return Subject(volume_id=record.volume_id, image=record.image, pod=record.pod)
+
+
+def volume_of(record: VolumeRecord) -> Volume:
+    """The volume again, for sources of credentials; what came with its publish alone is gone."""
+    return Volume(
+        volume_id=record.volume_id,
+        target=Path(record.target),
+        image=parse_reference(record.image),
+        pull_policy="IfNotPresent",
+        platform=host_platform(),
+        front="auto",
+        attributes=record.attributes,
+        pod=record.pod if isinstance(record.pod, Pod) else None,
+        credentials=RegistryConfig.empty(),
+    )
 
 
 def is_mounted(record: VolumeRecord) -> bool:

@@ -19,6 +19,7 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.use import InUse
 from clipfs.log import log
 from csi.calls import Call
+from csi.credentials.lending import Lent, name_of
 from csi.errors import StillIndexing
 from csi.locks import NamedLocks
 from csi.mounter import Mounter, Tree
@@ -81,7 +82,8 @@ class Trees:
         """
 
         def run(task: Task[Tree]) -> Tree:
-            return self._made(image, volume.front, credentials, task)
+            lent = Lent(volume=name_of(volume.target), config=credentials)
+            return self._made(image, volume.front, lent, task)
 
         name = f"{image.reference.registry}/{image.reference.repository}"
         key = TreeWanted(digest=image.digest, name=name, front=volume.front)
@@ -103,9 +105,7 @@ class Trees:
         if not (wanted or self._is_shown(digest)):
             self._mounter.unmount(digest)
 
-    def _made(
-        self, image: Image, front: str, credentials: RegistryConfig, task: Task[Tree]
-    ) -> Tree:
+    def _made(self, image: Image, front: str, lent: Lent, task: Task[Tree]) -> Tree:
         """In the work's thread."""
         with self._locks.held(f"tree of {image.digest}", task.is_wanted):
             with self._locks.held(image.digest):
@@ -113,9 +113,7 @@ class Trees:
             try:
                 with InUse(self._layout) as in_use:
                     in_use.hold(keys_of(image))
-                    return self._mounter.mount(
-                        image, front=front, credentials=credentials, watch=task
-                    )
+                    return self._mounter.mount(image, front=front, lent=lent, watch=task)
             except OSError as error:
                 raise errors.node_fault(error) from error
 

@@ -29,6 +29,7 @@ from clipfs.image.resolved import load
 from clipfs.layer.use import InUse
 from clipfs.mount import counters
 from clipfs.mount.daemon import leave_behind
+from clipfs.mount.figures import TIERS
 from clipfs.mount.front import Wanted
 from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_mountpoint
 from clipfs.mount.prepare import Prepared, prepared, side_by_side, workers_at_hand
@@ -264,7 +265,7 @@ async def _prepared(
             distinct = {layer.cache_key: layer for layer in image.layers}
             await side_by_side(partial(_brought, tiers, teller), list(distinct.values()))
         figures = counters.of(settings.layout, os.getpid())
-        teller.begin("mount", {tier: figures[tier]["bytes"] for tier in counters.TIERS})
+        teller.begin("mount", {tier: figures[tier]["bytes"] for tier in TIERS})
     if not settings.content_cache_urls:
         return image, []
     return image, filled + left_behind(settings.layout, image.layers)

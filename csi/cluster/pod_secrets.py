@@ -43,7 +43,7 @@ class PodSecrets:
             configs = [self._config(pod, name) for name in dict.fromkeys(names)]
         return [config for config in configs if config is not None]
 
-    def annotations(self, pod: Pod) -> Mapping[str, str]:
+    def service_account_annotations(self, pod: Pod) -> Mapping[str, str]:
         """Those of pod's service account, for credential providers; errors as above."""
         with _refusal_explained(pod):
             metadata = self._service_account(pod).get("metadata", {})

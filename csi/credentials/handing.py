@@ -34,6 +34,9 @@ from clipfs.system.socket_names import short_name
 from csi.credentials.lending import Lending, Lent, name_of
 from csi.volume import Volume
 
+SOCKET = "credentials.sock"
+"""Its name below `run/`."""
+
 BACKLOG = 128
 _NONE = Lent(volume="", config=RegistryConfig.empty())
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid

@@ -3,7 +3,7 @@
 None is asked for unless `--pod-pull-secrets` names the pod's namespace: reading secrets is a
 right that one node should not have over a whole cluster.
 
-Not here: the API server (`csi.kubernetes`).
+Not here: the API server (`csi.cluster`).
 Source: Kubernetes, "Pull an Image from a Private Registry".
 """
 
@@ -11,7 +11,8 @@ from collections.abc import Collection
 from typing import Protocol
 
 from clipfs.image.credentials import RegistryConfig
-from csi.credentials.sources import Found
+from csi.cluster.errors import ApiRefused, ApiRejected, ApiUnavailable
+from csi.credentials.sources import Found, SourceFailed
 from csi.pod import Pod
 from csi.volume import Volume
 
@@ -40,10 +41,16 @@ class PullSecrets:
         if volume.pod is None or not may_ask(volume.pod, self._namespaces):
             return None
         config = RegistryConfig.empty()
-        for number, data in enumerate(self._secrets.pull_secrets(volume.pod), start=1):
+        for number, data in enumerate(self._asked(volume.pod), start=1):
             source = f"imagePullSecret {number} of pod {volume.pod}"
             config = RegistryConfig.from_json(data, source=source).merged(config)
         return Found(config=config, can_be_asked_again=True)
+
+    def _asked(self, pod: Pod) -> list[bytes]:
+        try:
+            return self._secrets.pull_secrets(pod)
+        except (ApiRefused, ApiRejected, ApiUnavailable) as error:
+            raise SourceFailed(str(error)) from error
 
 
 def may_ask(pod: Pod, namespaces: Collection[str]) -> bool:

@@ -10,14 +10,10 @@ Not here: the sources that ask others (`pull_secrets`, `providers`); what become
 that the registry refuses (`advice`, `lending`).
 """
 
-import hashlib
-import hmac
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlsplit
-
-import msgspec
 
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.mirrors import Mirrors
@@ -62,16 +58,14 @@ class Source(Protocol):
 class Chosen:
     """What a volume's image is asked for with.
 
-    source      its name; NOBODY: without credentials
-    proof_hash  tells these credentials for this image from others, and not what they are
-    failed      sources that should have known, and do not answer
+    source  its name; NOBODY: without credentials
+    failed  sources that should have known, and do not answer
     """
 
     source: str
     config: RegistryConfig
     expires_at: float | None
     can_be_asked_again: bool
-    proof_hash: str
     failed: tuple[str, ...] = ()
 
 
@@ -79,14 +73,11 @@ class Sources:
     """The sources of a node, in their order."""
 
     def __init__(
-        self, sources: Sequence[Source], *, hosts_of: Callable[[str], Sequence[str]], key: bytes
+        self, sources: Sequence[Source], *, hosts_of: Callable[[str], Sequence[str]]
     ) -> None:
-        """hosts_of  of a registry: all hosts that may want credentials for its images
-        key       of proof hashes: whoever does not know it cannot try passwords
-        """
+        """hosts_of  of a registry: all hosts that may want credentials for its images"""
         self._sources = sources
         self._hosts_of = hosts_of
-        self._key = key
 
     def choose(self, volume: Volume, *, anew: bool = False) -> Chosen:
         """Raises  the ClipError of a source that nobody may pass by"""
@@ -100,19 +91,16 @@ class Sources:
                 failed.append(str(error))
                 continue
             if found is not None and _has_any(found.config, volume.image, hosts):
-                return self._chosen(source.name, found, volume.image, hosts, failed)
+                return self._chosen(source.name, found, failed)
         nothing = Found(config=RegistryConfig.empty())
-        return self._chosen(NOBODY, nothing, volume.image, hosts, failed)
+        return self._chosen(NOBODY, nothing, failed)
 
-    def _chosen(
-        self, name: str, found: Found, image: Reference, hosts: Sequence[str], failed: list[str]
-    ) -> Chosen:
+    def _chosen(self, name: str, found: Found, failed: list[str]) -> Chosen:
         return Chosen(
             source=name,
             config=found.config,
             expires_at=found.expires_at,
             can_be_asked_again=found.can_be_asked_again,
-            proof_hash=proof_hash(self._key, found.config, image, hosts),
             failed=tuple(failed),
         )
 
@@ -135,16 +123,6 @@ def hosts_by(mirrors: Mirrors) -> Callable[[str], Sequence[str]]:
         return [registry, *(urlsplit(base).netloc for base in bases)]
 
     return hosts_of
-
-
-def proof_hash(key: bytes, config: RegistryConfig, image: Reference, hosts: Sequence[str]) -> str:
-    """Equal for equal credentials for the image's repository at each of hosts, and for no other."""
-    shown: list[tuple[str, str, str, str]] = []
-    for host in hosts:
-        one = config.for_repository(host, image.repository)
-        if one is not None:
-            shown.append((host, one.username, one.password, one.identity_token or ""))
-    return hmac.new(key, msgspec.json.encode(shown), hashlib.sha256).hexdigest()
 
 
 def _has_any(config: RegistryConfig, image: Reference, hosts: Sequence[str]) -> bool:

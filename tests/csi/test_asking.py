@@ -33,7 +33,7 @@ class Registry:
 
 def asking(plugins: Plugins, node: Path) -> Asking:
     sources: list[Source] = [plugins.opened(), NodeConfig(node)]
-    made = Sources(sources, hosts_of=lambda registry: [registry], key=b"k")
+    made = Sources(sources, hosts_of=lambda registry: [registry])
     return Asking(made, namespaces=[])
 
 

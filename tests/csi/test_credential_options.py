@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from clipfs import errors
 from clipfs.image.mirrors import NO_MIRRORS
 from csi.credentials.options import credential_options, providers_of
-from csi.credentials.order import sources_in_order
+from csi.credentials.order import CredentialSettings
 from csi.credentials.sources import NOBODY, Sources
 from tests.support.plugins import Plugins
 from tests.support.volumes import Secrets, docker_config_of, volume_of
@@ -66,16 +66,13 @@ def test_the_plugins_of_the_file_are_taken_from_the_folder(tmp_path: Path) -> No
 def in_order(plugins: Plugins, *, secrets: Secrets | None, namespaces: tuple[str, ...]) -> Sources:
     node = plugins.folder.parent / "config.json"
     node.write_bytes(docker_config_of({"h.io": "node"}))
-    return sources_in_order(
+    settings = CredentialSettings(
         namespaces=namespaces,
-        secrets=secrets,
         providers=providers_of(plugins.file, plugins.folder),
         bin_dir=plugins.folder,
-        accounts=None,
         registry_config=node,
-        mirrors=NO_MIRRORS,
-        key=b"k",
     )
+    return settings.sources(secrets, NO_MIRRORS)
 
 
 def test_each_source_comes_after_those_that_are_nearer_to_the_pod(tmp_path: Path) -> None:

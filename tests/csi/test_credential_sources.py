@@ -26,7 +26,6 @@ from csi.volume import Volume
 from tests.support.volumes import POD, Secrets, docker_config_of, volume_of
 
 IMAGE = "h.io/team/app:1"
-KEY = b"k" * 32
 
 
 class Broken:
@@ -49,14 +48,14 @@ class Place:
         self.mirrors = Mirrors(None)
         self.before_node: list[Broken] = []
 
-    def sources(self, key: bytes = KEY) -> Sources:
+    def sources(self) -> Sources:
         order: list[Source] = [
             GivenSecret(),
             PullSecrets(self.secrets, self.namespaces),
             *self.before_node,
             NodeConfig(self.config),
         ]
-        return Sources(order, hosts_of=hosts_by(self.mirrors), key=key)
+        return Sources(order, hosts_of=hosts_by(self.mirrors))
 
 
 @pytest.fixture
@@ -176,26 +175,6 @@ def test_a_source_that_fails_is_passed_by_and_remembered(place: Place) -> None:
     chosen = place.sources().choose(volume_of(IMAGE))
     assert password(chosen.config) == "node"
     assert chosen.failed == ("credential provider helper ended with status 1",)
-
-
-def test_a_proof_hash_is_one_of_the_credentials_that_apply_and_of_the_nodes_key(
-    place: Place,
-) -> None:
-    def hash_of(secrets: dict[str, str], image: str = IMAGE, key: bytes = KEY) -> str:
-        return place.sources(key).choose(volume_of(image, secrets=secrets)).proof_hash
-
-    mine = hash_of(secret_of(h_io="a"))
-    assert mine == hash_of(secret_of(h_io="a", other_io="b")), "others do not count"
-    assert mine == hash_of({"username": "user", "password": "a"})
-    others = [
-        hash_of(secret_of(h_io="b")),
-        hash_of({"username": "users", "password": "a"}),
-        hash_of({}),
-        hash_of(secret_of(h_io="a"), key=b"another"),
-        hash_of(secret_of(**{"h_io": "a", "h_io/team": "c"})),
-    ]
-    assert mine not in others
-    assert len(set(others)) == len(others)
 
 
 def refused(place: Place, volume: Volume, kind: type[errors.ClipError]) -> str:

@@ -46,7 +46,7 @@ class Place:
         sources: list[Source] = [GivenSecret(), PullSecrets(self.secrets, ["*"])]
         self.handing = Handing(
             self.path,
-            Lending(Sources(sources, hosts_of=lambda registry: [registry], key=b"k")),
+            Lending(Sources(sources, hosts_of=lambda registry: [registry])),
         )
 
     def start(self) -> None:

@@ -15,6 +15,7 @@ from clipfs.image.platform import host_platform
 from clipfs.image.reference import parse_reference
 from clipfs.tiers.settings import TierSettings
 from csi.collector import Collector
+from csi.credentials.lending import Lent
 from csi.errors import CallerGone
 from csi.mounter import ClipMounter
 from csi.status.reporter import WorkProgress
@@ -56,6 +57,9 @@ class Node:
         return trio.run(ask)
 
 
+NOBODYS = Lent(volume="v", config=RegistryConfig.empty())
+
+
 @pytest.fixture
 def node(registry: RegistryServer, scripted: ScriptedRegistry, tmp_path: Path) -> Iterator[Node]:
     hosts = (registry.address, scripted.address)
@@ -68,7 +72,16 @@ def node(registry: RegistryServer, scripted: ScriptedRegistry, tmp_path: Path) -
         words += ["--plain-http", host]
     collector = Collector(settings.layout, Limits())
     with cleaned_up(tmp_path):
-        yield Node(settings, ClipMounter(settings.layout, words, collector))
+        yield Node(
+            settings,
+            ClipMounter(
+                settings.layout,
+                settings.keys,
+                image_options=words,
+                mount_options=[],
+                collector=collector,
+            ),
+        )
 
 
 @pytest.mark.parametrize("front", ["fuse", "erofs"])
@@ -76,15 +89,14 @@ def test_a_mount_says_its_front_its_time_and_what_it_has_read(
     front: str, node: Node, image: str
 ) -> None:
     found, watched = node.resolve(image), Watched()
-    none = RegistryConfig.empty()
-    tree = node.mounter.mount(found, front=front, credentials=none, watch=watched)
+    tree = node.mounter.mount(found, front=front, lent=NOBODYS, watch=watched)
     size = sum(layer.size for layer in found.layers)
     made = tree.mounted
     assert (made.front, made.layers, made.complete) == (front, 1, 1)
     assert made.seconds > 0
     assert made.bytes_by_tier["registry"] == size
     assert (tree.place / "hello").read_text() == "world\n"
-    again = node.mounter.mount(found, front=front, credentials=none, watch=watched)
+    again = node.mounter.mount(found, front=front, lent=NOBODYS, watch=watched)
     assert (again.place, again.mounted.front, again.mounted.seconds) == (tree.place, front, 0)
     assert (again.mounted.layers, again.mounted.complete) == (1, 1)
     assert again.mounted.bytes_by_tier.get("registry", 0) == 0  # of the server that is there now
@@ -99,14 +111,10 @@ def test_a_mount_that_nobody_wants_any_more_is_stopped_and_undone(
     found = node.resolve(f"{scripted.address}/app:1")
     scripted.close_gate()
     with pytest.raises(CallerGone, match=f"{scripted.address}/app:1: nobody wants it any more"):
-        node.mounter.mount(
-            found, front="fuse", credentials=RegistryConfig.empty(), watch=Watched(patience)
-        )
+        node.mounter.mount(found, front="fuse", lent=NOBODYS, watch=Watched(patience))
     assert mounts_below(tmp_path) == []
     wait_for(lambda: litter(tmp_path / "root", driver=0) == [])
     scripted.open_gate()
-    tree = node.mounter.mount(
-        found, front="fuse", credentials=RegistryConfig.empty(), watch=Watched()
-    )
+    tree = node.mounter.mount(found, front="fuse", lent=NOBODYS, watch=Watched())
     assert (tree.place / "hello").read_text() == "world\n"
     node.mounter.unmount(found.digest)

@@ -67,7 +67,7 @@ def test_a_pod_that_is_gone_gives_nothing(api: MemoryPods) -> None:
 def test_a_service_account_that_is_gone_leaves_the_pod_s_own(api: MemoryPods) -> None:
     api.accounts.clear()
     assert len(PodSecrets(api).pull_secrets(POD)) == 1
-    assert PodSecrets(api).annotations(POD) == {}
+    assert PodSecrets(api).service_account_annotations(POD) == {}
 
 
 def test_an_api_server_that_is_away_is_no_reason_to_go_on_without(api: MemoryPods) -> None:

@@ -19,18 +19,25 @@ from clipfs.image.platform import host_platform
 from clipfs.image.reference import parse_reference
 from clipfs.layer.layout import Layout
 from csi.calls import Call
+from csi.credentials.lending import Lent
 from csi.errors import CallerGone, StillIndexing
 from csi.mounter import Tree, Watch
 from csi.publisher import Publisher
-from csi.status.reporter import Mounted, WorkProgress
+from csi.status.reporter import Mounted, NoReporter, Subject, WorkProgress
 from csi.volume import PullPolicy, Volume
+from csi.work import LINGER_S
 from tests.support.driver import cleaned_up
 from tests.support.machine import needs_fuse
+from tests.support.volumes import POD, asking_nobody
 
 LAYER = Layer(digest=Digest(f"sha256:{'a' * 64}"), size=1, media_type="", diff_id=None)
 IMAGE = Image(
     reference=parse_reference("h.io/a:1"), digest=Digest(f"sha256:{'b' * 64}"), layers=(LAYER,)
 )
+
+
+def admit(volume: Volume, credentials: RegistryConfig, *, pinned: Digest | None = None) -> Image:
+    return IMAGE
 
 
 class Pressed:
@@ -39,7 +46,7 @@ class Pressed:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    def mount(self, image: Image, *, front: str, credentials: RegistryConfig, watch: Watch) -> Tree:
+    def mount(self, image: Image, *, front: str, lent: Lent, watch: Watch) -> Tree:
         collect(self._layout, Limits(max_bytes=0))
         left = [layer for layer in image.layers if self._layout.payload(layer.cache_key).exists()]
         raise errors.NodeFault(f"{len(left)} layers are left")
@@ -56,7 +63,7 @@ def test_what_never_was_promised_by_is_not_evicted_before_it_is_mounted(tmp_path
     layout.make()
     layout.payload(LAYER.cache_key).write_bytes(b"payload")
     layout.image_index(cache_key(IMAGE.digest)).write_bytes(b"index")
-    publisher = Publisher(layout, Pressed(layout), lambda *_: IMAGE, RegistryConfig.empty())
+    publisher = Publisher(layout, Pressed(layout), admit, *asking_nobody(layout))
     volume = volume_at(tmp_path / "target", pull_policy="Never")
     with pytest.raises(errors.NodeFault, match="1 layers are left"):
         publisher.publish(volume)
@@ -67,7 +74,7 @@ def test_what_never_was_promised_by_is_not_evicted_before_it_is_mounted(tmp_path
 def volume_at(target: Path, *, pull_policy: PullPolicy = "IfNotPresent") -> Volume:
     return Volume(
         volume_id="v", target=target, image=IMAGE.reference, pull_policy=pull_policy,
-        platform=host_platform(), front="auto", attributes={}, pod=None,
+        platform=host_platform(), front="auto", attributes={}, pod=POD,
         credentials=RegistryConfig.empty(),
     )  # fmt: skip
 
@@ -86,7 +93,7 @@ class Folder:
         self.error: errors.ClipError | None = None
         self.unmounted = 0
 
-    def mount(self, image: Image, *, front: str, credentials: RegistryConfig, watch: Watch) -> Tree:
+    def mount(self, image: Image, *, front: str, lent: Lent, watch: Watch) -> Tree:
         watch.tell(HALF)
         self.told.set()
         while watch.is_wanted() and not self.gate.wait(0.01):
@@ -103,7 +110,7 @@ class Folder:
 
 
 @dataclass
-class Heard:
+class Heard(NoReporter):
     """A reporter that keeps what it hears."""
 
     words: list[str] = field(default_factory=list)
@@ -121,8 +128,8 @@ class Heard:
     def failed(self, volume: Volume, error: errors.ClipError) -> None:
         self.words.append(f"failed: {error}")
 
-    def gone(self, volume_id: str) -> None:
-        self.words.append(f"gone {volume_id}")
+    def gone(self, subject: Subject) -> None:
+        self.words.append(f"gone {subject.volume_id}")
 
 
 @pytest.fixture
@@ -133,12 +140,13 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
         yield Folder(tmp_path / "tree")
 
 
-def publisher_on(tmp_path: Path, folder: Folder, heard: Heard, **options: float) -> Publisher:
+def publisher_on(
+    tmp_path: Path, folder: Folder, heard: Heard, *, linger_s: float = LINGER_S
+) -> Publisher:
     layout = Layout(tmp_path / "root")
     layout.make()
-    return Publisher(
-        layout, folder, lambda *_: IMAGE, RegistryConfig.empty(), reporter=heard, **options
-    )
+    asking, handing = asking_nobody(layout)
+    return Publisher(layout, folder, admit, asking, handing, reporter=heard, linger_s=linger_s)
 
 
 @needs_fuse

@@ -42,9 +42,7 @@ def run_lending_driver(path: Path, image: str) -> Iterator[LendingDriver]:
     secrets = Secrets()
     volume = volume_of(image, pod=POD, name="web")
     digest = Digest(image.partition("@")[2])
-    sources = Sources(
-        [PullSecrets(secrets, ["team"])], hosts_of=lambda registry: [registry], key=b"k" * 32
-    )
+    sources = Sources([PullSecrets(secrets, ["team"])], hosts_of=lambda registry: [registry])
     handing = Handing(path, Lending(sources))
     handing.volume_here(digest, volume)
     where = CredentialsSocket(path=path, image=digest, volume=name_of(volume.target))

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipfs.image.platform import host_platform
+from clipfs.layer.layout import Layout
+from csi.credentials.asking import Asking
 from csi.credentials.given import TOKENS_KEY
+from csi.credentials.handing import SOCKET, Handing
+from csi.credentials.lending import Lending
+from csi.credentials.sources import GivenSecret, Sources
 from csi.pod import KUBELET_PREFIX, Pod
 from csi.proto import csi_pb2 as pb
 from csi.volume import Volume, VolumeRules, parse_publish
@@ -82,3 +87,9 @@ def request_of(
         volume_context=context,
         secrets=secrets,
     )
+
+
+def asking_nobody(layout: Layout) -> tuple[Asking, Handing]:
+    """Volumes have the credentials that they come with; no server asks for any."""
+    sources = Sources([GivenSecret()], hosts_of=lambda registry: [registry])
+    return Asking(sources, namespaces=()), Handing(layout.run / SOCKET, Lending(sources))

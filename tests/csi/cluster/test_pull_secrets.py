@@ -144,7 +144,7 @@ def test_another_pod_of_that_name_gives_nothing(opened: Tenant, secrets: PodSecr
 def test_annotations_of_the_service_account_are_told(opened: Tenant, secrets: PodSecrets) -> None:
     opened.service_account("annotated", **{"example.com/role": "puller"})
     pod = opened.pod("annotated", service_account="annotated")
-    assert secrets.annotations(pod)["example.com/role"] == "puller"
+    assert secrets.service_account_annotations(pod)["example.com/role"] == "puller"
 
 
 def test_a_namespace_without_the_role_is_closed_and_the_error_names_the_role(
@@ -158,7 +158,7 @@ def test_a_namespace_without_the_role_is_closed_and_the_error_names_the_role(
     assert "podPullSecrets.namespaces" in str(refusal.value)
     assert "\n" not in str(refusal.value)
     with pytest.raises(ApiRefused, match="clip-pull-secrets"):
-        secrets.annotations(pod)
+        secrets.service_account_annotations(pod)
 
 
 def test_a_secret_of_a_closed_namespace_is_refused_by_the_api_server_itself(
