@@ -121,7 +121,7 @@ def test_pods_of_one_image_wait_for_one_piece_of_work(
     nothing_left(driver, tmp_path / "root", *pods)
 
 
-def test_a_tree_that_was_done_after_its_call_waits_for_the_next(
+def test_a_tree_that_was_done_after_its_call_waits_for_the_next_whoever_comes_and_goes(
     start: Start, slow: Slow, tmp_path: Path
 ) -> None:
     driver = starts(start, slow)
@@ -130,6 +130,8 @@ def test_a_tree_that_was_done_after_its_call_waits_for_the_next(
     wait_for(lambda: is_mounted_unseen(tmp_path / "root"), 60)
     wait_for(lambda: not children(driver.process.pid))
     (server,) = servers(tmp_path / "root")
+    driver.publish("other", slow.name)
+    driver.unpublish("other")
     assert (driver.publish("pod", slow.name) / "hello").read_text() == "world\n"
     assert (servers(tmp_path / "root"), slow.layer_bytes()) == ([server], slow.size)
     driver.unpublish("pod")
