@@ -6,8 +6,8 @@ server which the command leaves behind is free of it.
 
     python -m csi.launch DRIVER_PID mount IMAGE MOUNTPOINT ...
 
-Source: prctl(2), PR_SET_PDEATHSIG. The thread that starts us counts as the parent: gRPC's
-handler, which waits for our end.
+Source: prctl(2), PR_SET_PDEATHSIG. The thread that starts us counts as the parent: that of the
+work (`csi.work`), which waits for our end.
 """
 
 import ctypes
