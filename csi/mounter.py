@@ -164,7 +164,7 @@ class ClipMounter:
         )
         if given_up:
             raise _nobody_wants(image)
-        outcome = _outcome(done, str(image.reference))
+        outcome = _outcome(done, image)
         return Mounted(
             front=outcome.front,
             seconds=outcome.seconds.get("total", 0),
@@ -182,7 +182,7 @@ class ClipMounter:
         )
         if not watch.is_wanted():
             raise _nobody_wants(image)
-        _outcome(done, str(image.reference))
+        _outcome(done, image)
 
     def unmount(self, digest: Digest) -> None:
         for place in self._places():
@@ -230,18 +230,19 @@ def _digest_at(place: Path) -> Digest:
     return Digest(place.name.partition(".")[0].replace("_", ":", 1))
 
 
-def _outcome(done: subprocess.CompletedProcess[bytes], image: str) -> _Outcome:
-    """What the command came to; the ClipError that it ended with."""
+def _outcome(done: subprocess.CompletedProcess[bytes], image: Image) -> _Outcome:
+    """What the command came to; the ClipError that it ended with, as of the pod's name for it."""
+    named = str(image.reference)
     try:
         outcome = msgspec.json.decode(done.stdout, type=_Outcome)
     except msgspec.DecodeError as error:
         raise errors.NodeFault(
-            f"{image}: clipfs mount ended with status {done.returncode} and without a word; see "
-            "the driver's log"
+            f"{named}: clipfs ended with status {done.returncode} and without a word; see the "
+            "driver's log"
         ) from error
     if outcome.error is not None:
-        said = outcome.error.message
+        said = outcome.error.message.replace(str(image.reference.with_digest(image.digest)), named)
         raise errors.error_of_code(
-            outcome.error.code, said if image in said else f"{image}: {said}"
+            outcome.error.code, said if named in said else f"{named}: {said}"
         )
     return outcome

@@ -42,8 +42,9 @@ from csi.records import (
     volume_of,
     volume_records,
 )
-from csi.status.reporter import NoReporter, Reporter, WorkProgress
+from csi.status.reporter import NoReporter, Reporter, WorkProgress, subject_of
 from csi.trees import Trees, keys_of
+from csi.unfinished import Unfinished
 from csi.volume import Volume
 from csi.work import LINGER_S
 
@@ -79,7 +80,7 @@ class Publisher:
         self._admit = admit
         self._asking = asking
         self._handing = handing
-        self._pinned: dict[Path, Digest] = {}  # by the targets of calls that come again
+        self._unfinished = Unfinished()
         self._records = volume_records(layout)
         self._locks = NamedLocks()
         self._reporter = reporter or NoReporter()
@@ -126,12 +127,13 @@ class Publisher:
         except (CallerGone, StillIndexing):
             raise
         except errors.ClipError as error:
-            self._forget(volume.target)
+            self._unfinished.pin(volume.target, None)
+            self._handing.volume_gone(volume.target)
             self._reporter.failed(volume, error)
             raise
 
     def _publish(self, volume: Volume, call: Call) -> None:
-        pinned = self._pinned.get(volume.target)
+        pinned = self._unfinished.begin(volume)
         image, chosen = self._asking.ask(volume, partial(self._admit, volume, pinned=pinned))
         self._reporter.resolved(volume, image)
         _check_target(volume.target)
@@ -145,12 +147,12 @@ class Publisher:
                 self._handing.volume_here(image.digest, volume)
                 tree = self._shown(volume, image, chosen.config, call)
             except StillIndexing:
-                self._pinned[volume.target] = image.digest
+                self._unfinished.pin(volume.target, image.digest)
                 raise
             except BaseException:
                 self._trees.drop_unused(image.digest)
                 raise
-        self._pinned.pop(volume.target, None)
+        self._unfinished.end(volume.target)
         self._reporter.mounted(volume, image, tree.mounted)
         log.info("volume published", digest=image.digest)
 
@@ -172,7 +174,7 @@ class Publisher:
             if not mounts_at(target):
                 with suppress(OSError):
                     target.rmdir()
-        self._forget(target)
+            self._forget(target)
 
     def usage(self, volume_id: str, path: Path) -> tuple[int, int]:
         """Bytes and names of the volume at path, from its index: the mount is never asked."""
@@ -185,9 +187,11 @@ class Publisher:
             return index.total_bytes, index.entry_count
 
     def _forget(self, target: Path) -> None:
-        """What was kept for a call that does not come again, or for a volume that was there."""
-        self._pinned.pop(target, None)
+        """What is kept of a volume that was there, or of calls that do not come again."""
         self._handing.volume_gone(target)
+        volume = self._unfinished.end(target)
+        if volume is not None and (subject := subject_of(volume)) is not None:
+            self._reporter.gone(subject)
 
     def _is_there(self, volume: Volume) -> bool:
         """Whether just this volume is at its target; VolumeConflict if something else is.

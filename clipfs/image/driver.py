@@ -103,7 +103,7 @@ class _DriversLine:
         with trio.move_on_after(AWAY_S):
             await self._connected.wait()
         if self._stream is None:
-            log.warning("the driver is away, credentials stay as they are", image=self._image)
+            log.warning("the driver is away, credentials stay as they are", digest=self._image)
             return None
         self._answered, self._answer = trio.Event(), None
         try:
@@ -149,7 +149,7 @@ class _DriversLine:
                 self._answer = config
                 self._answered.set()
             elif config is not None:
-                log.info("credentials are replaced by the driver", image=self._image)
+                log.info("credentials are replaced by the driver", digest=self._image)
                 on_given(config)
 
     def _read(self, line: bytes) -> RegistryConfig | None:

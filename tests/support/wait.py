@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def wait_for(probe: Callable[[], T | None], within_s: float = 10) -> T:
+def wait_for(probe: Callable[[], T | None], within_s: float = 60) -> T:
     """Call probe until it answers something true; TimeoutError after within_s."""
     end = time.monotonic() + within_s
     while not (found := probe()):
