@@ -18,6 +18,7 @@ from csi.pod import pod_of
 from csi.proto import csi_pb2 as pb
 from csi.proto.csi_pb2_grpc import NodeServicer
 from csi.publisher import Publisher
+from csi.status.texts import failure_text
 from csi.volume import VolumeRules, parse_publish, parse_target, parse_volume_id, real_place
 
 MAX_MESSAGE_CHARACTERS = 600
@@ -101,7 +102,7 @@ def _renamed(
         yield
     except errors.ClipError as error:
         code = GRPC_CODE.get(type(error), grpc.StatusCode.INTERNAL)
-        said = str(error)[:MAX_MESSAGE_CHARACTERS]
+        said = failure_text(error)[:MAX_MESSAGE_CHARACTERS]
         say = log.info if isinstance(error, StillIndexing) else log.warning
         say("call failed", method=method, code=code.name, error=said)
         context.abort(code, said)

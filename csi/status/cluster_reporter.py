@@ -17,11 +17,12 @@ from clipfs.errors import ClipError
 from clipfs.image.model import Image
 from clipfs.log import log
 from csi.errors import CallerGone
+from csi.progress import in_words
 from csi.status.clip_mount import last_error
 from csi.status.events import Events, Reason
 from csi.status.mounts import Figures, Mounts
 from csi.status.reporter import Mounted, Subject, WorkProgress, subject_of
-from csi.status.texts import failure_text, mounted_text, one_line, progress_text, resolved_text
+from csi.status.texts import failure_text, mounted_text, one_line, resolved_text
 from csi.status.writer import StatusApi, Writer
 from csi.volume import Volume
 
@@ -77,7 +78,7 @@ class ClusterReporter:
 
     def indexing(self, volume: Volume, image: Image, progress: WorkProgress) -> None:
         if (subject := subject_of(volume)) is not None:
-            text = progress_text(progress)
+            text = in_words(progress)
             self._change(subject, phase="Indexing", digest=image.digest, progress=text)
             self._event(subject, "ClipIndexing", one_line(f"{image.reference}: {text}"))
 

@@ -187,6 +187,10 @@ class Events:
 
 
 def _name(key: tuple[str, ...], event: _Event) -> str:
-    """Unlike any other: of this pod, or of an earlier driver's time."""
-    words = "\0".join((*key, event.first_time, str(event.told_at)))
-    return f"{event.subject.pod.name[:200]}.{hashlib.sha256(words.encode()).hexdigest()[:16]}"
+    """Unlike any other: of this pod, or of an earlier driver's time.
+
+    In the order in which they were told: kubectl shows those of one second by their names.
+    """
+    words = "\0".join((*key, event.first_time))
+    unlike = hashlib.sha256(words.encode()).hexdigest()[:8]
+    return f"{event.subject.pod.name[:200]}.{int(event.told_at * 1e6):014x}{unlike}"

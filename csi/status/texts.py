@@ -1,8 +1,11 @@
-"""What people read of a volume, each on one line."""
+"""What people read of a volume, each on one line.
+
+Not here: how far an image on its way is (`csi.progress`).
+"""
 
 from clipfs import errors
 from clipfs.image.model import Image
-from csi.status.reporter import Mounted, WorkProgress
+from csi.status.reporter import Mounted
 
 LIMIT = 1000
 """Bytes of a message; the API takes 1,024 of an event's."""
@@ -33,19 +36,6 @@ def resolved_text(image: Image) -> str:
     count = len(image.layers)
     size = size_text(sum(layer.size for layer in image.layers))
     return one_line(f"{image.reference} is {image.digest}, {layers_text(count)}, {size}")
-
-
-def progress_text(progress: WorkProgress) -> str:
-    """Such as "indexing layer 3 of 7: 41%, 1.2 of 2.9 GB, 85 MB/s, about 20 s left"."""
-    said = f"indexing layer {progress.layer} of {progress.layers}"
-    if progress.total_bytes:
-        unit = _unit(progress.total_bytes)
-        done, total = (_in(unit, n) for n in (progress.done_bytes, progress.total_bytes))
-        percent = 100 * progress.done_bytes // progress.total_bytes
-        said += f": {percent}%, {done} of {total} {_UNITS[unit]}"
-    if progress.left_s is not None:
-        said += f", {size_text(progress.bytes_per_s)}/s, about {time_text(progress.left_s)} left"
-    return said
 
 
 def mounted_text(image: Image, mounted: Mounted) -> str:

@@ -106,7 +106,7 @@ def test_progress_is_one_event_written_every_15_s_with_the_latest(
     (event,) = cluster.told("ClipIndexing")
     events = [call for call in cluster.requests if "event" in call]
     assert events == ["create_event", "patch_event", "patch_event", "patch_event"]
-    assert "15%, 0.4 of 2.9 GB" in event["message"], "of second 44"
+    assert "15%, 440 MB of 2.9 GB" in event["message"], "of second 44"
 
 
 def test_two_volumes_of_a_pod_have_their_own(told: Told, cluster: MemoryCluster) -> None:

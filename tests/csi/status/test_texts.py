@@ -5,41 +5,16 @@ from dataclasses import replace
 import pytest
 
 from clipfs.errors import ClipError, DiskFull
-from csi.status.reporter import WorkProgress
 from csi.status.texts import (
     WAY_OUT,
     failure_text,
     mounted_text,
     one_line,
-    progress_text,
     resolved_text,
     size_text,
     time_text,
 )
-from tests.support.reports import IMAGE, MOUNTED, PROGRESS
-
-
-def progress(done: int, total: int, speed: float) -> WorkProgress:
-    return WorkProgress(layer=1, layers=1, done_bytes=done, total_bytes=total, bytes_per_s=speed)
-
-
-def test_progress_says_how_far_how_fast_and_how_long() -> None:
-    assert progress_text(PROGRESS) == (
-        "indexing layer 3 of 7: 41%, 1.2 of 2.9 GB, 85 MB/s, about 20 s left"
-    )
-
-
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        pytest.param(progress(0, 0, 0), "indexing layer 1 of 1", id="nothing-known"),
-        pytest.param(progress(0, 5_000, 0), "indexing layer 1 of 1: 0%, 0.0 of 5.0 kB", id="begin"),
-        pytest.param(progress(20, 500, 1), "indexing layer 1 of 1: 4%, 20 of 500 B, 1 B/s, "
-                     "about 8 min left", id="slow"),
-    ],
-)  # fmt: skip  # one case a line
-def test_progress_says_no_more_than_is_known(given: WorkProgress, said: str) -> None:
-    assert progress_text(given) == said
+from tests.support.reports import IMAGE, MOUNTED
 
 
 def test_a_resolved_image_is_named_by_its_digest() -> None:
