@@ -40,6 +40,7 @@ from csi.status.cluster_reporter import ClusterReporter
 from csi.status.figures import NodeFigures
 from csi.status.reporter import NoReporter
 from csi.volume import VolumeRules
+from csi.watch import Watch
 
 RENEW_S = 2
 """How soon the driver notices that one of its sockets has lost its name."""
@@ -115,6 +116,7 @@ def drive(
         stack.enter_context(collector.running())
         if isinstance(reporter, ClusterReporter):
             stack.enter_context(reporter.running())
+            stack.enter_context(Watch(settings.layout, reporter).running())
         if cluster is not None and startup_taint is not None:
             taint.start(cluster, key=startup_taint, node=node_id, driver=driver_name, ended=told)
         endpoints = [Endpoint(endpoint, add_services, threads=THREADS)]

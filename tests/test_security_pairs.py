@@ -75,6 +75,14 @@ PAIRS = [
         test=TIERS + "test_origins.py::test_a_wrong_record_on_disk_is_a_miss_and_is_replaced",
     ),
     Pair(
+        check="origin of what is mounted",
+        module="csi.mounter",
+        old="if lacks_origin(self._layout, self._keys, image):",
+        new="if False:",
+        test="tests/csi/test_shown_elsewhere.py::"
+        "test_a_registry_that_knows_a_digest_alone_opens_no_volume_of_it",
+    ),
+    Pair(
         check="origin record, every image",
         module="clipfs.tiers.proofs",
         old="if not await self.has(layer, self._host):",

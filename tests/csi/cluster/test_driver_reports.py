@@ -1,5 +1,7 @@
 """The driver as a process, a registry and an API server, all real: what people see of a volume."""
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -7,10 +9,11 @@ from typing import Any
 import pytest
 
 from csi.pod import Pod
+from csi.watch import SERVER_DIED
 from tests.csi.conftest import Start
 from tests.support.apiserver import ApiServer, manifest, needs_apiserver
 from tests.support.cluster_pods import described, make_pod
-from tests.support.driver import Driver, failure
+from tests.support.driver import Driver, failure, servers
 from tests.support.machine import CLIP_CSI, needs_fuse
 from tests.support.wait import wait_for
 
@@ -58,6 +61,20 @@ def test_what_an_earlier_driver_told_goes_with_the_volume(
     driver.process.wait()
     start("--kubeconfig", str(driver_config)).unpublish("kept")
     wait_for(lambda: not mounts(api_server, pod))
+
+
+def test_a_volume_whose_server_has_died_says_so(
+    api_server: ApiServer, driver: Driver, image: str, tmp_path: Path
+) -> None:
+    pod = make_pod(api_server, "orphan", "reports")
+    driver.publish("orphan", image, attributes={**uid(pod), "front": "fuse"})
+    (server,) = servers(tmp_path / "root")
+    os.kill(server, signal.SIGKILL)
+    found = wait_for(lambda: [one for one in mounts(api_server, pod)
+                              if one["status"]["phase"] == "Degraded"])  # fmt: skip # one thought
+    degraded = next(one for one in found[0]["status"]["conditions"] if one["type"] == "Degraded")
+    assert degraded["message"].endswith(SERVER_DIED)
+    wait_for(lambda: any("ClipDegraded" in line for line in described(api_server, pod)))
 
 
 def test_a_failing_pod_tells_why_and_what_to_do(
