@@ -37,6 +37,12 @@ class StillIndexing(errors.ClipError):
     transient = True
 
 
+class RefusedByPolicy(errors.ClipError):
+    """The administrator's rules do not let this volume be. No credentials change that."""
+
+    code = "refused_by_policy"
+
+
 GRPC_CODE: dict[type[errors.ClipError], StatusCode] = {
     errors.InvalidInput: StatusCode.INVALID_ARGUMENT,
     errors.ImageNotFound: StatusCode.NOT_FOUND,
@@ -54,4 +60,5 @@ GRPC_CODE: dict[type[errors.ClipError], StatusCode] = {
     ApiRefused: StatusCode.PERMISSION_DENIED,
     ApiRejected: StatusCode.INTERNAL,
     StillIndexing: StatusCode.ABORTED,
+    RefusedByPolicy: StatusCode.PERMISSION_DENIED,
 }

@@ -149,6 +149,9 @@ class Publisher:
             except StillIndexing:
                 self._unfinished.pin(volume.target, image.digest)
                 raise
+            except (errors.Unauthenticated, errors.AccessDenied) as refusal:
+                self._trees.drop_unused(image.digest)
+                raise self._asking.explained(refusal, volume, chosen) from refusal
             except BaseException:
                 self._trees.drop_unused(image.digest)
                 raise

@@ -21,6 +21,7 @@ from typing import Annotated
 import msgspec
 
 from clipfs import errors
+from csi.errors import RefusedByPolicy
 from csi.volume import Volume
 
 MAX_FILE_BYTES = 1 << 20
@@ -62,14 +63,14 @@ class Policy:
     rules: tuple[Rule, ...]
 
     def check(self, volume: Volume) -> None:
-        """AccessDenied, which names the file and what it allows, if no rule fits volume."""
+        """RefusedByPolicy, which names the file and what it allows, if no rule fits volume."""
         namespace = volume.pod.namespace if volume.pod is not None else ""
         ours = [rule for rule in self.rules if rule.is_of(namespace)]
         image, has_digest = str(volume.image), volume.image.digest is not None
         if any(rule.allows(image, has_digest=has_digest) for rule in ours):
             return
         there = "; ".join(map(str, ours[:MAX_SHOWN])) or "nothing"
-        raise errors.AccessDenied(
+        raise RefusedByPolicy(
             f"{image}: the node's policy does not allow it in namespace {namespace!r}; "
             f"{self.source} allows there: {there}"
         )

@@ -11,7 +11,10 @@ from csi.credentials.pull_secrets import may_ask
 from csi.credentials.sources import NOBODY, Chosen
 from csi.volume import Volume
 
-_OF_CREDENTIALS = (errors.Unauthenticated, errors.AccessDenied)
+_REMEDIES: dict[type[errors.ClipError], str] = {
+    errors.Unauthenticated: "correct them there",
+    errors.AccessDenied: "let that account pull, or give the volume another",
+}
 
 
 def with_advice(
@@ -21,11 +24,13 @@ def with_advice(
 
     namespaces  whose pods' imagePullSecrets are read
     """
-    if not isinstance(error, _OF_CREDENTIALS):
+    if type(error) not in _REMEDIES:
         return error
     kind, failed = type(error), "".join(f"; {one}" for one in chosen.failed)
     if chosen.source != NOBODY:
-        return kind(f"{error}; the credentials came from {chosen.source}{failed}")
+        return kind(
+            f"{error}; the credentials came from {chosen.source}: {_REMEDIES[kind]}{failed}"
+        )
     return kind(f"{error}: no credentials: {_way_out(volume, namespaces)}{failed}")
 
 

@@ -38,13 +38,14 @@ class Asking:
         except (errors.Unauthenticated, errors.AccessDenied) as refusal:
             newest = self._sources.choose(volume, anew=True)
             if newest.config == chosen.config:
-                raise self._explained(refusal, volume, chosen) from refusal
+                raise self.explained(refusal, volume, chosen) from refusal
         try:
             return question(newest.config), newest
         except (errors.Unauthenticated, errors.AccessDenied) as refusal:
-            raise self._explained(refusal, volume, newest) from refusal
+            raise self.explained(refusal, volume, newest) from refusal
 
-    def _explained(
-        self, refusal: errors.ClipError, volume: Volume, chosen: Chosen
+    def explained(
+        self, error: errors.ClipError, volume: Volume, chosen: Chosen
     ) -> errors.ClipError:
-        return with_advice(refusal, volume, chosen, namespaces=self._namespaces)
+        """error with the way out, if it is a registry's refusal of chosen."""
+        return with_advice(error, volume, chosen, namespaces=self._namespaces)

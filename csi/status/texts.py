@@ -11,12 +11,11 @@ LIMIT = 1000
 """Bytes of a message; the API takes 1,024 of an event's."""
 
 WAY_OUT: dict[type[errors.ClipError], str] = {
-    errors.Unauthenticated: "name a pull secret in the volume's nodePublishSecretRef",
-    errors.AccessDenied: "let that account pull, or give the volume another",
     errors.CorruptImage: "push the image again, or look for a proxy that changes it",
     errors.UnsupportedImage: "convert the image, or push it again with a current tool",
 }
-"""Where the error itself cannot know: it has many causes, and one remedy."""
+"""Where the error itself cannot know: it has many causes, and one remedy. What to do about a
+registry that refuses depends on whose credentials it were (`csi.credentials.advice`)."""
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _TIERS = {"disk": "disk", "content_cache": "content cache", "registry": "registry"}

@@ -65,15 +65,22 @@ def test_an_answer_from_memory_that_is_refused_is_asked_for_anew(
     assert registry.shown[-1] == "p2"
 
 
-@pytest.mark.parametrize("kind", [errors.Unauthenticated, errors.AccessDenied])
+@pytest.mark.parametrize(
+    ("kind", "way_out"),
+    [
+        (errors.Unauthenticated, "correct them there"),
+        (errors.AccessDenied, "let that account pull, or give the volume another"),
+    ],
+)
 def test_what_is_refused_twice_is_told_with_its_source(
-    kind: type[errors.ClipError], plugins: Plugins, node: Path
+    kind: type[errors.ClipError], way_out: str, plugins: Plugins, node: Path
 ) -> None:
     registry = Registry("none of them")
     registry.refusal = kind("h.io refuses")
     with pytest.raises(kind) as caught:
         asking(plugins, node).ask(volume_of(IMAGE), registry.ask)
-    assert str(caught.value) == "h.io refuses; the credentials came from credential providers"
+    whose = "h.io refuses; the credentials came from credential providers: "
+    assert str(caught.value) == whose + way_out
     assert registry.shown == ["p1", "p2"]
 
 

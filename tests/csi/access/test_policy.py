@@ -10,6 +10,7 @@ from clipfs.image.platform import host_platform
 from clipfs.image.reference import parse_reference
 from csi.access.access import Access
 from csi.access.policy import load_policy, parse_policy
+from csi.errors import RefusedByPolicy
 from csi.node import MAX_MESSAGE_CHARACTERS
 from csi.pod import Pod
 from csi.volume import Volume
@@ -76,20 +77,20 @@ def test_a_volume_needs_one_rule_of_its_namespace_that_fits_its_image(
     if allowed:
         policy.check(volume(image, namespace))
         return
-    with pytest.raises(errors.AccessDenied, match=r"/etc/policy\.toml allows there: "):
+    with pytest.raises(RefusedByPolicy, match=r"/etc/policy\.toml allows there: "):
         policy.check(volume(image, namespace))
 
 
 def test_a_rule_may_be_for_volumes_of_no_pod() -> None:
     policy = parse_policy('[[rule]]\nnamespaces = [""]\nimages = ["*"]', source="f")
     policy.check(volume("app", None))
-    with pytest.raises(errors.AccessDenied):
+    with pytest.raises(RefusedByPolicy):
         policy.check(volume("app", "default"))
 
 
 def test_a_refusal_says_what_would_be_allowed_there() -> None:
     policy = parse_policy(RULES, source="/etc/policy.toml")
-    with pytest.raises(errors.AccessDenied) as caught:
+    with pytest.raises(RefusedByPolicy) as caught:
         policy.check(volume("evil.io/x:1", "team-a"))
     assert str(caught.value) == (
         "evil.io/x:1: the node's policy does not allow it in namespace 'team-a'; "
@@ -101,12 +102,12 @@ def test_a_refusal_says_what_would_be_allowed_there() -> None:
 def test_a_refusal_fits_into_a_message_whatever_the_rules() -> None:
     images = ", ".join(f'"registry-{number}.example/*"' for number in range(500))
     policy = parse_policy(f"[[rule]]\nimages = [{images}]\n" * 20, source="/etc/policy.toml")
-    with pytest.raises(errors.AccessDenied) as caught:
+    with pytest.raises(RefusedByPolicy) as caught:
         policy.check(volume("evil.io/x:1"))
     said = str(caught.value)[:MAX_MESSAGE_CHARACTERS]
     assert "/etc/policy.toml allows there: registry-0.example/*" in said
     only_others = parse_policy('[[rule]]\nnamespaces = ["b"]\nimages = ["*"]', source="f")
-    with pytest.raises(errors.AccessDenied, match="allows there: nothing"):
+    with pytest.raises(RefusedByPolicy, match="allows there: nothing"):
         only_others.check(volume("evil.io/x:1"))
 
 
@@ -149,7 +150,7 @@ def test_what_the_policy_refuses_no_registry_is_asked_for(node_of: NodeOf) -> No
         node: Node = node_of(web.address)
         policy = parse_policy('[[rule]]\nimages = ["other.io/*"]', source="f")
         access = Access(node.settings, grace_s=GRACE_S, policy=policy)
-        with pytest.raises(errors.AccessDenied, match="policy"):
+        with pytest.raises(RefusedByPolicy, match="policy"):
             access.admit(volume(f"{web.address}/app:1"), RegistryConfig.empty())
         assert web.asked == []
         with pytest.raises(errors.ImageNotFound):

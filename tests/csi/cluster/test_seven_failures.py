@@ -38,13 +38,19 @@ def foreign(registry: ScriptedRegistry) -> None:
     registry.manifests["1"] = (media_type, json.dumps(document).encode())
 
 
-def told(server: ApiServer, driver: Driver, pod: str, image: str) -> str:
+def told(
+    server: ApiServer,
+    driver: Driver,
+    pod: str,
+    image: str,
+    secrets: dict[str, str] | None = None,
+) -> str:
     """The one line that describe shows of a volume that has failed twice, less its age."""
     whose = make_pod(server, pod, "failures")
     keys = {"pod.uid": whose.uid, "pod.namespace": whose.namespace, "pod.name": whose.name}
     attributes = {f"csi.storage.k8s.io/{key}": value for key, value in keys.items()}
     for _ in range(2):
-        failure(lambda: driver.publish(pod, image, attributes=attributes))
+        failure(lambda: driver.publish(pod, image, secrets, attributes=attributes))
     wait_for(lambda: any("ClipFailed" in line for line in described(server, whose)))
     (line,) = [line for line in described(server, whose) if "ClipFailed" in line]
     kind, _, message = line.partition(" csi.clipfs.dev ")
@@ -75,7 +81,8 @@ def test_what_is_wrong_at_the_registry(
 ) -> None:
     change(scripted)
     driver = start("--kubeconfig", str(driver_config))
-    message = told(api_server, driver, pod, f"{scripted.address}/app:1")
+    secrets = {"username": "me", "password": "mine"} if pod == "denied" else None
+    message = told(api_server, driver, pod, f"{scripted.address}/app:1", secrets)
     assert message.startswith(f"{scripted.address}/app:1: ")
     assert reason in message
     assert way_out in message
