@@ -210,10 +210,13 @@ PAIRS = [
     Pair(
         check="access at every publish",
         module="csi.publisher",
-        old="        image = self._resolve(volume, credentials)\n",
+        old="        image, chosen = self._asking.ask(volume, partial(self._admit, volume, "
+        "pinned=pinned))\n",
         new="        seen = self.__dict__.setdefault('seen', {})\n"
-        "        image = seen.get(volume.image) or self._resolve(volume, credentials)\n"
-        "        seen[volume.image] = image\n",
+        "        image, chosen = seen.get(volume.image) or self._asking.ask(\n"
+        "            volume, partial(self._admit, volume, pinned=pinned)\n"
+        "        )\n"
+        "        seen[volume.image] = image, chosen\n",
         test="tests/csi/test_credentials.py::"
         "test_each_pod_needs_credentials_of_its_own_whatever_is_on_the_node",
     ),
