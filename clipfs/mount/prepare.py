@@ -123,7 +123,11 @@ async def prepared(
                 ready = Prepared(
                     image=image,
                     layers=layers,
-                    sparse=await trio.to_thread.run_sync(sparse_layouts, layers),
+                    sparse=(
+                        await trio.to_thread.run_sync(sparse_layouts, layers)
+                        if any(one.index.sparse for one in layers)
+                        else ()
+                    ),
                     index_path=index_path,
                     resolve_s=asked - begin,
                     index_s=time.perf_counter() - asked,
