@@ -20,7 +20,7 @@ from clipfs.image.model import Image
 from clipfs.image.resolved import Resolved
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
-from clipfs.mount import counters, records
+from clipfs.mount import records
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.records import MountRecord
 from clipfs.mount.unmount import unmount
@@ -31,6 +31,7 @@ from csi.credentials.handing import SOCKET
 from csi.credentials.lending import Lent
 from csi.errors import CallerGone
 from csi.progress import Meter
+from csi.status.figures import mounted_by
 from csi.status.reporter import Mounted, WorkProgress
 
 SERVER_END_S = 2
@@ -125,7 +126,7 @@ class ClipMounter:
         if there is not None:
             if lacks_origin(self._layout, self._keys, image):
                 self._prove(image, lent, watch)
-            return Tree(place=place, mounted=self._as_it_is(image, there))
+            return Tree(place=place, mounted=mounted_by(self._layout, [there]))
         self._take_away(place, wait_s=0)  # a mount whose server died serves nobody
         self._collector.make_room()
         try:
@@ -200,18 +201,6 @@ class ClipMounter:
         unmount(self._layout, place, wait_s=wait_s)
         with suppress(OSError):
             place.rmdir()
-
-    def _as_it_is(self, image: Image, record: MountRecord) -> Mounted:
-        """A mount that was there before, and what has been read for it so far."""
-        figures = counters.of(self._layout, record.pid) if record.pid else {}
-        keys = [layer.cache_key for layer in image.layers]
-        return Mounted(
-            front=record.front,
-            seconds=0,
-            layers=len(keys),
-            complete=sum(self._layout.payload(key).exists() for key in keys),
-            bytes_by_tier={tier: of["bytes"] for tier, of in figures.items()},
-        )
 
     def _record_at(self, place: Path) -> MountRecord | None:
         """Of the living mount at place; None if there is none."""

@@ -123,12 +123,17 @@ class Publisher:
             ):
                 if self._is_there(volume):
                     return
-                self._publish(volume, call)
+                try:
+                    self._publish(volume, call)
+                except (CallerGone, StillIndexing):
+                    raise
+                except BaseException:
+                    self._unfinished.pin(volume.target, None)
+                    self._handing.volume_gone(volume.target)
+                    raise
         except (CallerGone, StillIndexing):
             raise
         except errors.ClipError as error:
-            self._unfinished.pin(volume.target, None)
-            self._handing.volume_gone(volume.target)
             self._reporter.failed(volume, error)
             raise
 

@@ -1,4 +1,7 @@
-"""Credential providers, each a real program: what they are asked, what is made of their answers."""
+"""Credential providers, each a real program: what they are asked, what is made of their answers.
+
+One module, though long: it is the kubelet's exec protocol read once through, on one set of plugins.
+"""
 
 import base64
 import json

@@ -4,7 +4,7 @@ who is told what becomes of it."""
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -19,8 +19,11 @@ from clipfs.image.platform import host_platform
 from clipfs.image.reference import parse_reference
 from clipfs.layer.layout import Layout
 from csi.calls import Call
-from csi.credentials.lending import Lent
-from csi.errors import CallerGone, StillIndexing
+from csi.credentials.asking import Asking
+from csi.credentials.handing import SOCKET, Handing
+from csi.credentials.lending import Lending, Lent, name_of
+from csi.credentials.sources import GivenSecret, Sources
+from csi.errors import CallerGone, StillIndexing, VolumeConflict
 from csi.mounter import Tree, Watch
 from csi.publisher import Publisher
 from csi.status.reporter import Mounted, NoReporter, Subject, WorkProgress
@@ -138,6 +141,27 @@ def folder(tmp_path: Path) -> Iterator[Folder]:
     (tmp_path / "tree/hello").write_text("world\n")
     with cleaned_up(tmp_path):
         yield Folder(tmp_path / "tree")
+
+
+@needs_fuse
+def test_a_publish_that_conflicts_leaves_the_volume_that_is_there_its_credentials(
+    folder: Folder, tmp_path: Path
+) -> None:
+    layout = Layout(tmp_path / "root")
+    layout.make()
+    sources = Sources([GivenSecret()], hosts_of=lambda registry: [registry])
+    lending = Lending(sources)
+    handing = Handing(layout.run / SOCKET, lending)
+    publisher = Publisher(layout, folder, admit, Asking(sources, namespaces=()), handing)
+    folder.gate.set()
+    there = volume_at(tmp_path / "target")
+    publisher.publish(there)
+    with pytest.raises(VolumeConflict):
+        publisher.publish(replace(there, attributes={"front": "fuse"}))
+    assert lending.is_here(name_of(there.target))
+    publisher.unpublish("v", there.target)
+    assert not lending.is_here(name_of(there.target))
+    publisher.end()
 
 
 def publisher_on(
