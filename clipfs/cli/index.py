@@ -13,7 +13,7 @@ from clipfs.cli.report import described, totals
 from clipfs.cli.settings import chosen_platform, tier_settings
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
-from clipfs.mount.prepare import Prepared, prepared, workers_at_hand
+from clipfs.mount.prepare import Prepared, prepared, share_image_index, workers_at_hand
 from clipfs.tiers.settings import TierSettings
 
 
@@ -56,6 +56,7 @@ async def indexed(
         if tiers.storer is not None:
             await tiers.storer.store_missing(image.layers)
             await tiers.storer.drain()
+        share_image_index(image, tiers)
         if tiers.mender is not None:
             await tiers.mender.drain()
     return image

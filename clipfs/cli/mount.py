@@ -120,6 +120,7 @@ def mount(
     on_platform = chosen_platform(platform)
     known = load(resolved, reference) if resolved is not None else None
     teller = progress.Teller(progress_fd)
+    wanted: Wanted = "fuse" if foreground and front == "auto" else front
     with workers_at_hand(given["root"], reference):
         settings = replace(
             tier_settings(**given, launched=log_to == "stderr"),
@@ -134,7 +135,7 @@ def mount(
         store = store_at_hand(settings.content_cache_urls, ca_pem=settings.ca_pem)
         with store, progress.shown() as on_progress:
             found, to_store = trio.run(
-                partial(_prepared, in_use=in_use, resolved=known, complete=front == "erofs"),
+                partial(_prepared, in_use=in_use, resolved=known, wanted=wanted),
                 settings,
                 reference,
                 on_platform,
@@ -188,16 +189,16 @@ def mount(
         trio.run(main)
 
     log_folder = settings.layout.run / "log" if log_to == "file" else None
-    wanted: Wanted = "fuse" if foreground and front == "auto" else front
+    is_to_store = bool(to_store or (found.is_merged and settings.content_cache_urls))
     tree_here = chosen_tree(wanted, found, settings.layout, context=mount_context)
     with made_mountpoint(where), tree_here as tree:
         if tree is not None:
             mount_tree(tree, found, settings.layout, where)
-            if to_store and not foreground:
+            if is_to_store and not foreground:
                 with _unmounted_if_it_raises(settings, where):
                     leave_behind(store_here, log_folder=log_folder)
             say(None)
-            if to_store and foreground:
+            if is_to_store and foreground:
                 store_here(lambda: None)
         elif foreground:
             serve_here(lambda: say(os.getpid()))
@@ -238,17 +239,13 @@ async def _prepared(
     *,
     in_use: InUse,
     resolved: Image | None,
-    complete: bool,
+    wanted: Wanted,
 ) -> tuple[Prepared, list[IndexedLayer]]:
     """The indexed image, and the layers that a process left behind is to store in tier 2.
 
-    complete  bring every layer to this disk whole
+    wanted  `erofs` brings every layer to this disk whole
     """
     filled: list[IndexedLayer] = []
-
-    def meanwhile() -> None:
-        teller.begin("merge")
-        _load_server(settings)
 
     async with prepared(
         settings,
@@ -256,11 +253,13 @@ async def _prepared(
         platform,
         on_progress=on_progress,
         on_filled=filled.append,
-        meanwhile=meanwhile,
+        meanwhile=partial(_load_server, settings),
+        on_merge=partial(teller.begin, "merge"),
+        wanted=wanted,
         in_use=in_use,
         resolved=resolved,
     ) as (image, tiers):
-        if complete:
+        if wanted == "erofs":
             teller.begin("bring")
             distinct = {layer.cache_key: layer for layer in image.layers}
             await side_by_side(partial(_brought, tiers, teller), list(distinct.values()))

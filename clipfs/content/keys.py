@@ -2,8 +2,9 @@
 
     sha256_<layer>[.raw]/<page, 6 digits>
     sha256_<layer>[.raw].v1.{toc,sparse,trace,origin.<sha256 of host>}
+    sha256_<manifest>.v1.{erofs,trace}
 
-All keys of one layer begin with the same cache key, and go together when room is made.
+All keys of one layer, or image, begin with the same cache key, and go together when room is made.
 """
 
 import re
@@ -16,8 +17,8 @@ its entries; the clients have the same bound (`MAX_SHARED_INDEX_BYTES` of `clipf
 _HEX = "[0-9a-f]{64}"
 _LAYER = re.compile(rf"sha256_{_HEX}(?:\.raw)?")
 _PAGE_KEY = re.compile(rf"{_LAYER.pattern}/[0-9]{{6}}")
-_INDEX_KEY = re.compile(rf"{_LAYER.pattern}\.v1\.(?:toc|sparse|trace|origin\.{_HEX})")
-_REPLACEABLE = re.compile(r".*\.v1\.(?:toc|trace|origin\..*)")
+_INDEX_KEY = re.compile(rf"{_LAYER.pattern}\.v1\.(?:toc|sparse|erofs|trace|origin\.{_HEX})")
+_REPLACEABLE = re.compile(r".*\.v1\.(?:toc|erofs|trace|origin\..*)")
 
 
 def limit_of(key: str) -> int | None:

@@ -30,6 +30,10 @@ LOCKS = ("*.fill", "*.use", "*.proof")
 """Below `run/`: the files of locks, each of which is gone when nobody holds it."""
 
 
+IMAGE_INDEX_VERSION = 1
+"""Of what a merge writes: nodes and the content cache keep those of one version apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Paths under one root; `key` is a cache key, `sha256_<hex>`."""
@@ -71,7 +75,7 @@ class Layout:
         return self.index / f"{key}.v{VERSION}.sparse"
 
     def image_index(self, key: str) -> Path:
-        return self.index / f"{key}.v1.erofs"
+        return self.index / image_index_name(key)
 
     def use_lock(self, key: str) -> Path:
         return self.run / f"{key}.use"
@@ -97,6 +101,11 @@ class Layout:
                 raise errors.NodeFault(
                     f"{folder} is no folder; move it away, clipfs makes it again"
                 ) from error
+
+
+def image_index_name(key: str) -> str:
+    """What an image's index is called there; key is made of its manifest's digest."""
+    return f"{key}.v{IMAGE_INDEX_VERSION}.erofs"
 
 
 def layer_index_name(key: str) -> str:

@@ -25,6 +25,9 @@ MAX_SHARED_INDEX_BYTES = 64 << 20
 pack to a fifth, 32 MiB. That is 57 MiB; a usual one has 0.1 to a few. A layer beyond is not shared.
 """
 
+MAX_SHARED_IMAGE_INDEX_BYTES = MAX_SHARED_INDEX_BYTES - 64
+"""The same of an image index, packed, without its seal; two million files pack to 64 MiB."""
+
 MAX_IMAGE_ENTRIES = 4_000_000
 """Entries of an image's layers together: merged they take 3 of the 4 GiB that a merge has."""
 

@@ -21,6 +21,7 @@ from clipfs.mount.front import Wanted, erofs
 from clipfs.mount.prepare import Prepared
 from clipfs.mount.rebuilt import is_rebuilt, rebuilt
 from clipfs.system.cached import open_cached
+from clipfs.tree.reader import ImageIndex
 
 MAX_AUTO_COPY_BYTES = 64 << 20
 """What `auto` copies of layers whose length the kernel cannot take, and of sparse files that it
@@ -88,6 +89,9 @@ def mount_tree(tree: int, image: Prepared, layout: Layout, mountpoint: Path) -> 
 
 
 def _tree(image: Prepared, layout: Layout, context: str | None) -> AbstractContextManager[int]:
+    with ImageIndex.open(image.index_path) as index:
+        if not index.is_own:
+            raise errors.NodeFault("its image index was merged by another node")
     devices = [*_payloads(image, layout), *_sparse_files(image, layout)]
     return erofs.image_tree(image.index_path, devices, scratch=layout.run, context=context)
 

@@ -18,6 +18,7 @@ from contextlib import (
     nullcontext,
 )
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -32,17 +33,18 @@ from clipfs.layer.index import LayerIndex
 from clipfs.layer.job import WORKER as PASS_WORKER
 from clipfs.layer.job import PassProgress
 from clipfs.layer.layout import Layout
+from clipfs.layer.limits import MAX_SHARED_IMAGE_INDEX_BYTES
 from clipfs.layer.use import InUse, touch
-from clipfs.log import log
 from clipfs.mount import counters
+from clipfs.mount.front import Wanted
+from clipfs.mount.image_index import bring
 from clipfs.system.fork_server import fork_server
 from clipfs.system.groups import lone_error_unwrapped
 from clipfs.tiers.settings import TierHooks, TierSettings
 from clipfs.tiers.stack import Tiers, open_tiers
 from clipfs.tiers.tier import IndexedLayer
-from clipfs.tree.build import Merger, merging
 from clipfs.tree.job import WORKER as MERGE_WORKER
-from clipfs.tree.reader import ImageIndex
+from clipfs.tree.packed import pack
 from clipfs.tree.sparse import SparseLayout, layout_of
 
 T = TypeVar("T")
@@ -53,13 +55,15 @@ R = TypeVar("R")
 class Prepared:
     """An indexed image: `layers` in the image's order, `index_path` its image index.
 
-    sparse  the layers that have sparse files, as the image index numbers their devices
+    sparse     the layers that have sparse files, as the image index numbers their devices
+    is_merged  the image index was made just now: the content cache may lack it
     """
 
     image: Image
     layers: tuple[IndexedLayer, ...]
     sparse: tuple[tuple[IndexedLayer, SparseLayout], ...]
     index_path: Path
+    is_merged: bool
     resolve_s: float
     index_s: float
 
@@ -84,13 +88,17 @@ async def prepared(
     on_progress: Callable[[Layer, PassProgress], None],
     on_filled: Callable[[IndexedLayer], None] | None = None,
     meanwhile: Callable[[], None] = lambda: None,
+    on_merge: Callable[[], None] = lambda: None,
+    wanted: Wanted = "fuse",
     in_use: InUse | None = None,
     resolved: Image | None = None,
 ) -> AsyncIterator[tuple[Prepared, Tiers]]:
     """The image that reference names now, indexed; its tiers stay open for the block.
 
     on_filled  gets the layers that the content cache lacks; None: they are stored at once
-    meanwhile  called in a thread, where there is a merge, in another process, to be waited for
+    meanwhile  called in a thread, where there is no image index yet, and so others to be waited for
+    on_merge   called when only a merge is waited for
+    wanted     the front that will show it; another node's image index does for `fuse` alone
     in_use     what holds the image's layers against eviction; None: this block does
     resolved   what reference names; None: the registry is asked
     Raises     any ClipError that says why there is no such image here
@@ -118,7 +126,15 @@ async def prepared(
             await trio.to_thread.run_sync(held.hold, [*keys, image_key])
             async with open_tiers(settings, registry, image.reference, hooks=hooks) as tiers:
                 index_path = settings.layout.image_index(image_key)
-                layers = await _merged(image, tiers, index_path, meanwhile)
+                layers, is_merged = await bring(
+                    image,
+                    tiers,
+                    index_path,
+                    own=_may_be_the_kernels(wanted, settings.layout, image),
+                    indexed=partial(_indexed, image, tiers),
+                    meanwhile=meanwhile,
+                    on_merge=on_merge,
+                )
                 touch(settings.layout, layers=keys, image=image_key)
                 ready = Prepared(
                     image=image,
@@ -129,49 +145,22 @@ async def prepared(
                         else ()
                     ),
                     index_path=index_path,
+                    is_merged=is_merged,
                     resolve_s=asked - begin,
                     index_s=time.perf_counter() - asked,
                 )
                 yield ready, tiers
 
 
-async def _merged(
-    image: Image, tiers: Tiers, path: Path, meanwhile: Callable[[], None]
-) -> tuple[IndexedLayer, ...]:
-    """The image's layers with their indexes; their image index is at path then."""
-    layers = await _indexed(image, tiers) if _is_there(path) else ()
-    if layers and _is_usable(path, layers):
-        return layers
-    async with merging(image.layers) as merger:
-        for one in layers:
-            merger.give(one.layer, one.index)
-        if not layers:
-            layers = await _indexed(image, tiers, merger.give)
-            if _is_usable(path, layers):
-                return layers  # another process was quicker
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(trio.to_thread.run_sync, meanwhile)
-            await _built(merger, image, path)
-    return layers
-
-
-def _is_there(path: Path) -> bool:
-    return path.exists()
-
-
-async def _built(merger: Merger, image: Image, path: Path) -> None:
-    try:
-        await merger.build(path)
-    except errors.CorruptImage as error:
-        raise errors.CorruptImage(
-            f"{image.reference}: its layers make no tree: {error}; build the image again"
-        ) from error
+def _may_be_the_kernels(wanted: Wanted, layout: Layout, image: Image) -> bool:
+    """Whether the kernel may be shown the image: all of its layers are here, or will be."""
+    if wanted == "auto":
+        return all(layout.payload(layer.cache_key).exists() for layer in image.layers)
+    return wanted == "erofs"
 
 
 async def _indexed(
-    image: Image,
-    tiers: Tiers,
-    on_indexed: Callable[[Layer, LayerIndex], None] = lambda *_: None,
+    image: Image, tiers: Tiers, on_indexed: Callable[[Layer, LayerIndex], None]
 ) -> tuple[IndexedLayer, ...]:
     """The image's layers with their indexes, each from the nearest tier that has it."""
 
@@ -212,18 +201,11 @@ def _named(reference: Reference) -> Iterator[None]:
         raise type(error)(f"{reference}: {error}") from error
 
 
-def _is_usable(path: Path, layers: Sequence[IndexedLayer]) -> bool:
-    """Whether path holds the index of an image of these layers, as far as can be told."""
-    digests = tuple(one.layer.digest for one in layers)
-    sparse = tuple(number for number, one in enumerate(layers) if one.index.sparse)
-    try:
-        with ImageIndex.open(path) as index:
-            return (index.layer_digests, index.sparse_layers) == (digests, sparse)
-    except FileNotFoundError:
-        return False
-    except errors.CorruptImage as error:
-        log.warning("image index is damaged, it is made again", reason=str(error))
-        return False
+def share_image_index(prepared: Prepared, tiers: Tiers) -> None:
+    """Have the content cache store it, behind everybody's back, so that no other node merges."""
+    if tiers.content_cache is not None:
+        packed = partial(pack, prepared.index_path, limit_bytes=MAX_SHARED_IMAGE_INDEX_BYTES)
+        tiers.content_cache.share_image_index(prepared.image.digest, packed)
 
 
 def sparse_layouts(layers: Sequence[IndexedLayer]) -> tuple[tuple[IndexedLayer, SparseLayout], ...]:

@@ -22,7 +22,7 @@ from clipfs.mount import counters, device, records, syscalls
 from clipfs.mount.front.fuse import serve_front
 from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.payloads import ChainPayloads
-from clipfs.mount.prepare import Prepared
+from clipfs.mount.prepare import Prepared, share_image_index
 from clipfs.system.groups import lone_error_unwrapped
 from clipfs.tiers.background import FillSettings, filling
 from clipfs.tiers.settings import TierHooks, TierSettings
@@ -69,6 +69,8 @@ async def serve(
                 mounted=True,
             ) as tiers,
         ):
+            if prepared.is_merged:
+                share_image_index(prepared, tiers)
             async with filling(tiers, prepared.layers, fill, own) as reader:
                 payloads = ChainPayloads(reader, prepared.layers, prepared.sparse)
                 await _serve_mount(
@@ -92,7 +94,7 @@ async def store(
     to_store: Sequence[IndexedLayer],
     on_ready: Callable[[], None],
 ) -> None:
-    """Serve nothing: store layers of a mount that the kernel serves alone, and end."""
+    """Serve nothing: store what is new of a mount that the kernel serves alone, and end."""
     with lone_error_unwrapped(), counters.open_own(settings.layout) as own:
         async with (
             settings.open_registry() as registry,
@@ -105,8 +107,12 @@ async def store(
             ) as tiers,
         ):
             on_ready()
+            if prepared.is_merged:
+                share_image_index(prepared, tiers)
             if tiers.storer is not None:
                 await tiers.storer.drain()
+            if tiers.mender is not None:
+                await tiers.mender.drain()
 
 
 async def _serve_mount(

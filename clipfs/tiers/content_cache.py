@@ -16,15 +16,23 @@ from functools import partial
 
 import trio
 
+from clipfs.image.digest import Digest, cache_key
 from clipfs.image.model import Layer
 from clipfs.layer.index import CHUNK_BYTES, LayerIndex
+from clipfs.layer.layout import image_index_name
 from clipfs.layer.origin import record_name
 from clipfs.layer.seal import KeyRing
 from clipfs.log import log
 from clipfs.tiers.blame import Blame
 from clipfs.tiers.content.mender import Mender
 from clipfs.tiers.content.store import ContentCacheDown, ContentStore, Found
-from clipfs.tiers.derived import index_of, origin_of, store_origin
+from clipfs.tiers.derived import (
+    image_index_of,
+    index_of,
+    origin_of,
+    store_image_index,
+    store_origin,
+)
 from clipfs.tiers.derived_reader import DerivedReader, found_in
 from clipfs.tiers.pages import by_page, chunks_of_page, page_key, within_page
 from clipfs.tiers.tier import Extent, IndexedLayer, OnRead, Payload
@@ -99,6 +107,25 @@ class ContentCacheTier:
             duration=time.perf_counter() - begin,
         )
         return index
+
+    async def load_image_index(self, image: Digest) -> bytes | None:
+        """The packed index of the image whose manifest has this digest; None is a miss."""
+        loaded = await self._derived.load(image_index_of(image, self._keys))
+        return None if loaded is None else loaded[0]
+
+    def share_image_index(self, image: Digest, packed: Callable[[], bytes | None]) -> None:
+        """Store what packed, called in a thread, returns, behind everybody's back.
+
+        packed  None if there is nothing that can be stored
+        """
+
+        async def store() -> None:
+            content = await trio.to_thread.run_sync(packed)
+            if content is not None:
+                await store_image_index(self._cache, image, content, self._keys)
+
+        if self._mender is not None:
+            self._mender.soon(image_index_name(cache_key(image)), store, spread=False)
 
     async def has_origin(self, layer: Layer, host: str) -> bool:
         """Whether a record there says that the blob was delivered for host; else nobody knows."""

@@ -1,20 +1,24 @@
 """What is derived from layers, as the content cache keeps it: sealed indexes and origin records.
 
+The index of an image is derived from those of its layers: who finds it need not merge them. It is
+there under the key of the image's manifest, packed, and nothing here looks into it.
+
 One that is not what this node would store is replaced: its signer had an older key, or another.
 
 Not here: pages (`clipfs.tiers.storer`); reading (`clipfs.tiers.derived_reader`).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
 import trio
 
+from clipfs.image.digest import Digest, cache_key
 from clipfs.image.model import Layer
 from clipfs.layer.index import LayerIndex
-from clipfs.layer.layout import layer_index_name
+from clipfs.layer.layout import IMAGE_INDEX_VERSION, image_index_name, layer_index_name
 from clipfs.layer.limits import MAX_SHARED_INDEX_BYTES
 from clipfs.layer.origin import MAX_RECORD_BYTES, open_record, record_name, seal_record
 from clipfs.layer.seal import KeyRing
@@ -28,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Derived(Generic[T]):
-    """A sealed object of `layer` under `key`; `what` it is, in log lines.
+    """A sealed object under `key`; `what` it is and of what, in log lines.
 
     open  what its bytes say, and whether to seal that anew; None if they prove nothing
     seal  the bytes that say so, signed with the key in use; may take a while
@@ -36,7 +40,7 @@ class Derived(Generic[T]):
     """
 
     what: str
-    layer: Layer
+    of: Mapping[str, str]
     key: str
     open: Callable[[bytes | bytearray], tuple[T, bool] | None]
     seal: Callable[[T], bytes]
@@ -46,7 +50,7 @@ class Derived(Generic[T]):
 def index_of(layer: Layer, keys: KeyRing) -> Derived[LayerIndex]:
     return Derived(
         what="layer index",
-        layer=layer,
+        of=_named(layer),
         key=layer_index_name(layer.cache_key),
         open=lambda sealed: open_index(sealed, layer, keys),
         seal=lambda index: seal_index(index, layer, keys, packed=True),
@@ -57,12 +61,33 @@ def origin_of(layer: Layer, host: str, keys: KeyRing) -> Derived[str]:
     name = record_name(layer.cache_key, host)
     return Derived(
         what="origin record",
-        layer=layer,
+        of=_named(layer),
         key=name,
         open=lambda sealed: open_record(sealed, layer, keys, name=name),
         seal=lambda host: seal_record(layer, host, keys),
         part=range(MAX_RECORD_BYTES),
     )
+
+
+def image_index_of(image: Digest, keys: KeyRing) -> Derived[bytes]:
+    """image  the digest of its manifest"""
+    key = cache_key(image)
+
+    def opened(sealed: bytes | bytearray) -> tuple[bytes, bool] | None:
+        found = keys.open(sealed, kind="erofs", version=IMAGE_INDEX_VERSION, name=key)
+        return None if found is None else (found.content, found.renew)
+
+    return Derived(
+        what="image index",
+        of={"image": image},
+        key=image_index_name(key),
+        open=opened,
+        seal=lambda packed: keys.seal(packed, kind="erofs", version=IMAGE_INDEX_VERSION, name=key),
+    )
+
+
+def _named(layer: Layer) -> dict[str, str]:
+    return {"layer": layer.digest, "cache_key": layer.cache_key}
 
 
 async def store_derived(
@@ -84,6 +109,16 @@ async def store_origin(cache: ContentStore, layer: Layer, host: str, keys: KeyRi
     Raises  ContentCacheDown
     """
     await _store(cache, origin_of(layer, host, keys), host)
+
+
+async def store_image_index(
+    cache: ContentStore, image: Digest, packed: bytes, keys: KeyRing
+) -> None:
+    """Store the index of the image whose manifest has this digest.
+
+    Raises  ContentCacheDown
+    """
+    await _store(cache, image_index_of(image, keys), packed)
 
 
 async def is_derived_stored(
@@ -120,7 +155,7 @@ async def _store(cache: ContentStore, one: Derived[T], said: T) -> None:
     if found is None or found.is_alone:
         await cache.put(one.key, sealed, copies=await cache.lacking(one.key))
     if found is not None and not _is_right(found, one, said):
-        log.warning(f"another {one.what} is replaced", cache_key=one.layer.cache_key)
+        log.warning(f"another {one.what} is replaced", **one.of)
         await cache.put(one.key, sealed, replaces=found.etag)
 
 

@@ -91,11 +91,7 @@ class DerivedReader:
             return
         self._told.add(lie)
         self._on_unverified()
-        log.warning(
-            f"{one.what} from the content cache does not verify",
-            layer=one.layer.digest,
-            cache_key=one.layer.cache_key,
-        )
+        log.warning(f"{one.what} from the content cache does not verify", **one.of)
 
     def _mend(self, one: Derived[T], opened: _Opened[T]) -> None:
         etags = [copy.etag for copy in opened.stale if copy.etag]

@@ -38,8 +38,13 @@ class Merger:
         self._end = 0  # of what stands in the memory file
         self._places: dict[str, Place] = {}  # by cache key
         self._given = {layer.cache_key: trio.Event() for layer in layers}
+        self._is_wanted = trio.Event()
         self._outcome: bytes | errors.ClipError = b""
         self._ended = trio.Event()
+
+    def begin(self) -> None:
+        """Merge what is given; before, it only waits, since another may have merged it."""
+        self._is_wanted.set()
 
     def give(self, layer: Layer, index: LayerIndex) -> None:
         """Let the index of layer be merged, wherever the image has that layer."""
@@ -54,6 +59,7 @@ class Merger:
 
         Raises  CorruptImage if the layers make no tree; NodeFault if the worker died
         """
+        self.begin()
         await self._ended.wait()
         if isinstance(self._outcome, errors.ClipError):
             raise self._outcome
@@ -62,6 +68,7 @@ class Merger:
 
     async def run(self) -> None:
         """Have the worker merge what is given; what comes of it is for `build`."""
+        await self._is_wanted.wait()
         layers = [LayerToMerge(layer.digest, layer.raw_path) for layer in self._layers]
         job = msgspec.json.encode(MergeJob(fd=self._fd, layers=layers))
         try:

@@ -27,6 +27,9 @@ ROOT_NID = 1
 
 SUPERBLOCK = struct.Struct("<IIIBBHQQIIII16s16sIHHHBBIQ24x")
 
+UUID_OFFSET = 48
+"""Within the superblock."""
+
 TOTALS = struct.Struct("<QQ")
 """Our own use of the 16-byte volume name, which the kernel only prints: names in the tree
 without the root; bytes of regular files, each inode once."""

@@ -4,7 +4,7 @@
         nid = index.lookup(index.root, b"etc")
         inode = index.inode(nid)
 
-The node wrote the file itself, but disks lie: every offset is checked, and a malformed image
+The file may be another node's, and disks lie: every offset is checked, and a malformed image
 is CorruptImage, never a crash or an endless loop.
 
 Not here: bytes of files (`clipfs.tiers`); the format's numbers (`clipfs.tree.erofs`); the head
@@ -72,13 +72,14 @@ class DirectoryEntry:
 
 
 class ImageIndex:
-    """An image index, open; a context manager."""
+    """An image index, open; a context manager. `is_own`: this node has merged it."""
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
         self._data = data
         self._size = len(data)
         head = superblock.read_superblock(data)
         self.root = Nid(head.root_nid)
+        self.is_own = head.uuid != superblock.RECEIVED
         self._meta_start = head.meta_block * erofs.BLOCK
         self.entry_count, self.total_bytes = erofs.TOTALS.unpack(head.volume_name)
         devices = superblock.read_devices(data, head)

@@ -14,10 +14,16 @@ from typing import NamedTuple
 
 from clipfs import errors
 from clipfs.image.digest import Digest
+from clipfs.system.durable import write_all
 from clipfs.tree import erofs
 from clipfs.tree.sparse import SparseLayout
 
 MAX_DEVICES = 0xFFFF
+
+RECEIVED = b"merged elsewhere"
+"""In the place of a UUID, of which our own images have none: the mark of one that this node got
+from another. The kernel is never given such a one, who is root there may have made it."""
+
 _U64 = (1 << 64) - 1
 _TABLE = erofs.SUPERBLOCK_OFFSET + erofs.SUPERBLOCK.size
 """Where the device table begins in an image that we write."""
@@ -84,6 +90,11 @@ def packed_head(
         erofs.DEVICE_SLOT.pack_into(head, at, tag, -(-size // erofs.BLOCK), 0)
         at += erofs.DEVICE_SLOT.size
     return head
+
+
+def mark_received(fd: int) -> None:
+    """Mark the image in fd, whatever it says of itself."""
+    write_all(fd, RECEIVED, erofs.SUPERBLOCK_OFFSET + erofs.UUID_OFFSET)
 
 
 def read_superblock(image: bytes | mmap.mmap) -> erofs.Superblock:

@@ -237,7 +237,16 @@ def test_what_is_no_key_is_not_found_and_touches_no_file(server: ContentServer, 
 
 
 @pytest.mark.parametrize(
-    "name", ["/000000", "/999999", ".v1.toc", ".v1.sparse", ".v1.trace", f".v1.origin.{'b' * 64}"]
+    "name",
+    [
+        "/000000",
+        "/999999",
+        ".v1.toc",
+        ".v1.sparse",
+        ".v1.erofs",
+        ".v1.trace",
+        f".v1.origin.{'b' * 64}",
+    ],
 )
 @pytest.mark.parametrize("raw", ["", ".raw"], ids=["layer", "artifact"])
 def test_every_name_of_the_contract_is_a_key(server: ContentServer, raw: str, name: str) -> None:

@@ -16,7 +16,7 @@ from tests.support.content_worker import run_worker
 
 OLD, NEW = b"old" * 1000, b"new" * 2000
 LAYER = f"sha256_{'d' * 64}"
-DERIVED = [".v1.toc", ".v1.trace", f".v1.origin.{'b' * 64}"]
+DERIVED = [".v1.toc", ".v1.erofs", ".v1.trace", f".v1.origin.{'b' * 64}"]
 FIXED = ["/000000", ".v1.sparse"]
 
 

@@ -22,6 +22,7 @@ from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.prepare import Prepared, sparse_layouts
 from clipfs.mount.unmount import unmount
 from clipfs.tiers.tier import IndexedLayer
+from clipfs.tree.superblock import mark_received
 from tests.support.entries import file
 from tests.support.machine import needs_fuse
 from tests.support.sparse_layers import SparseLayer, sparse_image
@@ -63,6 +64,7 @@ def made_image(layout: Layout, *, size: int = SIZE, number: int = 1) -> Prepared
         image=Image(reference=reference, digest=digest, layers=(layer,)),
         layers=(IndexedLayer(layer=layer, index=index),),
         sparse=(),
+        is_merged=False,
         index_path=index_path,
         resolve_s=0,
         index_s=0,
@@ -92,6 +94,15 @@ def test_a_layer_that_is_not_whole_is_served_by_fuse_and_refused_to_erofs(layout
     layout.payload(image.layers[0].cache_key).unlink()
     assert not is_kernels("auto", image, layout)
     with pytest.raises(errors.NodeFault, match="--front erofs: not with this kernel"):
+        is_kernels("erofs", image, layout)
+
+
+def test_an_image_index_of_another_node_is_not_shown_by_the_kernel(layout: Layout) -> None:
+    image = made_image(layout)
+    with image.index_path.open("r+b") as file:
+        mark_received(file.fileno())
+    assert not is_kernels("auto", image, layout)
+    with pytest.raises(errors.NodeFault, match="merged by another node"):
         is_kernels("erofs", image, layout)
 
 
