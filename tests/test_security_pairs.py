@@ -400,6 +400,14 @@ PAIRS = [
         test="tests/image/test_redirects_and_tokens.py::test_documents_are_followed_elsewhere_without_the_credential",
     ),
     Pair(
+        check="words of a registry",
+        module="clipfs.image.failures",
+        old='return "" if any(secret in words for secret in shown) else printable(words)',
+        new="return printable(words)",
+        test=IMAGE + "test_hostile_registry.py::"
+        "test_what_a_registry_repeats_of_our_credentials_is_told_to_nobody",
+    ),
+    Pair(
         check="use lock",
         module="clipfs.cache.collect",
         old="if not (unused and unfilled) or item.key in users_of(layout):",

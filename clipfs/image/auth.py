@@ -54,6 +54,15 @@ def basic(credentials: Credentials) -> str:
     return "Basic " + base64.b64encode(pair).decode()
 
 
+def secrets_in(header: str) -> list[str]:
+    """What of an Authorization header that we made must be told to nobody; in parts, too."""
+    scheme, _, value = header.partition(" ")
+    if scheme != "Basic":
+        return [value] if value else []
+    password = base64.b64decode(value).decode().partition(":")[2]
+    return [one for one in (value, password) if one]
+
+
 def refresh(identity_token: str) -> dict[str, str]:
     """What a token server is sent, beside scope and service, to trade an identity token."""
     return {

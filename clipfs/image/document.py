@@ -40,7 +40,7 @@ async def fetched(
     answer = await session.ask("GET", reference, kind, version, _WANTED, patient=patient)
     of = session.names(reference)
     if answer.status != 200:
-        raise refusal(of, answer.status, answer.body, part=part)
+        raise refusal(of, answer.status, answer.body, part=part, shown=answer.shown)
     return _checked(of, version, expected, answer)
 
 
@@ -60,7 +60,7 @@ async def proved(
     answer = await session.ask("HEAD", reference, "manifests", version, _WANTED, patient=patient)
     of, stated = session.names(reference), answer.headers.get("Docker-Content-Digest", "")
     if answer.status in RETRIED_STATUS:
-        raise refusal(of, answer.status, answer.body)
+        raise refusal(of, answer.status, answer.body, shown=answer.shown)
     if answer.status != 200 or not is_digest(stated):
         found = await fetched(session, reference, "manifests", version, expected, patient=patient)
         return found[2]

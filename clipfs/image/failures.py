@@ -2,17 +2,19 @@
 
 Each says whose it is, the reason and the way out. What a peer wrote is made printable before
 it goes into a message, because messages end up in events; of addresses only the host is named,
-since the rest may hold a signature.
+since the rest may hold a signature, and what a peer was shown is taken out of its words.
 
 Not here: requests (`clipfs.image.http`).
 """
 
 import re
+from collections.abc import Collection
 
 import httpx
 import msgspec
 
 from clipfs import errors
+from clipfs.image.retry import RETRIED_STATUS
 
 MAX_WORDS = 200
 """Characters of a peer's own text in a message."""
@@ -35,12 +37,15 @@ class _Refusal(msgspec.Struct, frozen=True):
     errors: list[_Error]
 
 
-def refusal(of: str, status: int, body: bytes, *, part: str = "") -> errors.ClipError:
+def refusal(
+    of: str, status: int, body: bytes, *, part: str = "", shown: Collection[str] = ()
+) -> errors.ClipError:
     """The error for a status that is not success, with the peer's own words.
 
-    part  what was asked for if the image's own documents name it, `layer sha256:...`
+    part   what was asked for if the image's own documents name it, `layer sha256:...`
+    shown  secrets that the peer has been shown, and may repeat
     """
-    words = _words(body)
+    words = _words(body, shown)
     detail = f" ({words})" if words else ""
     asked = f" for {part}" if part else ""
     if status == 401:
@@ -60,14 +65,28 @@ def refusal(of: str, status: int, body: bytes, *, part: str = "") -> errors.Clip
             f"{of}: the registry does not have {part}{detail}, which the image names; was it "
             "garbage-collected? push the image again"
         )
-    if status == 404:
+    if status in (404, 410):
         return errors.ImageNotFound(
             f"{of}: no such image in the registry{detail}; check its name and its tag"
         )
-    advice = "; try again later" if status == 429 or status >= 500 else ""
     if status == 400 and _WANTS_TLS.search(body):
         advice = f"; it speaks TLS: take it out of --plain-http {_OF_A_MIRROR}"
+        return errors.RegistryUnavailable(f"{of}: the registry answers 400{advice}")
+    if 400 <= status < 500 and status not in RETRIED_STATUS:
+        return errors.AccessDenied(f"{of}: the registry refuses with {status}{asked}{detail}")
+    advice = "; try again later" if status in RETRIED_STATUS or status >= 500 else ""
     return errors.RegistryUnavailable(f"{of}: the registry answers {status}{asked}{detail}{advice}")
+
+
+def no_token(of: str, status: int, body: bytes, *, shown: Collection[str] = ()) -> errors.ClipError:
+    """The error for a token server's answer that is not success.
+
+    Source  RFC 6749, 5.2: credentials that are no good are a 400
+    """
+    if status == 404:  # of the server's address: it says nothing about the image
+        return errors.RegistryUnavailable(f"{of}: there is none at the address (404)")
+    is_about_us = status == 400 and not _WANTS_TLS.search(body)
+    return refusal(of, 401 if is_about_us else status, body, shown=shown)
 
 
 def no_answer(of: str, url: httpx.URL, error: BaseException) -> errors.RegistryUnavailable:
@@ -121,13 +140,14 @@ def printable(text: str) -> str:
     return "".join(one for one in text[:MAX_WORDS] if one.isprintable())
 
 
-def _words(body: bytes) -> str:
-    """The message in a registry's error document; nothing if it is none."""
+def _words(body: bytes, shown: Collection[str]) -> str:
+    """The message in a registry's error document; nothing if it is none, or says a secret."""
     try:
         first = msgspec.json.decode(body, type=_Refusal).errors[0]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, IndexError):
         return ""
-    return printable(first.message or first.code or "")
+    words = first.message or first.code or ""
+    return "" if any(secret in words for secret in shown) else printable(words)
 
 
 def _reason(error: BaseException) -> str:

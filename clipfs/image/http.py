@@ -22,6 +22,7 @@ import httpx
 import trio
 
 from clipfs import errors
+from clipfs.image import auth
 from clipfs.image.failures import is_lasting, no_answer, odd_redirect
 from clipfs.image.manifest import MAX_DOCUMENT_BYTES
 from clipfs.image.retry import RETRIED_STATUS, RetryPolicy, retry_after_s
@@ -61,6 +62,11 @@ class Answer:
         """The credential that this answer needed, as headers; empty if none."""
         value = self.request.headers.get("Authorization")
         return {"Authorization": value} if value else {}
+
+    @property
+    def shown(self) -> list[str]:
+        """The secrets that this answer may repeat."""
+        return auth.secrets_in(self.request.headers.get("Authorization", ""))
 
 
 class Wire:

@@ -153,7 +153,7 @@ class Registry:
             )
             is_empty = answer.status == 416 and layer.size == 0  # it has no first byte to ask for
             if answer.status not in (200, 206) and not is_empty:
-                raise refusal(of, answer.status, answer.body, part=part)
+                raise refusal(of, answer.status, answer.body, part=part, shown=answer.shown)
             return BlobSource(
                 url=str(answer.request.url),
                 headers=answer.authorization,

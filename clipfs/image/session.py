@@ -20,7 +20,7 @@ import httpx
 from clipfs import errors
 from clipfs.image import auth
 from clipfs.image.credentials import Credentials, RegistryConfig
-from clipfs.image.failures import refusal
+from clipfs.image.failures import no_token
 from clipfs.image.held import HeldCredentials
 from clipfs.image.http import Answer, Method, Wire, has_address, same_origin
 from clipfs.image.manifest import MAX_DOCUMENT_BYTES
@@ -159,10 +159,10 @@ class Session:
             headers = {"Authorization": auth.basic(credentials)} if credentials else {}
             url = realm.copy_merge_params(asked)
             answer = await self.wire.ask("GET", of, url, headers, patient=patient)
-        if answer.status == 404:  # of the server's address: it says nothing about the image
-            raise errors.RegistryUnavailable(f"{of}: there is none at the address (404)")
         if answer.status != 200:
-            raise refusal(of, answer.status, answer.body)
+            told = [credentials.identity_token] if credentials else []
+            shown = [*answer.shown, *filter(None, told)]
+            raise no_token(of, answer.status, answer.body, shown=shown)
         return auth.bearer(answer.body, of=of)
 
     def _realm(self, reference: Reference, challenge: auth.Challenge) -> httpx.URL:

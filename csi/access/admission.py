@@ -67,9 +67,12 @@ class Admission:
         if digest is None or image is None:
             return await self._resolved()
         if self.volume.pull_policy == "Never":
-            return await self._proved(digest, image)
+            with suppress(errors.CorruptImage):  # which tells the digest
+                return await self._proved(digest, image)
+            return await self._resolved()
         if self.volume.pull_policy == "IfNotPresent" and is_indexed(self.layout, image):
-            with suppress(errors.ImageNotFound):  # the tag may be another image's by now
+            # the tag may be another image's by now; what is no answer tells the digest
+            with suppress(errors.ImageNotFound, errors.CorruptImage):
                 return await self._proved(digest, image)
             return await self._resolved()
         try:

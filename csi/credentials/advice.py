@@ -12,7 +12,7 @@ from csi.credentials.sources import NOBODY, Chosen
 from csi.volume import Volume
 
 _REMEDIES: dict[type[errors.ClipError], str] = {
-    errors.Unauthenticated: "correct them there",
+    errors.Unauthenticated: "correct them there, or let that account pull",
     errors.AccessDenied: "let that account pull, or give the volume another",
 }
 

@@ -68,7 +68,7 @@ def test_an_answer_from_memory_that_is_refused_is_asked_for_anew(
 @pytest.mark.parametrize(
     ("kind", "way_out"),
     [
-        (errors.Unauthenticated, "correct them there"),
+        (errors.Unauthenticated, "correct them there, or let that account pull"),
         (errors.AccessDenied, "let that account pull, or give the volume another"),
     ],
 )

@@ -204,7 +204,9 @@ def test_a_refusal_of_credentials_says_whose_they_are_and_who_failed(place: Plac
     place.before_node = [Broken()]
     own = volume_of(IMAGE, secrets={"username": "user", "password": "hush-word"})
     told = refused(place, own, errors.Unauthenticated)
-    assert told.endswith("; the credentials came from nodePublishSecretRef: correct them there")
+    assert told.endswith(
+        "; the credentials came from nodePublishSecretRef: correct them there, or let that account pull"
+    )
     assert "hush-word" not in told
     told = refused(place, volume_of(IMAGE), errors.Unauthenticated)
     assert told.endswith("namespaces; credential provider helper ended with status 1")

@@ -4,6 +4,7 @@ Each is a real server on loopback; whatever it says, the outcome is an image tha
 digests or one clear, short, printable error of the right kind.
 """
 
+import base64
 import contextlib
 import gzip
 import json
@@ -25,12 +26,13 @@ from tests.image.pulls import (
     INDEX,
     LAYER,
     MANIFEST,
+    PASSWORD,
     failure,
     place_of_blob,
     resolve,
     shelf,
 )
-from tests.support.web import Reply, WebServer, run_web
+from tests.support.web import Asked, Reply, WebServer, run_web
 
 
 async def test_the_good_image_that_the_others_are_made_from_is_good() -> None:
@@ -118,10 +120,15 @@ async def test_indexes_are_followed_to_a_fixed_depth(depth: int, refused: bool) 
     [
         (201, "registry_unavailable"),
         (204, "registry_unavailable"),
-        (400, "registry_unavailable"),
+        (400, "access_denied"),
         (401, "unauthenticated"),
+        (402, "access_denied"),
         (403, "access_denied"),
         (404, "image_not_found"),
+        (405, "access_denied"),
+        (408, "registry_unavailable"),
+        (410, "image_not_found"),
+        (451, "access_denied"),
         (429, "registry_unavailable"),
         (500, "registry_unavailable"),
         (503, "registry_unavailable"),
@@ -129,6 +136,26 @@ async def test_indexes_are_followed_to_a_fixed_depth(depth: int, refused: bool) 
 )
 async def test_the_status_decides_the_error(status: int, code: str) -> None:
     assert (await failure(lambda _: Reply(status))).startswith(f"{code}: ")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 418, 429, 500])
+@pytest.mark.parametrize(
+    "repeated", ["Basic {}", "{}", "me:{password}", "your {password}, was it?"]
+)
+async def test_what_a_registry_repeats_of_our_credentials_is_told_to_nobody(
+    status: int, repeated: str
+) -> None:
+    value = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
+
+    def repeating(asked: Asked) -> Reply:
+        if "authorization" not in asked.headers:
+            return Reply(401, {"WWW-Authenticate": "Basic"})
+        words = repeated.format(value, password=PASSWORD)
+        return Reply(status, body=json.dumps({"errors": [{"message": words}]}).encode())
+
+    text = await failure(repeating, login=True)
+    assert value not in text
+    assert PASSWORD not in text
 
 
 WHAT_IS_MISSING = {

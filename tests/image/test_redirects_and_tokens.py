@@ -238,6 +238,9 @@ async def test_a_password_is_not_sent_to_a_token_server_without_tls() -> None:
 @pytest.mark.parametrize(
     ("reply", "code"),
     [
+        pytest.param(
+            Reply(400, body=b'{"error": "invalid_grant"}'), "unauthenticated", id="invalid-grant"
+        ),
         pytest.param(Reply(401), "unauthenticated", id="401"),
         pytest.param(Reply(403), "access_denied", id="403"),
         pytest.param(Reply(404), "registry_unavailable", id="404"),

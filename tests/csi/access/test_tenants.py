@@ -2,6 +2,7 @@
 
 import base64
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +72,33 @@ def test_a_registry_that_knows_a_tenant_and_refuses_him_is_believed(
         with pytest.raises(errors.AccessDenied, match="team/app:1: the registry refuses") as caught:
             node.admit(name, f"bob:{BOB}", policy=policy)
     assert "sha256" not in str(caught.value)
+
+
+@pytest.mark.parametrize("policy", ["IfNotPresent", "Never"])
+def test_who_answers_everything_to_a_stranger_tells_him_no_digest(
+    policy: PullPolicy, private: Private, node_of: NodeOf
+) -> None:
+    shows_page = threading.Event()
+
+    def guard(asked: Asked) -> Reply:
+        if not shows_page.is_set():
+            return relayed(private.address, asked)
+        page = b"" if asked.method == "HEAD" else b"<html>who are you?"
+        return Reply(200, {"Content-Type": "text/html"}, page)
+
+    private.push("team/app:1")
+    with run_web(guard) as web:
+        node = node_of(web.address)
+        name = f"{web.address}/team/app"
+        node.has(node.admit(f"{name}:1"))
+        shows_page.set()
+        said = []
+        for tag in ("1", "unused"):
+            with pytest.raises(errors.ClipError) as caught:
+                node.admit(f"{name}:{tag}", "", policy=policy)
+            said.append(str(caught.value).replace(f"{name}:{tag}", "NAME"))
+    assert said[0] == said[1]
+    assert "sha256" not in said[0]
 
 
 def test_tokens_prove_access_as_passwords_do(
