@@ -205,7 +205,8 @@ def test_a_refusal_of_credentials_says_whose_they_are_and_who_failed(place: Plac
     own = volume_of(IMAGE, secrets={"username": "user", "password": "hush-word"})
     told = refused(place, own, errors.Unauthenticated)
     assert told.endswith(
-        "; the credentials came from nodePublishSecretRef: correct them there, or let that account pull"
+        "; the credentials came from nodePublishSecretRef: correct them there, "
+        "or let that account pull"
     )
     assert "hush-word" not in told
     told = refused(place, volume_of(IMAGE), errors.Unauthenticated)
