@@ -5,14 +5,14 @@ then. A collection that fails is a warning: it never fails a publish.
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from clipfs import errors
 from clipfs.cache.collect import collect
 from clipfs.cache.limits import Limits
 from clipfs.layer.layout import Layout
 from clipfs.log import log
+from csi.periodic import Periodic
 
 EVERY_S = 60
 """Reads fill layers without a call; this is how soon the limits hold again after them."""
@@ -28,21 +28,12 @@ class Collector:
         self._layout = layout
         self._limits = limits
         self._one = threading.Lock()
-        self._wake = threading.Event()
-        self._ending = False
+        self._steps = Periodic("collector", self._step)
         self.kept_bytes: int | None = None
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Collect in a thread of its own while the block runs."""
-        thread = threading.Thread(target=self._run, name="collector", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._ending = True
-            self._wake.set()
-            thread.join()
+        return self._steps.running()
 
     def make_room(self) -> None:
         """Collect now, if there is a limit; returns when that is done. Never fails."""
@@ -51,13 +42,11 @@ class Collector:
 
     def soon(self) -> None:
         """Have the thread collect, and go on."""
-        self._wake.set()
+        self._steps.soon()
 
-    def _run(self) -> None:
-        while not self._ending:
-            self._collect()
-            self._wake.wait(EVERY_S)
-            self._wake.clear()
+    def _step(self) -> float:
+        self._collect()
+        return EVERY_S
 
     def _collect(self) -> None:
         try:

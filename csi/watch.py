@@ -3,15 +3,14 @@
 Not here: what is told to whom (`csi.status.reporter`).
 """
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from clipfs.layer.layout import Layout
 from clipfs.log import log
 from clipfs.mount import records
 from clipfs.mount.mountinfo import read_mounts
+from csi.periodic import Periodic
 from csi.records import subject_of_record, volume_records
 from csi.status.reporter import Reporter
 
@@ -31,18 +30,11 @@ class Watch:
         self._layout = layout
         self._reporter = reporter
         self._told: set[tuple[str, str]] = set()  # subjects that are degraded
-        self._ended = threading.Event()
+        self._steps = Periodic("watch", self._step)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Look in a thread of its own while the block runs."""
-        thread = threading.Thread(target=self._run, name="watch", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._ended.set()
-            thread.join()
+        return self._steps.running()
 
     def look(self) -> None:
         """Tell of the volumes whose servers have died since, or are back."""
@@ -66,11 +58,9 @@ class Watch:
                 self._reporter.recovered(subject)
         self._told = told
 
-    def _run(self) -> None:
-        while not self._ended.wait(EVERY_S):
-            try:
-                self.look()
-            except OSError as error:
-                log.warning("volumes could not be looked at", error=str(error))
-            except Exception:  # a bug here costs words, not volumes
-                log.exception("looking at volumes failed, this is a bug")
+    def _step(self) -> float:
+        try:
+            self.look()
+        except OSError as error:
+            log.warning("volumes could not be looked at", error=str(error))
+        return EVERY_S

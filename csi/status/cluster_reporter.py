@@ -8,15 +8,15 @@ fails or slows a publish.
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
 from clipfs.errors import ClipError
 from clipfs.image.model import Image
-from clipfs.log import log
 from csi.errors import CallerGone
+from csi.periodic import Periodic
 from csi.progress import in_words
 from csi.status.clip_mount import last_error
 from csi.status.events import Events, Reason
@@ -47,25 +47,16 @@ class ClusterReporter:
         self._clock = clock
         self._wall = wall
         self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._ending = False
         self._events = Events(node)
         self._mounts = Mounts(figures, jitter)
         self.writer = Writer(
             api, node, self._events, self._mounts, lock=self._lock, clock=clock, jitter=jitter
         )
+        self._steps = Periodic("reporter", self.writer.step, end_s=END_S)
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
+    def running(self) -> AbstractContextManager[None]:
         """Write in a thread of its own while the block runs."""
-        thread = threading.Thread(target=self._run, name="reporter", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._ending = True
-            self._wake.set()
-            thread.join(END_S)
+        return self._steps.running()
 
     def wanted(self, volume: Volume) -> None:
         if (subject := subject_of(volume)) is not None and not self._phase(subject):
@@ -98,7 +89,7 @@ class ClusterReporter:
     def adopted(self, subject: Subject, digest: str) -> None:
         with self._lock:
             self._mounts.adopt(subject, digest, self._clock(), self._time())
-        self._wake.set()
+        self._steps.soon()
 
     def degraded(self, subject: Subject, reason: str) -> None:
         self._change(subject, phase="Degraded", degraded=one_line(reason))
@@ -111,7 +102,7 @@ class ClusterReporter:
     def gone(self, subject: Subject) -> None:
         with self._lock:
             self._mounts.gone(subject, self._clock(), self._time())
-        self._wake.set()
+        self._steps.soon()
 
     def _phase(self, subject: Subject) -> str:
         with self._lock:
@@ -120,23 +111,12 @@ class ClusterReporter:
     def _change(self, subject: Subject, **fields: Any) -> None:
         with self._lock:
             self._mounts.change(subject, self._clock(), self._time(), **fields)
-        self._wake.set()
+        self._steps.soon()
 
     def _event(self, subject: Subject, reason: Reason, message: str, *, cause: str = "") -> None:
         with self._lock:
             self._events.tell(subject, reason, message, self._clock(), self._time(), cause=cause)
-        self._wake.set()
+        self._steps.soon()
 
     def _time(self) -> str:
         return self._wall().strftime("%Y-%m-%dT%H:%M:%SZ")
-
-    def _run(self) -> None:
-        while not self._ending:
-            self._wake.clear()
-            try:
-                wait_s = self.writer.step()
-            except Exception:  # a bug here costs words, not volumes
-                log.exception("reporting failed, this is a bug")
-                wait_s = 60
-            if wait_s != 0:
-                self._wake.wait(wait_s)
