@@ -13,10 +13,10 @@ from clipfs.image.model import Image
 from clipfs.layer.seal import KeyRing
 from clipfs.tiers.settings import TierSettings
 from csi.access.admission import Admission
-from csi.access.joined import Joined
 from csi.access.known import Known
 from csi.access.policy import Policy
 from csi.access.proofs import Clock, Proofs, caller_of
+from csi.joined import Joined
 from csi.volume import Volume
 
 

@@ -13,7 +13,6 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from csi.credentials.matching import is_glob, matches
 from csi.credentials.plugin import TIME_S, Auth, PluginAnswer, Request, run_plugin
 from csi.credentials.provider_config import ProviderConfig, TokenAttributes
 from csi.credentials.sources import Found, SourceFailed
+from csi.joined import Joined
 from csi.pod import Pod
 from csi.volume import Volume
 
@@ -105,7 +105,7 @@ class _Plugin:
         self._time_s = time_s
         self._guard = threading.Lock()
         self._remembered: dict[tuple[str, str], _Remembered] = {}
-        self._under_way: dict[tuple[str, str, str], Future[_Remembered]] = {}
+        self._joined = Joined[_Remembered]()
 
     def answer(self, image: str, volume: Volume, *, anew: bool) -> _Remembered | None:
         """None if it is not for such an image, or such a pod."""
@@ -176,20 +176,7 @@ class _Plugin:
         """The plugin's answer; who asks the same meanwhile gets it too."""
         token = hashlib.sha256(question.request.token.encode()).hexdigest()
         key = (question.request.image, question.account, token)
-        with self._guard:
-            flight = self._under_way.get(key)
-            mine = flight is None
-            if flight is None:
-                flight = self._under_way[key] = Future()
-        if mine:
-            try:
-                flight.set_result(self._asked(question))
-            except BaseException as error:
-                flight.set_exception(error)
-            finally:
-                with self._guard:
-                    del self._under_way[key]
-        return flight.result()
+        return self._joined.call(key, lambda: self._asked(question))
 
     def _asked(self, question: _Question) -> _Remembered:
         begin = self._now()

@@ -1,6 +1,7 @@
 """Calls for the same thing at the same time are one call, whose outcome all of them get.
 
-Not here: what is remembered after that (`csi.access.proofs`).
+Not here: what is remembered after that (`csi.access.proofs`, `csi.credentials.providers`); work
+that outlives its callers (`csi.work`).
 """
 
 import threading

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from clipfs import errors
-from csi.access.joined import Joined
+from csi.joined import Joined
 
 CALLS = 8
 
