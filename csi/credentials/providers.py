@@ -35,7 +35,7 @@ _GLOBAL = "global"
 @dataclass(frozen=True, slots=True)
 class _Remembered:
     answer: PluginAnswer
-    expires_at: float | None
+    expires_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,6 @@ class Providers:
         """Raises  SourceFailed if nobody has any, but one that should have does not answer"""
         image = f"{volume.image.registry}/{volume.image.repository}"
         auth: dict[str, Auth] = {}
-        ends: list[float] = []
         failed: list[str] = []
         for plugin in self._plugins:
             try:
@@ -77,14 +76,13 @@ class Providers:
                 log.warning("credential provider failed", image=image, error=str(error))
                 continue
             if said is not None:
-                auth = {**said.answer.auth, **auth}
-                ends += [said.expires_at] if said.expires_at is not None else []
+                auth = {**said.auth, **auth}
         config = config_for(image, auth)
         if failed and config.for_repository(*image.split("/", 1)) is None:
             raise SourceFailed("; ".join(failed))
         if not auth:
             return None
-        return Found(config=config, expires_at=min(ends) if ends else None, can_be_asked_again=True)
+        return Found(config=config, can_be_asked_again=True)
 
 
 class _Plugin:
@@ -105,9 +103,9 @@ class _Plugin:
         self._time_s = time_s
         self._guard = threading.Lock()
         self._remembered: dict[tuple[str, str], _Remembered] = {}
-        self._joined = Joined[_Remembered]()
+        self._joined = Joined[PluginAnswer]()
 
-    def answer(self, image: str, volume: Volume, *, anew: bool) -> _Remembered | None:
+    def answer(self, image: str, volume: Volume, *, anew: bool) -> PluginAnswer | None:
         """None if it is not for such an image, or such a pod."""
         if not any(matches(pattern, image) for pattern in self._config.match_images):
             return None
@@ -164,32 +162,32 @@ class _Plugin:
             return None
         return {key: found[key] for key in keys if key in found}
 
-    def _known(self, image: str, account: str) -> _Remembered | None:
+    def _known(self, image: str, account: str) -> PluginAnswer | None:
         with self._guard:
             for base in (image, _registry(image), _GLOBAL):
                 found = self._remembered.get((base, account))
-                if found is not None and (found.expires_at or 0) > self._now():
-                    return found
+                if found is not None and found.expires_at > self._now():
+                    return found.answer
         return None
 
-    def _asked_once(self, question: _Question) -> _Remembered:
+    def _asked_once(self, question: _Question) -> PluginAnswer:
         """The plugin's answer; who asks the same meanwhile gets it too."""
         token = hashlib.sha256(question.request.token.encode()).hexdigest()
         key = (question.request.image, question.account, token)
         return self._joined.call(key, lambda: self._asked(question))
 
-    def _asked(self, question: _Question) -> _Remembered:
+    def _asked(self, question: _Question) -> PluginAnswer:
         begin = self._now()
         answer = run_plugin(self._config, self._folder, question.request, time_s=self._time_s)
         if answer.cache_s == 0:
-            return _Remembered(answer, None)
-        made = _Remembered(answer, begin + answer.cache_s)
+            return answer
         image = question.request.image
         bases = {"Image": image, "Registry": _registry(image), "Global": _GLOBAL}
         with self._guard:
-            live = {k: one for k, one in self._remembered.items() if (one.expires_at or 0) > begin}
+            live = {k: one for k, one in self._remembered.items() if one.expires_at > begin}
+            made = _Remembered(answer, begin + answer.cache_s)
             self._remembered = {**live, (bases[answer.cache_key_type], question.account): made}
-        return made
+        return answer
 
 
 def config_for(image: str, auth: Mapping[str, Auth]) -> RegistryConfig:

@@ -32,12 +32,10 @@ class SourceFailed(Exception):
 class Found:
     """Credentials, for the image's registry and perhaps others.
 
-    expires_at          seconds since the epoch; None: nobody said
     can_be_asked_again  whether the source may have others later, for the same volume
     """
 
     config: RegistryConfig
-    expires_at: float | None = None
     can_be_asked_again: bool = False
 
 
@@ -64,7 +62,6 @@ class Chosen:
 
     source: str
     config: RegistryConfig
-    expires_at: float | None
     can_be_asked_again: bool
     failed: tuple[str, ...] = ()
 
@@ -91,18 +88,17 @@ class Sources:
                 failed.append(str(error))
                 continue
             if found is not None and _has_any(found.config, volume.image, hosts):
-                return self._chosen(source.name, found, failed)
-        nothing = Found(config=RegistryConfig.empty())
-        return self._chosen(NOBODY, nothing, failed)
+                return _chosen(source.name, found, failed)
+        return _chosen(NOBODY, Found(config=RegistryConfig.empty()), failed)
 
-    def _chosen(self, name: str, found: Found, failed: list[str]) -> Chosen:
-        return Chosen(
-            source=name,
-            config=found.config,
-            expires_at=found.expires_at,
-            can_be_asked_again=found.can_be_asked_again,
-            failed=tuple(failed),
-        )
+
+def _chosen(source: str, found: Found, failed: Sequence[str]) -> Chosen:
+    return Chosen(
+        source=source,
+        config=found.config,
+        can_be_asked_again=found.can_be_asked_again,
+        failed=tuple(failed),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ def test_an_answer_ends_when_the_plugin_says_or_else_the_file(
     providers = plugins.opened(now=clock)
     found = providers.credentials(volume_of(IMAGE))
     assert found is not None
-    assert (found.expires_at, found.can_be_asked_again) == (1000 + life_s, True)
+    assert found.can_be_asked_again
     clock.now_s += life_s - 1
     assert asked(providers) == "p1"
     clock.now_s += 1
