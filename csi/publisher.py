@@ -1,15 +1,13 @@
 """Volumes in, volumes out: what NodePublishVolume and NodeUnpublishVolume do.
 
-A volume is a read-only bind mount of its image's tree. Its record is written before anything
-is mounted and removed after everything is unmounted, so that the next driver on this root
-knows what there is. An image's tree is made before (`csi.trees`), and goes with its last volume.
+A volume is a read-only bind mount (`csi.binds`) of its image's tree, which is made before
+(`csi.trees`) and goes with its last volume.
 
 Locks are taken target first, then image, and no other way round.
 """
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -21,27 +19,16 @@ from clipfs.image.model import Image
 from clipfs.layer.layout import Layout
 from clipfs.layer.use import InUse
 from clipfs.log import log
-from clipfs.mount.mountinfo import mounts_at
-from clipfs.mount.records import is_ours
-from clipfs.mount.syscalls import bind_read_only
 from clipfs.tree.reader import ImageIndex
 from csi.about import also_about, lines_about
+from csi.binds import Binds, check_target, is_mounted, remove_folder
 from csi.calls import Call
 from csi.credentials.asking import Asking
 from csi.credentials.handing import Handing
-from csi.errors import CallerGone, StillIndexing, VolumeConflict, VolumeNotFound
+from csi.errors import CallerGone, StillIndexing, VolumeNotFound
 from csi.locks import NamedLocks, StillWanted, always
 from csi.mounter import Mounter, Tree
-from csi.records import (
-    VolumeRecord,
-    detach_all,
-    is_mounted,
-    key_of,
-    record_of,
-    subject_of_record,
-    volume_of,
-    volume_records,
-)
+from csi.records import VolumeRecord, subject_of_record, volume_of
 from csi.status.reporter import NoReporter, Reporter, WorkProgress, subject_of
 from csi.trees import Trees, keys_of
 from csi.unfinished import Unfinished
@@ -81,16 +68,16 @@ class Publisher:
         self._asking = asking
         self._handing = handing
         self._unfinished = Unfinished()
-        self._records = volume_records(layout)
+        self._binds = Binds(layout)
         self._locks = NamedLocks()
         self._reporter = reporter or NoReporter()
         self._trees = Trees(
-            layout, mounter, self._locks, is_shown=self._is_shown, linger_s=linger_s
+            layout, mounter, self._locks, is_shown=self._binds.shows, linger_s=linger_s
         )
 
     def adopt(self) -> None:
         """Take over what an earlier driver left: keep what lives, clean up what does not."""
-        for record in self._records.all().values():
+        for record in self._binds.all():
             with lines_about(record.volume_id, pod=str(record.pod), image=record.image):
                 if is_mounted(record):
                     log.info("volume adopted")
@@ -141,10 +128,10 @@ class Publisher:
         pinned = self._unfinished.begin(volume)
         image, chosen = self._asking.ask(volume, partial(self._admit, volume, pinned=pinned))
         self._reporter.resolved(volume, image)
-        _check_target(volume.target)
+        check_target(volume.target)
         with InUse(self._layout) as in_use:  # what is here stays, whoever makes room
             in_use.hold(keys_of(image))
-            if volume.pull_policy == "Never" and not self._is_here(image):
+            if volume.pull_policy == "Never" and not self._trees.is_here(image):
                 raise errors.ImageNotFound(
                     f"{volume.image} is not on this node, and pullPolicy is Never"
                 )
@@ -167,7 +154,7 @@ class Publisher:
     def unpublish(self, volume_id: str, target: Path, still_wanted: StillWanted = always) -> None:
         """Take the volume at target away; what is not there is done."""
         with _os_errors_named(), self._locks.held(str(target), still_wanted):
-            record = self._records.read(key_of(target))
+            record = self._binds.at(target)
             if record is not None and record.volume_id != volume_id:
                 log.warning("another volume is at that target, it stays")
                 return
@@ -179,14 +166,12 @@ class Publisher:
                 log.info("volume unpublished")
             else:
                 self._remove_unknown(target)
-            if not mounts_at(target):
-                with suppress(OSError):
-                    target.rmdir()
+            remove_folder(target)
             self._forget(target)
 
     def usage(self, volume_id: str, path: Path) -> tuple[int, int]:
         """Bytes and names of the volume at path, from its index: the mount is never asked."""
-        record = self._records.read(key_of(path))
+        record = self._binds.at(path)
         if record is None or record.volume_id != volume_id:
             raise VolumeNotFound(f"no volume {volume_id[:100]} at {path}")
         also_about(pod=str(record.pod), image=record.image)
@@ -206,20 +191,9 @@ class Publisher:
 
         What is left of one whose mount is gone is removed: the target is free for this one.
         """
-        known = self._records.read(key_of(volume.target))
-        if known is None:
-            if mounts_at(volume.target):
-                raise VolumeConflict(f"{volume.target} is a mount that this driver did not make")
-            return False
-        if not is_mounted(known):
-            self._remove(known)
-            return False
-        if (known.volume_id, known.attributes) != (volume.volume_id, dict(volume.attributes)):
-            raise VolumeConflict(
-                f"{volume.target} holds another volume, or the same with other attributes "
-                f"(image {known.image}); unpublish it first"
-            )
-        return True
+        if (left := self._binds.left_over(volume.target)) is not None:
+            self._remove(left)
+        return self._binds.holds(volume)
 
     def _shown(self, volume: Volume, image: Image, credentials: RegistryConfig, call: Call) -> Tree:
         """The image's tree, once it is at the volume's target."""
@@ -228,59 +202,24 @@ class Publisher:
             if progress is not None and progress.layer:
                 self._reporter.indexing(volume, image, progress)
 
-        with self._trees.joined(volume, image, credentials, call, on_wait) as tree:
-            self._bind(volume, image, tree, call)
-        return tree
-
-    def _bind(self, volume: Volume, image: Image, tree: Tree, call: Call) -> None:
-        _check_target(volume.target)
-        record = record_of(volume, image.digest)
-        with self._locks.held(image.digest, call.still_wanted):
-            try:
-                self._records.write(key_of(volume.target), record)
-                volume.target.mkdir(mode=0o750, parents=True, exist_ok=True)
-                bind_read_only(tree.place, volume.target)
-            except BaseException:
-                self._undo(record)
-                raise
+        with (
+            self._trees.joined(volume, image, credentials, call, on_wait) as tree,
+            self._locks.held(image.digest, call.still_wanted),
+        ):
+            self._binds.make(volume, image.digest, tree.place)
+            return tree
 
     def _remove(self, record: VolumeRecord) -> None:
+        """Take the volume away, and its image's tree with the last one."""
         with self._locks.held(record.digest):
-            self._undo(record)
+            self._binds.remove(record)
+            self._trees.drop_if_unused(Digest(record.digest))
 
     def _remove_unknown(self, target: Path) -> None:
         """Take away a mount of ours whose record was lost, and what only it used."""
-        self._records.remove(key_of(target))  # it may be there and unreadable
-        if not any(is_ours(mount) for mount in mounts_at(target)):
-            return
-        detach_all(target)
-        for digest in self._trees.mounted():
-            self._trees.drop_unused(digest)
-
-    def _undo(self, record: VolumeRecord) -> None:
-        """Unmount and forget the volume, and the image with its last one; image lock held."""
-        detach_all(Path(record.target))
-        for folder in record.made:
-            with suppress(OSError):
-                os.rmdir(folder)
-        self._records.remove(key_of(Path(record.target)))
-        self._trees.drop_if_unused(Digest(record.digest))
-
-    def _is_shown(self, digest: str) -> bool:
-        return any(record.digest == digest for record in self._records.all().values())
-
-    def _is_here(self, image: Image) -> bool:
-        if image.digest in self._trees.mounted():
-            return True
-        index = self._layout.image_index(cache_key(image.digest))
-        return index.exists() and all(
-            self._layout.payload(layer.cache_key).exists() for layer in image.layers
-        )
-
-
-def _check_target(target: Path) -> None:
-    if target.is_symlink():
-        raise errors.InvalidInput(f"target path {target} is a symbolic link")
+        if self._binds.remove_unknown(target):
+            for digest in self._trees.mounted():
+                self._trees.drop_unused(digest)
 
 
 @contextmanager

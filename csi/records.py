@@ -1,6 +1,6 @@
 """What the driver keeps of each published volume, in `run/volumes`; mountinfo says what is mounted.
 
-Not here: when a record is written and removed (`csi.publisher`).
+Not here: when a record is written and removed (`csi.binds`).
 """
 
 import hashlib
@@ -14,9 +14,7 @@ from clipfs.image.digest import Digest
 from clipfs.image.platform import host_platform
 from clipfs.image.reference import parse_reference
 from clipfs.layer.layout import Layout
-from clipfs.mount.mountinfo import mounts_at
 from clipfs.mount.records import RecordStore
-from clipfs.mount.syscalls import detach
 from clipfs.system.processes import boot_id
 from csi.pod import Pod
 from csi.status.reporter import Subject
@@ -84,13 +82,3 @@ def volume_of(record: VolumeRecord) -> Volume:
         pod=record.pod if isinstance(record.pod, Pod) else None,
         credentials=RegistryConfig.empty(),
     )
-
-
-def is_mounted(record: VolumeRecord) -> bool:
-    return record.boot_id == boot_id() and bool(mounts_at(Path(record.target)))
-
-
-def detach_all(target: Path) -> None:
-    """Take away whatever is mounted at target; lazily, so that a dead mount cannot hold us."""
-    for _ in mounts_at(target):
-        detach(target)

@@ -66,6 +66,15 @@ class Trees:
     def mounted(self) -> list[Digest]:
         return self._mounter.mounted()
 
+    def is_here(self, image: Image) -> bool:
+        """Whether the image is mounted, or whole on this node."""
+        if image.digest in self._mounter.mounted():
+            return True
+        index = self._layout.image_index(cache_key(image.digest))
+        return index.exists() and all(
+            self._layout.payload(layer.cache_key).exists() for layer in image.layers
+        )
+
     @contextmanager
     def joined(
         self,

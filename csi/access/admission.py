@@ -1,6 +1,6 @@
 """One volume's question, one caller: pull policy, proof, and what holds if nobody answers.
 
-    image = await Admission(...).image()
+    image = await Admission(...).image(pinned)
 
 | pullPolicy | a tag is |
 |---|---|
@@ -10,7 +10,7 @@
 
 A digest is itself. In each case the registry is asked whether this caller may have it.
 
-Not here: whether an image is whole on the node, which Never asks for (`csi.publisher`).
+Not here: whether an image is whole on the node, which Never asks for (`csi.trees`).
 Source: Kubernetes, "Image pull policy".
 """
 

@@ -1,0 +1,112 @@
+"""What is mounted at volumes' targets: read-only binds of their images' trees, and their records.
+
+A record is written before its volume is mounted and removed after that is unmounted, so that the
+next driver on this root knows what there is.
+
+Not here: locks, which who calls holds, and the trees (`csi.publisher`).
+"""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from clipfs import errors
+from clipfs.image.digest import Digest
+from clipfs.layer.layout import Layout
+from clipfs.mount.mountinfo import mounts_at
+from clipfs.mount.records import is_ours
+from clipfs.mount.syscalls import bind_read_only, detach
+from clipfs.system.processes import boot_id
+from csi.errors import VolumeConflict
+from csi.records import VolumeRecord, key_of, record_of, volume_records
+from csi.volume import Volume
+
+
+class Binds:
+    """Those of one node."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._records = volume_records(layout)
+
+    def all(self) -> list[VolumeRecord]:
+        return list(self._records.all().values())
+
+    def at(self, target: Path) -> VolumeRecord | None:
+        return self._records.read(key_of(target))
+
+    def shows(self, digest: str) -> bool:
+        """Whether a volume is of the image with this digest."""
+        return any(record.digest == digest for record in self.all())
+
+    def left_over(self, target: Path) -> VolumeRecord | None:
+        """The volume at target if its mount is gone."""
+        record = self.at(target)
+        return None if record is None or is_mounted(record) else record
+
+    def holds(self, volume: Volume) -> bool:
+        """Whether just this volume is at its target; VolumeConflict if something else is.
+
+        What is left over there counts: it is to be removed before.
+        """
+        known = self.at(volume.target)
+        if known is None:
+            if mounts_at(volume.target):
+                raise VolumeConflict(f"{volume.target} is a mount that this driver did not make")
+            return False
+        if (known.volume_id, known.attributes) != (volume.volume_id, dict(volume.attributes)):
+            raise VolumeConflict(
+                f"{volume.target} holds another volume, or the same with other attributes "
+                f"(image {known.image}); unpublish it first"
+            )
+        return True
+
+    def make(self, volume: Volume, digest: Digest, tree: Path) -> None:
+        """Show tree at volume's target; if that fails nothing of it is left."""
+        check_target(volume.target)
+        record = record_of(volume, digest)
+        try:
+            self._records.write(key_of(volume.target), record)
+            volume.target.mkdir(mode=0o750, parents=True, exist_ok=True)
+            bind_read_only(tree, volume.target)
+        except BaseException:
+            self.remove(record)
+            raise
+
+    def remove(self, record: VolumeRecord) -> None:
+        """Unmount and forget the volume, with the folders that were made for it."""
+        target = Path(record.target)
+        _detach_all(target)
+        for folder in record.made:
+            with suppress(OSError):
+                os.rmdir(folder)
+        self._records.remove(key_of(target))
+
+    def remove_unknown(self, target: Path) -> bool:
+        """Unmount what is ours at target though its record was lost; whether there was any."""
+        self._records.remove(key_of(target))  # it may be there and unreadable
+        is_there = any(is_ours(mount) for mount in mounts_at(target))
+        if is_there:
+            _detach_all(target)
+        return is_there
+
+
+def is_mounted(record: VolumeRecord) -> bool:
+    return record.boot_id == boot_id() and bool(mounts_at(Path(record.target)))
+
+
+def check_target(target: Path) -> None:
+    if target.is_symlink():
+        raise errors.InvalidInput(f"target path {target} is a symbolic link")
+
+
+def remove_folder(target: Path) -> None:
+    """What the kubelet made, or an earlier driver; a mount point, and what holds files, stays."""
+    if not mounts_at(target):
+        with suppress(OSError):
+            target.rmdir()
+
+
+def _detach_all(target: Path) -> None:
+    """Take away whatever is mounted at target; lazily, so that a dead mount cannot hold us."""
+    for _ in mounts_at(target):
+        detach(target)
