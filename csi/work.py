@@ -8,7 +8,7 @@ wanted it. Then `task.is_wanted()` says no, and it is to stop; a result that is 
 
 The thread lives as long as what it starts: a command dies with its thread (`csi.launch`).
 
-Not here: what is done (`csi.mounter`), and whether a result is in use (`csi.publisher`).
+Not here: what is done (`csi.mounter`), and whether a result is in use (`csi.trees`).
 """
 
 import threading
@@ -161,17 +161,21 @@ class Works(Generic[T]):
         """The work under key, and the task whose end is waited for."""
         if self._ending:
             raise StillIndexing("the driver ends; the next one takes this up")
-        work = self._works.get(key)
-        if work is None:
-            work = self._works[key] = _Work()
-            live = partial(copy_context().run, self._live, key, work)
-            thread = threading.Thread(target=live, daemon=True)
-            self._threads.add(thread)
-            thread.start()
+        work = self._works.get(key) or self._begun(key)
         task = self._task_for(work, run, name)
         work.interest.comes(name)
         self._changed.notify_all()
         return work, task
+
+    def _begun(self, key: Hashable) -> _Work[T]:
+        """New work, whose thread goes on once it is known; RuntimeError if none can start."""
+        work = _Work[T]()
+        live = partial(copy_context().run, self._live, key, work)
+        thread = threading.Thread(target=live, daemon=True)
+        thread.start()
+        self._threads.add(thread)
+        self._works[key] = work
+        return work
 
     def _task_for(self, work: _Work[T], run: Callable[[Task[T]], T], name: str) -> Task[T]:
         if work.running is not None and not work.running.stopped:

@@ -267,3 +267,17 @@ def test_at_the_end_all_are_answered_all_is_stopped_and_nobody_comes_in(scene: S
     with pytest.raises(StillIndexing, match="the driver ends"):
         scene.call("c")
     assert scene.runs == 1
+
+
+def test_a_call_for_which_no_thread_can_start_is_told_so_and_the_next_starts_anew(
+    scene: Scene,
+) -> None:
+    before = threading.stack_size(1 << 60)  # no machine has room for such a thread
+    try:
+        with pytest.raises(RuntimeError, match="start new thread"):
+            scene.call("a", within_s=0)
+    finally:
+        threading.stack_size(before)
+    assert not scene.is_wanted()
+    scene.gate.set()
+    assert scene.call("a", within_s=60) == "result 1"
