@@ -18,8 +18,8 @@ from clipfs.mount.records import is_ours
 from clipfs.mount.syscalls import bind_read_only, detach
 from clipfs.system.processes import boot_id
 from csi.errors import VolumeConflict
-from csi.records import VolumeRecord, key_of, record_of, volume_records
-from csi.volume import Volume
+from csi.records import VolumeRecord, record_of, volume_records
+from csi.volume import Volume, name_of
 
 
 class Binds:
@@ -32,7 +32,7 @@ class Binds:
         return list(self._records.all().values())
 
     def at(self, target: Path) -> VolumeRecord | None:
-        return self._records.read(key_of(target))
+        return self._records.read(name_of(target))
 
     def shows(self, digest: str) -> bool:
         """Whether a volume is of the image with this digest."""
@@ -65,7 +65,7 @@ class Binds:
         check_target(volume.target)
         record = record_of(volume, digest)
         try:
-            self._records.write(key_of(volume.target), record)
+            self._records.write(name_of(volume.target), record)
             volume.target.mkdir(mode=0o750, parents=True, exist_ok=True)
             bind_read_only(tree, volume.target)
         except BaseException:
@@ -79,11 +79,11 @@ class Binds:
         for folder in record.made:
             with suppress(OSError):
                 os.rmdir(folder)
-        self._records.remove(key_of(target))
+        self._records.remove(name_of(target))
 
     def remove_unknown(self, target: Path) -> bool:
         """Unmount what is ours at target though its record was lost; whether there was any."""
-        self._records.remove(key_of(target))  # it may be there and unreadable
+        self._records.remove(name_of(target))  # it may be there and unreadable
         is_there = any(is_ours(mount) for mount in mounts_at(target))
         if is_there:
             _detach_all(target)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from clipfs.cli.progress import Phase, Told
 from clipfs.image.model import Image
 from csi.status.reporter import WorkProgress
+from csi.status.texts import layers_text
 
 LATELY_S = 10
 """What speed is measured over: a registry's pace changes, and people look for seconds."""
@@ -101,7 +102,7 @@ def in_words(progress: WorkProgress | None) -> str:
 
 
 def _phase_in_words(progress: WorkProgress) -> str:
-    layers = f"{progress.layers} layers" if progress.layers != 1 else "1 layer"
+    layers = layers_text(progress.layers)
     return {
         "index": f"indexing {layers}",
         "merge": f"merging {layers} into one tree",

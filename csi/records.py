@@ -3,8 +3,6 @@
 Not here: when a record is written and removed (`csi.binds`).
 """
 
-import hashlib
-import os
 from pathlib import Path
 
 import msgspec
@@ -39,12 +37,8 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def volume_records(layout: Layout) -> RecordStore[VolumeRecord]:
-    """By `key_of` their target."""
+    """By `csi.volume.name_of` their target."""
     return RecordStore(layout.run / "volumes", VolumeRecord)
-
-
-def key_of(target: Path) -> str:
-    return hashlib.sha256(os.fsencode(target)).hexdigest()[:32]
 
 
 def record_of(volume: Volume, digest: Digest) -> VolumeRecord:

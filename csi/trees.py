@@ -19,11 +19,11 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.use import InUse
 from clipfs.log import log
 from csi.calls import Call
-from csi.credentials.lending import Lent, name_of
+from csi.credentials.lending import Lent
 from csi.errors import StillIndexing
 from csi.locks import NamedLocks
 from csi.mounter import Mounter, Tree
-from csi.volume import Volume
+from csi.volume import Volume, name_of
 from csi.work import LINGER_S, OnWait, Task, Works
 
 

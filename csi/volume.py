@@ -4,6 +4,7 @@ Pure, but for the symbolic links above a target. Attributes are the pod author's
 an administrator must decide is among them.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -63,6 +64,11 @@ class Volume:
     pod: Pod | None
     credentials: RegistryConfig = field(repr=False)
     tokens: Mapping[str, ServiceAccountToken] = field(default_factory=dict)
+
+
+def name_of(target: Path) -> str:
+    """What the driver calls the volume at target: several may have one volume id."""
+    return hashlib.sha256(os.fsencode(target)).hexdigest()[:32]
 
 
 def parse_publish(request: pb.NodePublishVolumeRequest, rules: VolumeRules) -> Volume:

@@ -43,7 +43,7 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks for what: a repository, and the credentials that apply to it, as `caller_mark`."""
+    """Who asks for what: a repository, and a mark of the credentials that apply to it."""
 
     registry: str
     repository: str

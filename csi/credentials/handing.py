@@ -31,8 +31,8 @@ from clipfs.image.digest import Digest
 from clipfs.image.driver import Given, Hello, Lines
 from clipfs.log import log
 from clipfs.system.socket_names import short_name
-from csi.credentials.lending import Lending, Lent, name_of
-from csi.volume import Volume
+from csi.credentials.lending import Lending, Lent
+from csi.volume import Volume, name_of
 
 SOCKET = "credentials.sock"
 """Its name below `run/`."""

@@ -7,19 +7,16 @@ read the image. Nothing is kept of a volume that is gone.
 Not here: the servers (`handing`).
 """
 
-import hashlib
-import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest
 from clipfs.log import log
 from csi.credentials.sources import NOBODY, Chosen, Sources
-from csi.volume import Volume
+from csi.volume import Volume, name_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +76,3 @@ class Lending:
         except errors.ClipError as error:
             log.warning("no credentials to lend", volume=volume.volume_id, error=str(error))
             return None
-
-
-def name_of(target: Path) -> str:
-    """What a volume is called between driver and servers: several may have one volume id."""
-    return hashlib.sha256(os.fsencode(target)).hexdigest()[:32]

@@ -1,4 +1,4 @@
-"""What people see of volumes: events, ClipMounts, metrics.
+"""What people see of volumes: events and ClipMounts.
 
 Border: nobody here decides anything, and nothing that fails here fails a volume.
 """

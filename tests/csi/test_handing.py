@@ -19,11 +19,11 @@ from clipfs.image.driver import CredentialsSocket, held_credentials
 from clipfs.image.held import HeldCredentials
 from clipfs.system.socket_names import short_name
 from csi.credentials.handing import Handing
-from csi.credentials.lending import Lending, name_of
+from csi.credentials.lending import Lending
 from csi.credentials.pull_secrets import PullSecrets
 from csi.credentials.sources import GivenSecret, Source, Sources
 from csi.pod import Pod
-from csi.volume import Volume
+from csi.volume import Volume, name_of
 from tests.support.volumes import Secrets, docker_config_of, volume_of
 from tests.support.wait import wait_for
 

@@ -21,13 +21,13 @@ from clipfs.layer.layout import Layout
 from csi.calls import Call
 from csi.credentials.asking import Asking
 from csi.credentials.handing import SOCKET, Handing
-from csi.credentials.lending import Lending, Lent, name_of
+from csi.credentials.lending import Lending, Lent
 from csi.credentials.sources import GivenSecret, Sources
 from csi.errors import CallerGone, StillIndexing, VolumeConflict
 from csi.mounter import Tree, Watch
 from csi.publisher import Publisher
 from csi.status.reporter import Mounted, NoReporter, Subject, WorkProgress
-from csi.volume import PullPolicy, Volume
+from csi.volume import PullPolicy, Volume, name_of
 from csi.work import LINGER_S
 from tests.support.driver import cleaned_up
 from tests.support.machine import needs_fuse

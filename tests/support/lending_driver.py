@@ -8,11 +8,11 @@ from pathlib import Path
 from clipfs.image.digest import Digest
 from clipfs.image.driver import CredentialsSocket
 from csi.credentials.handing import Handing
-from csi.credentials.lending import Lending, name_of
+from csi.credentials.lending import Lending
 from csi.credentials.pull_secrets import PullSecrets
 from csi.credentials.sources import Sources
 from csi.pod import Pod
-from csi.volume import Volume
+from csi.volume import Volume, name_of
 from tests.support.volumes import Secrets, docker_config_of, volume_of
 
 POD = Pod(namespace="team", name="web", uid="u")
