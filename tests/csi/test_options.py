@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from clipfs.cli.mount import mount
-from csi.main import _image_options, _mount_options
 from csi.main import node as node_command
+from csi.settings import image_options, mount_options
 from tests.csi.test_sockets import info, node_id, registration
 from tests.support import images
 from tests.support.driver import M, cleaned_up, failure, mounts_below, run_driver
@@ -244,7 +244,8 @@ def test_what_driver_and_mount_both_take_reaches_the_mount(tmp_path: Path) -> No
     given = [word for name, value in both.items() for word in (_option(name), value)]
     required = ["--endpoint", "unix:///csi.sock", "--node-id", "n", "--kubelet-root", "/kubelet"]
     driver = node_command.make_context("node", [*required, *given])
-    words = _image_options(driver, driver.params) + _mount_options(driver.params)
+    logs = driver.meta["clipfs.logs"]
+    words = image_options(driver.params, logs) + mount_options(driver.params)
     mounted = mount.make_context("mount", ["image", "/mountpoint", *words])
     assert mounted.meta == driver.meta  # what the log options have become
     assert {name: mounted.params[name] for name in values} == {
