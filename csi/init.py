@@ -33,9 +33,11 @@ def supervise(*, as_json: bool = False) -> None:
 
     for number in _FORWARDED:
         signal.signal(number, forward)
-    while not told:
-        # a signal between fork and the lines after it would be lost: it waits for them
+    while True:
+        # a signal between the look, fork and the lines after it would be lost: it waits for them
         signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+        if told:
+            sys.exit(code)
         child = os.fork()
         if child == 0:
             for number in _FORWARDED:
@@ -48,7 +50,6 @@ def supervise(*, as_json: bool = False) -> None:
         if not told:
             _say(code, as_json)
             time.sleep(RESTART_DELAY_S)
-    sys.exit(code)
 
 
 def _reap_until(child: int) -> int:

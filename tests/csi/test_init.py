@@ -19,6 +19,7 @@ from tests.support.node import alive
 from tests.support.processes import children, command_line, descendants
 from tests.support.registry import RegistryServer
 from tests.support.wait import wait_for
+from tests.support.without import changed_environment
 
 pytestmark = needs_fuse
 
@@ -157,10 +158,12 @@ supervise()
 """
 
 
-def supervised(body: str) -> subprocess.CompletedProcess[str]:
+def supervised(
+    body: str, environment: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*CONTAINER, sys.executable, "-c", SUPERVISED.format(body=body)],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=60, env=environment,
     )  # fmt: skip
 
 
@@ -207,3 +210,15 @@ os._exit(3)
 """
     done = supervised(body)
     assert (done.stdout, done.returncode) == ("started\n", 3)
+
+
+def test_pid_1_that_is_told_to_end_just_before_it_starts_a_driver_starts_none(
+    tmp_path: Path,
+) -> None:
+    block = "signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)"
+    environment = changed_environment(
+        tmp_path, module="csi.init", old=block, new=f"os.kill(1, signal.SIGTERM); {block}"
+    )
+    body = 'print("started", flush=True)\nsignal.pause()'
+    done = supervised(body, environment)
+    assert (done.stdout, done.returncode) == ("", 0)
