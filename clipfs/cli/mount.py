@@ -1,9 +1,9 @@
-"""`clipfs mount`: an image becomes a tree; a server stays behind where one is needed."""
+"""`clipfs mount`: its options, and the image prepared; `clipfs.cli.showing` has it appear."""
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -28,17 +28,15 @@ from clipfs.image.reference import Reference, parse_reference
 from clipfs.image.resolved import load
 from clipfs.layer.use import InUse
 from clipfs.mount import counters
-from clipfs.mount.daemon import leave_behind
 from clipfs.mount.figures import TIERS
 from clipfs.mount.front import Wanted
-from clipfs.mount.mountpoint import check_mountpoint, made_mountpoint, real_mountpoint
+from clipfs.mount.mountpoint import check_mountpoint, real_mountpoint
 from clipfs.mount.prepare import Prepared, prepared, side_by_side, workers_at_hand
 from clipfs.mount.syscalls import check_context
-from clipfs.mount.unmount import unmount
 from clipfs.tiers.content.opening import load_content_store, store_at_hand
 from clipfs.tiers.settings import TierSettings
 from clipfs.tiers.stack import Tiers
-from clipfs.tiers.storing import left_behind, mark_storing
+from clipfs.tiers.storing import left_behind
 from clipfs.tiers.tier import IndexedLayer
 
 
@@ -142,7 +140,7 @@ def mount(
                 progress.both(on_progress, teller.on_progress),
                 teller,
             )
-    from clipfs.mount.kernel import chosen_tree, mount_tree  # has been loaded beside a merge
+    from clipfs.cli.showing import Showing  # has been loaded beside a merge
 
     mount_begin = time.perf_counter()
 
@@ -151,59 +149,18 @@ def mount(
         seconds = {"mount": now - mount_begin, "total": now - begin}
         _say(found, settings, where, pid, seconds, as_json)
 
-    def serve_here(on_ready: Callable[[], None]) -> None:
-        from clipfs.mount.server import serve  # FUSE, without which the kernel's own mount does
-
-        fill = None
-        if background_fill != "off":
-            from clipfs.cache.room import room_to_fill
-            from clipfs.tiers.background import FillSettings
-
-            limits = limits_of(max_bytes, min_free)
-            fill = FillSettings(
-                which=background_fill, room_bytes=lambda: room_to_fill(settings.layout, limits)
-            )
-        _mark(settings, to_store)
-
-        async def main() -> None:
-            await serve(
-                found,
-                settings,
-                where,
-                to_store=to_store,
-                on_ready=on_ready,
-                context=mount_context,
-                fill=fill,
-            )
-
-        trio.run(main)
-
-    def store_here(on_ready: Callable[[], None]) -> None:
-        from clipfs.mount.server import store
-
-        _mark(settings, to_store)
-
-        async def main() -> None:
-            await store(found, settings, to_store=to_store, on_ready=on_ready)
-
-        trio.run(main)
-
-    log_folder = settings.layout.run / "log" if log_to == "file" else None
-    is_to_store = bool(to_store or (found.is_merged and settings.content_cache_urls))
-    tree_here = chosen_tree(wanted, found, settings.layout, context=mount_context)
-    with made_mountpoint(where), tree_here as tree:
-        if tree is not None:
-            mount_tree(tree, found, settings.layout, where)
-            if is_to_store and not foreground:
-                with _unmounted_if_it_raises(settings, where):
-                    leave_behind(store_here, log_folder=log_folder)
-            say(None)
-            if is_to_store and foreground:
-                store_here(lambda: None)
-        elif foreground:
-            serve_here(lambda: say(os.getpid()))
-        else:
-            say(leave_behind(serve_here, log_folder=log_folder))
+    Showing(
+        image=found,
+        settings=settings,
+        mountpoint=where,
+        to_store=to_store,
+        front=wanted,
+        context=mount_context,
+        background_fill=background_fill,
+        limits=limits_of(max_bytes, min_free),
+        foreground=foreground,
+        log_folder=settings.layout.run / "log" if log_to == "file" else None,
+    ).show(say)
 
 
 def _driver(path: Path | None, volume: str, reference: Reference) -> CredentialsSocket | None:
@@ -213,21 +170,6 @@ def _driver(path: Path | None, volume: str, reference: Reference) -> Credentials
     if reference.digest is None:
         raise errors.InvalidInput("--credentials-socket: the image must be named by its digest")
     return CredentialsSocket(path=path.absolute(), image=reference.digest, volume=volume)
-
-
-def _mark(settings: TierSettings, to_store: Sequence[IndexedLayer]) -> None:
-    """Say what will be stored, in the process that will store it."""
-    for layer in to_store:
-        mark_storing(settings.layout, layer.cache_key)
-
-
-@contextmanager
-def _unmounted_if_it_raises(settings: TierSettings, where: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        unmount(settings.layout, where, wait_s=0)
-        raise
 
 
 async def _prepared(
@@ -278,7 +220,7 @@ async def _brought(tiers: Tiers, teller: progress.Teller, layer: IndexedLayer) -
 def _load_server(settings: TierSettings) -> None:
     """What a process left behind needs is loaded while another merges, not once it is done."""
     import_module("structlog")  # for its first line
-    import_module("clipfs.mount.kernel")
+    import_module("clipfs.cli.showing")
     with suppress(ImportError):  # whoever needs it says so
         import_module("clipfs.mount.server")
         load_content_store(settings.content_cache_urls)
