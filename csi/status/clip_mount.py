@@ -131,7 +131,7 @@ def carried(found: Json, state: State) -> State:
         for one in status.get("conditions") or ()
     }
     ready, degraded = (since.get((one["type"], one["status"])) for one in _conditions(state))
-    error, figures = status.get("lastError"), state.figures
+    figures = state.figures
     if figures is not None:
         known = status.get("bytes") or {}
         counts = {tier: known[name] for tier, name in _TIERS.items() if name in known}
@@ -141,8 +141,15 @@ def carried(found: Json, state: State) -> State:
         figures=figures,
         ready_since=ready or state.ready_since,
         degraded_since=degraded or state.degraded_since,
-        error=state.error or (LastError(kind="", **error) if error else None),
+        error=state.error or _error_in(status),
     )
+
+
+def _error_in(status: Json) -> LastError | None:
+    error = status.get("lastError")
+    if not error:
+        return None
+    return LastError(code=error["code"], kind="", message=error["message"], time=error["time"])
 
 
 def _status(state: State) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Writes what the ledgers decide, one request at a time, as the API server takes it.
 
-One that is away is asked ever more seldom, and what happens meanwhile is merged. What it refuses
-is given up with a warning: it must not stand in the way of the rest.
+One that is away is asked ever more seldom, and what happens meanwhile is merged. What it refuses,
+or what cannot be written, is given up: it must not stand in the way of the rest.
 """
 
 import threading
@@ -65,7 +65,11 @@ class Writer:
         except ApiUnavailable as error:
             return self._pause(str(error))
         except (ApiRefused, ApiRejected) as error:
-            self._give_up(write, str(error))
+            self._complain(str(error))
+            self._give_up(write)
+        except Exception:
+            log.exception("a report cannot be written, this is a bug")
+            self._give_up(write)
         if self._pause_s:
             log.info("API server is back, catching up")
         self._pause_s = 0.0
@@ -122,13 +126,15 @@ class Writer:
         self._not_before = self._clock() + wait_s
         return wait_s
 
-    def _give_up(self, write: EventWrite | MountWrite, error: str) -> None:
+    def _complain(self, error: str) -> None:
         now = self._clock()
         if now - self._complained_at >= COMPLAIN_S:
             self._complained_at = now
             log.warning("API server refuses what people were to see", error=error)
+
+    def _give_up(self, write: EventWrite | MountWrite) -> None:
         with self._lock:
             if isinstance(write, EventWrite):
                 self._events.dropped(write)
             else:
-                self._mounts.dropped(write, now)
+                self._mounts.dropped(write, self._clock())

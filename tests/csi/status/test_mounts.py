@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from clipfs import errors
 from csi.cluster.errors import ApiRejected
@@ -271,6 +272,34 @@ def test_a_driver_that_starts_anew_mends_what_is_not_so(
     told.run(600)
     assert status(cluster)["bytes"]["disk"] == 5
     assert status(cluster)["conditions"][0]["lastTransitionTime"] == since
+
+
+def test_what_a_later_version_wrote_is_mended_too(told: Told, cluster: MemoryCluster) -> None:
+    told.reporter.failed(VOLUME, DENIED)
+    told.run()
+    status(cluster)["lastError"]["hint"] = "of a field that this version does not know"
+    told.restart()
+    told.reporter.adopted(subject(), IMAGE.digest)
+    told.run(600)
+    assert status(cluster)["phase"] == "Mounted"
+    assert status(cluster)["lastError"]["message"] == failure_text(DENIED)
+
+
+def test_an_object_that_is_not_understood_stands_in_no_others_way(
+    told: Told, cluster: MemoryCluster
+) -> None:
+    told.reporter.mounted(VOLUME, IMAGE, MOUNTED)
+    told.run()
+    only(cluster)["status"]["conditions"] = "not a list of objects"
+    told.restart()
+    told.reporter.adopted(subject(), IMAGE.digest)
+    told.reporter.mounted(volume_of(pod_named("other")), IMAGE, MOUNTED)
+    with capture_logs() as lines:
+        told.run(600)
+    assert [one["spec"]["pod"] for one in cluster.mounts.values()] == ["web", "other"]
+    assert {line["event"] for line in lines if line["log_level"] == "error"} == {
+        "a report cannot be written, this is a bug"
+    }
 
 
 def test_what_an_earlier_driver_wrote_goes_with_its_volume(
