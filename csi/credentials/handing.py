@@ -38,6 +38,9 @@ SOCKET = "credentials.sock"
 """Its name below `run/`."""
 
 BACKLOG = 128
+MAX_QUESTIONS = 256
+"""Under way, each in a thread: a node runs 110 pods by default, and a source may take a minute."""
+
 _NONE = Lent(volume="", config=RegistryConfig.empty())
 _PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
@@ -65,6 +68,7 @@ class Handing:
         self._path = path
         self._lending = lending
         self._servers: set[_Server] = set()
+        self._questions = trio.CapacityLimiter(MAX_QUESTIONS)
         self._loop: _Loop | None = None
 
     @contextmanager
@@ -145,7 +149,7 @@ class Handing:
         ask = partial(
             self._lending.another, said.image, held=said.volume, tried=tuple(tried), anew=anew
         )
-        return await trio.to_thread.run_sync(ask, abandon_on_cancel=True)
+        return await trio.to_thread.run_sync(ask, abandon_on_cancel=True, limiter=self._questions)
 
     async def _give(self, server: _Server, said: Hello, lent: Lent) -> None:
         """Give lent, and what comes after it if its volume is gone before anybody could tell."""

@@ -4,18 +4,20 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest
-from clipfs.image.driver import CredentialsSocket, held_credentials
+from clipfs.image.driver import CredentialsSocket, Hello, held_credentials
 from clipfs.image.held import HeldCredentials
 from clipfs.system.socket_names import short_name
 from csi.credentials.handing import Handing
@@ -207,6 +209,41 @@ async def test_a_server_that_babbles_harms_nobody(place: Place) -> None:
             assert mine.recv(100) == b""
     async with place.server(volume) as held:
         assert await held.renewed(refused=START)
+
+
+class SlowSecrets(Secrets):
+    """An API server that does not answer for the pod `slow` before `gate` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.waiting: list[Pod] = []
+
+    def pull_secrets(self, pod: Pod) -> list[bytes]:
+        if pod.name == "slow":
+            self.waiting.append(pod)
+            self.gate.wait()
+        return super().pull_secrets(pod)
+
+
+async def test_many_who_wait_for_a_slow_source_keep_nobody_else_waiting(place: Place) -> None:
+    place.stop()
+    place.secrets = slow = SlowSecrets()
+    place.make()
+    place.start()
+    place.publish("slow")
+    place.pull_secret("web", "rotated")
+    volume = place.publish("web", image=OTHER)
+    ask = msgspec.json.encode(Hello(image=DIGEST, volume="")) + b"\n"
+    with ExitStack() as stack:
+        stack.callback(slow.gate.set)
+        for _ in range(64):
+            mine = stack.enter_context(socket.socket(socket.AF_UNIX))
+            mine.connect(stack.enter_context(short_name(place.path)))
+            mine.sendall(ask)
+        await trio.to_thread.run_sync(wait_for, lambda: len(slow.waiting) >= 40)
+        async with place.server(volume, image=OTHER) as held:
+            assert await held.renewed(refused=START)
 
 
 NOBODY = 65534
