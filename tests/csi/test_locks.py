@@ -11,22 +11,19 @@ from csi.locks import NamedLocks
 
 def test_one_name_excludes_and_another_does_not() -> None:
     locks = NamedLocks()
-    inside, leave = threading.Event(), threading.Event()
+    waits, entered = threading.Event(), threading.Event()
 
-    def hold() -> None:
-        with locks.held("a"):
-            inside.set()
-            leave.wait()
+    def enter() -> None:
+        with locks.held("a", on_wait=waits.set):
+            entered.set()
 
     with ThreadPoolExecutor() as pool:
-        holder = pool.submit(hold)
-        inside.wait()
-        with locks.held("b"):
-            pass
-        waiter = pool.submit(hold)
-        assert not waiter.done()
-        leave.set()
-        holder.result()
+        with locks.held("a"):
+            with locks.held("b"):
+                pass
+            waiter = pool.submit(enter)
+            assert waits.wait(60)
+            assert not entered.is_set()
         waiter.result()
 
 
