@@ -67,7 +67,7 @@ class Publisher:
         self._admit = admit
         self._asking = asking
         self._handing = handing
-        self._unfinished = Unfinished()
+        self._unfinished = Unfinished(handing.volume_gone)
         self._binds = Binds(layout)
         self._locks = NamedLocks()
         self._reporter = reporter or NoReporter()
