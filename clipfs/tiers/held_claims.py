@@ -4,12 +4,13 @@
     held.hold(layer)              ask for it, and renew it
     held.progressed(...)          those who wait hear of it with the next renewal
 
-A layer is claimed under its cache key; by who replaces a holder that lives and stands still, under
-the name of its index.
+A layer is claimed under its cache key; by whom that claim does not help, since its holder brings
+the layer from another registry, or lives and stands still, under the name of its origin record.
 
 Not here: who may claim, and who waits (`clipfs.tiers.sharing`).
 """
 
+import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from msgspec.structs import replace
 
 from clipfs.image.model import Layer
 from clipfs.layer.job import PassProgress
-from clipfs.layer.layout import layer_index_name
+from clipfs.layer.origin import record_name
 from clipfs.tiers.content.store import Claim, ContentCacheDown, ContentStore, Progress
 
 RENEW_S = 3
@@ -28,14 +29,39 @@ RENEW_S = 3
 RELEASE_S = 1
 """A claim that cannot be given back in this time lapses."""
 
-
-def node_of(holder: str) -> str:
-    return holder.partition(".")[0]
+_MARK_CHARACTERS = 16
 
 
-def claim_keys(layer: Layer) -> tuple[str, str]:
-    """The first is asked for first."""
-    return layer.cache_key, layer_index_name(layer.cache_key)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claimant:
+    """Who claims, for images of registry.
+
+    node     its name
+    process  what no two processes of the node that live share
+    """
+
+    node: str
+    process: str
+    registry: str
+
+    @property
+    def holder(self) -> str:
+        """As claims say it: whoever has a token may read them, so they name no registry."""
+        mark = hashlib.sha256(self.registry.encode()).hexdigest()[:_MARK_CHARACTERS]
+        return f"{self.node}.{self.process}.{mark}"
+
+    def keys(self, layer: Layer) -> tuple[str, str]:
+        """The first is asked for first."""
+        return layer.cache_key, record_name(layer.cache_key, self.registry)
+
+    def is_nodes(self, holder: str) -> bool:
+        """Whether holder is a process of this node that brings layers from this registry."""
+        return holder.partition(".")[0] == self.node and not self.is_elsewhere(holder)
+
+    def is_elsewhere(self, holder: str) -> bool:
+        """Whether holder brings layers from another registry."""
+        mark = holder.split(".")[2:]
+        return bool(mark) and mark != self.holder.split(".")[2:]
 
 
 @dataclass(slots=True)
@@ -51,10 +77,9 @@ class _Held:
 class HeldClaims:
     """Claims by cache key, renewed by tasks in `nursery`."""
 
-    def __init__(self, cache: ContentStore, holder: str, nursery: trio.Nursery) -> None:
-        """holder  a node's name, a dot, and what no two of its processes which live share"""
+    def __init__(self, cache: ContentStore, claimant: Claimant, nursery: trio.Nursery) -> None:
         self._cache = cache
-        self._holder = holder
+        self._claimant = claimant
         self._nursery = nursery
         self._held: dict[str, _Held] = {}
         self._stored_bytes = 0
@@ -70,7 +95,7 @@ class HeldClaims:
         """Claim a layer that is whole on this node, until it is stored."""
         if layer.cache_key not in self._held:
             whole = Progress(downloaded_bytes=layer.size, total_bytes=layer.size)
-            self._keep(layer, _Held(layer.cache_key, self._holder, whole), at_once=True)
+            self._keep(layer, _Held(layer.cache_key, self._claimant.holder, whole), at_once=True)
 
     def progressed(self, layer: Layer, progress: PassProgress) -> None:
         """Say how far the layer's pass is."""
@@ -108,7 +133,7 @@ class HeldClaims:
         self._nursery.start_soon(self._renew, layer, held, at_once)
 
     async def _renew(self, layer: Layer, held: _Held, at_once: bool) -> None:
-        """As long as it is held; in the place of another's, the second key."""
+        """As long as it is held; in the place of another's, under a name of our own."""
         if not at_once:
             await trio.sleep(RENEW_S)
         while self._held.get(layer.cache_key) is held:
@@ -117,8 +142,8 @@ class HeldClaims:
                     progress = replace(held.progress, stored_bytes=self._stored_bytes)
                     with suppress(ContentCacheDown):
                         claim = await self._cache.claim(held.key, held.holder, progress)
-                        if node_of(claim.holder) == node_of(held.holder):
+                        if self._claimant.is_nodes(claim.holder):
                             held.holder = claim.holder  # of a process that has ended
                         else:
-                            held.key = claim_keys(layer)[1]
+                            held.key = self._claimant.keys(layer)[1]
             await trio.sleep(RENEW_S)

@@ -11,6 +11,8 @@ warns of that, and the storer of a token that may only read.
 Whoever brings a layer holds its claim until its pages are stored, so that those who have its
 index wait for them. A claim that is not renewed lapses; then one of those who wait gets it. If its
 holder lives and stands still, one of them claims the layer's second key, and the others wait on.
+Who brings the layer from another registry is not waited for: he may be slow, and is no proof that
+this image's registry has the layer. The second key, which is the registry's, is claimed at once.
 
 Not here: claims that are held (`clipfs.tiers.held_claims`); the pass (`clipfs.tiers.registry`).
 """
@@ -33,7 +35,7 @@ from clipfs.tiers.content.store import (
     MayNotStore,
     Progress,
 )
-from clipfs.tiers.held_claims import HeldClaims, claim_keys, node_of
+from clipfs.tiers.held_claims import Claimant, HeldClaims
 from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer
 
 STALLED_S = 60
@@ -82,20 +84,19 @@ class Sharing:
     def __init__(
         self,
         cache: ContentStore,
-        holder: str,
+        claimant: Claimant,
         nursery: trio.Nursery,
         *,
         look: Callable[[Layer, bool], Awaitable[LayerIndex | None]],
         has: Callable[[IndexedLayer, Extent], Awaitable[bool]],
         on_progress: Callable[[Layer, PassProgress], None] = lambda *_: None,
     ) -> None:
-        """holder   as of `HeldClaims`
-        look, has    ask the content cache for an index, patiently or not, and for bytes
+        """look, has    ask the content cache for an index, patiently or not, and for bytes
         on_progress  is told how far another node is
         """
-        self.held = HeldClaims(cache, holder, nursery)
+        self.held = HeldClaims(cache, claimant, nursery)
         self._cache = cache
-        self._holder = holder
+        self._claimant = claimant
         self._look = look
         self._has = has
         self._on_progress = on_progress
@@ -166,18 +167,19 @@ class Sharing:
                     return Turn.OTHERS
                 log.debug("layer is not claimed", cache_key=key, error=str(down))
                 return Turn.NOBODYS
-            if self._is_mine(claim):
+            if self._claimant.is_nodes(claim.holder):
                 if key == layer.cache_key:
                     self._waiting.pop(key, None)
                 self.held.keep(layer, key, claim)
                 return Turn.OURS
-            if not self._stands_still(layer, key, claim):
+            is_elsewhere = self._claimant.is_elsewhere(claim.holder)
+            if not is_elsewhere and not self._stands_still(layer, key, claim):
                 return Turn.OTHERS
         return Turn.NOBODYS
 
     def _keys_to_ask(self, layer: Layer) -> tuple[str, ...]:
         """From that of the holder who is waited for."""
-        keys, waiting = claim_keys(layer), self._waiting.get(layer.cache_key)
+        keys, waiting = self._claimant.keys(layer), self._waiting.get(layer.cache_key)
         if waiting is None or trio.current_time() - waiting.asked > FORGOTTEN_S:
             return keys
         return keys[keys.index(waiting.key) :]
@@ -185,14 +187,10 @@ class Sharing:
     async def _claimed(self, layer: Layer, key: str) -> Claim:
         """Whose the claim on key is now: this node's if it is nobody else's."""
         progress = Progress(total_bytes=layer.size)
-        claim = await self._cache.claim(key, self._holder, progress)
-        if self._is_mine(claim) and claim.holder != self._holder:
+        claim = await self._cache.claim(key, self._claimant.holder, progress)
+        if self._claimant.is_nodes(claim.holder) and claim.holder != self._claimant.holder:
             claim = await self._cache.claim(key, claim.holder, progress)
         return claim
-
-    def _is_mine(self, claim: Claim) -> bool:
-        """Whether it is this node's."""
-        return node_of(claim.holder) == node_of(self._holder)
 
     async def pause(self, layer: Layer) -> None:
         """Between two looks for what another node stores."""

@@ -26,6 +26,7 @@ from clipfs.tiers.content.opening import open_content_store
 from clipfs.tiers.content.store import ContentStore
 from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.disk import DiskTier
+from clipfs.tiers.held_claims import Claimant
 from clipfs.tiers.pass_over_hosts import Passes
 from clipfs.tiers.proofs import Proofs
 from clipfs.tiers.read_ahead import ReadAhead
@@ -120,7 +121,11 @@ async def open_tiers(
             far.append(content_cache)
             sharing = Sharing(
                 cache,
-                f"{node_name(settings.layout)}.{settings.holder}",
+                Claimant(
+                    node=node_name(settings.layout),
+                    process=settings.holder,
+                    registry=reference.registry,
+                ),
                 nursery,
                 look=content_cache.look_for_index,
                 has=content_cache.has,

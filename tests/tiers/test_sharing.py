@@ -16,7 +16,8 @@ from clipfs.image.digest import Digest
 from clipfs.image.model import Layer
 from clipfs.layer.index import LayerIndex, PackedEntries, make_index
 from clipfs.layer.job import PassProgress
-from clipfs.tiers.content.store import ContentCacheDown
+from clipfs.tiers.content.store import ContentCacheDown, Progress
+from clipfs.tiers.held_claims import Claimant
 from clipfs.tiers.sharing import AWAY_S, STALLED_S, Sharing, Turn
 from clipfs.tiers.tier import AskAgain, Extent, IndexedLayer
 from tests.support.memory_store import LAPSES_S, MemoryStore
@@ -51,13 +52,25 @@ class Node:
         self.nursery.cancel_scope.cancel()
 
 
+def claimant(name: str, registry: str = "registry.test") -> Claimant:
+    node, _, process = name.partition(".")
+    return Claimant(node=node, process=process, registry=registry)
+
+
+def named(name: str) -> str:
+    """As claims name who holds them."""
+    return claimant(name).holder
+
+
 @pytest.fixture
 def store() -> MemoryStore:
     return MemoryStore()
 
 
 @asynccontextmanager
-async def node(store: MemoryStore, name: str) -> AsyncIterator[Node]:
+async def node(
+    store: MemoryStore, name: str, registry: str = "registry.test"
+) -> AsyncIterator[Node]:
     """name  of the node, a dot, and its process"""
 
     async def look(layer: Layer, dear: bool) -> LayerIndex | None:
@@ -71,7 +84,9 @@ async def node(store: MemoryStore, name: str) -> AsyncIterator[Node]:
         looks: list[bool] = []
         sharing = Sharing(
             store,
-            name,
+            Claimant(
+                node=name.partition(".")[0], process=name.partition(".")[2], registry=registry
+            ),
             nursery,
             look=look,
             has=no_bytes,
@@ -189,7 +204,7 @@ async def test_the_holders_progress_is_seen_by_those_who_wait(
                 assert await other.sharing.turn(LAYER) is Turn.OTHERS
     assert other.told == [100, 500, 900]
     waits = [line for line in lines if line["event"].startswith("another node brings")]
-    assert [(line["cache_key"], line["holder"]) for line in waits] == [(KEY, "holder.1")]
+    assert [(line["cache_key"], line["holder"]) for line in waits] == [(KEY, named("holder.1"))]
 
 
 async def test_a_holder_keeps_its_claim_for_as_long_as_it_takes_and_gives_it_back(
@@ -203,7 +218,7 @@ async def test_a_holder_keeps_its_claim_for_as_long_as_it_takes_and_gives_it_bac
         await holder.sharing.held.release([KEY])
         assert await other.sharing.turn(LAYER) is Turn.OURS
         await trio.sleep(LAPSES_S)
-        assert store.holder_of(KEY) == "other.1"
+        assert store.holder_of(KEY) == named("other.1")
 
 
 async def test_a_dead_holder_is_replaced_by_one(
@@ -254,7 +269,7 @@ async def test_who_stores_a_layer_goes_on_with_the_claim_of_its_node_whichever_p
     async with node(store, "A.2") as following, node(store, "B.1") as other:
         following.sharing.held.hold(LAYER)
         await trio.sleep(2 * LAPSES_S)
-        assert store.holder_of(KEY) == "A.1"
+        assert store.holder_of(KEY) == named("A.1")
         assert await other.sharing.turn(LAYER) is Turn.OTHERS
         await following.sharing.held.release([KEY])
         assert await other.sharing.turn(LAYER) is Turn.OURS
@@ -272,6 +287,36 @@ async def test_a_holder_that_stands_still_is_waited_for_no_more(
             assert await asks(other, STALLED_S + 5) is Turn.OURS
     assert [line["log_level"] for line in lines] == ["warning"]
     assert "stands still" in lines[0]["event"]
+
+
+@pytest.mark.parametrize("brought_by", ["another node", "another process of the node"])
+async def test_who_brings_it_from_another_registry_is_not_waited_for(
+    brought_by: str, store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    """He may be slow, and is no proof; but those of one registry go on sharing."""
+    own = "A.2" if brought_by == "another process of the node" else "C.1"
+    async with (
+        node(store, "A.1", "slow.test") as slow,
+        node(store, own) as first,
+        node(store, "B.1") as second,
+    ):
+        assert await slow.sharing.turn(LAYER) is Turn.OURS
+        assert await first.sharing.turn(LAYER) is Turn.OURS
+        assert await second.sharing.turn(LAYER) is Turn.OTHERS
+        await trio.sleep(2 * LAPSES_S)
+        assert store.holder_of(KEY) == claimant("A.1", "slow.test").holder
+        assert await second.sharing.turn(LAYER) is Turn.OTHERS
+        await first.sharing.held.release([KEY])
+        assert await second.sharing.turn(LAYER) is Turn.OURS
+
+
+async def test_a_claim_that_names_no_registry_is_waited_for(
+    store: MemoryStore, autojump_clock: MockClock
+) -> None:
+    """As older builds make it."""
+    await store.claim(KEY, "A.1", Progress())
+    async with node(store, "B.1") as one:
+        assert await one.sharing.turn(LAYER) is Turn.OTHERS
 
 
 @pytest.mark.parametrize("dies", [True, False])
@@ -300,7 +345,7 @@ async def test_of_those_who_lose_patience_with_a_holder_one_brings_the_layer(
         async with trio.open_nursery() as nursery:
             for number in range(9):
                 nursery.start_soon(run, f"node-{number}.1")
-        assert store.holder_of(KEY) == "still.1"
+        assert store.holder_of(KEY) == named("still.1")
     assert len(brought) == (2 if dies else 1)
 
 
