@@ -48,7 +48,10 @@ e2e: venv cluster-programs
 kube-demo: venv cluster-programs
 	@$(IN_CLUSTER) $(BIN)/python -m tests.cluster.demo
 
-.PHONY: cluster-programs
+.PHONY: manifests cluster-programs
+manifests:  # of the chart; needs helm, in PATH or in CLUSTER_BIN
+	@CLUSTER_BIN=$(CLUSTER_BIN) charts/render >manifests/.new && mv manifests/.new manifests/clip-csi.yaml
+
 cluster-programs:
 	@[ -x $(CLUSTER_SCRIPTS)/cluster ] || { echo "no cluster scripts in $(CLUSTER_SCRIPTS); say CLUSTER_SCRIPTS=FOLDER" >&2; exit 1; }
 	@.ci/packages $(CLUSTER_PACKAGES)
