@@ -17,6 +17,7 @@ REVIEWED_SKIPS = {
     "tests/csi/test_metrics_http.py::*IPv6*": "a container may have no IPv6",
     "tests/csi/cluster/*": "a Kubernetes API server is built from Go modules in minutes, by "
     "`make cluster-programs`",
+    "tests/chart/*": "so is helm",
 }
 """Pattern of tests' ids -> why they may be skipped where everything else can run."""
 
