@@ -79,6 +79,8 @@ def drive(driver: DriverSettings) -> None:
                 ended=told,
             )
         endpoints = [_services(driver, publisher, exposed)]
+        if driver.endpoint.parent.name == driver.driver_name:
+            stack.callback(_remove_if_empty, driver.endpoint.parent)
         stack.callback(endpoints[0].close)
         readiness.serves(endpoints[0])
         if driver.registration_dir is not None:
@@ -149,3 +151,9 @@ def _only_driver(layout: Layout) -> Iterator[None]:
                 "a root of its own"
             ) from error
         yield
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Of `plugins/DRIVER`, the driver's own by Kubernetes' convention: none is left after it."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -224,3 +224,21 @@ def test_a_driver_does_not_remove_the_socket_of_one_that_took_its_place(
         driver.process.send_signal(signal.SIGTERM)
         assert driver.process.wait(20) == 0
         assert node_id(tmp_path / "home/csi.sock") == "node-b"
+
+
+@pytest.mark.parametrize(
+    ("folder", "goes"), [("csi.clipfs.dev", True), ("plugins", False)], ids=["its own", "another's"]
+)
+def test_sigterm_removes_the_folder_of_the_socket_if_it_is_the_drivers_own(
+    folder: str, goes: bool, tmp_path: Path
+) -> None:
+    endpoint = tmp_path / folder / "csi.sock"
+    words = ("--node-id", "n", "--kubelet-root", str(tmp_path), "--root", str(tmp_path / "root"))
+    with subprocess.Popen([CLIP_CSI, "node", "--endpoint", f"unix://{endpoint}", *words]) as driver:
+        try:
+            wait_for(endpoint.exists)
+        finally:
+            driver.terminate()
+    assert driver.returncode == 0
+    assert not endpoint.exists()
+    assert endpoint.parent.exists() is not goes
