@@ -3,14 +3,12 @@
 The other way round, an option that no value of the chart sets is named here with its reason.
 """
 
-from typing import Any
-
 import click
 import pytest
 
 from clipfs.cli.content_cache import serve
 from csi.main import clip_csi
-from tests.support.helm import needs_helm, pod_spec, rendered, sets_of_values
+from tests.support.helm import container, needs_helm, rendered, sets_of_values
 
 pytestmark = needs_helm
 
@@ -26,12 +24,6 @@ NOT_OFFERED = {
     "--json": "for people and scripts that wait for the end",
     "--help": "of each command",
 }
-
-
-def container(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    [found] = [one for one in objects if one["kind"] == kind]
-    [only] = pod_spec(objects, kind, found["metadata"]["name"])["containers"]
-    return dict(only)
 
 
 def _words(name: str) -> list[tuple[click.Command, list[str]]]:

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.chart.test_flags import container
 from tests.support.helm import (
     CHART,
     Object,
+    container,
     needs_helm,
     pod_spec,
     rendered,

@@ -88,6 +88,13 @@ def pod_spec(objects: list[Object], kind: str, name: str) -> dict[str, Any]:
     return spec
 
 
+def container(objects: list[Object], kind: str) -> dict[str, Any]:
+    """The only container of the only object of that kind."""
+    [owner] = [one for one in objects if one["kind"] == kind]
+    [only] = owner["spec"]["template"]["spec"]["containers"]
+    return dict(only)
+
+
 def sets_of_values() -> dict[str, Values]:
     """The matrix: name -> values, of charts/clip-csi/ci."""
     return {
