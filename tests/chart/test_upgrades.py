@@ -173,7 +173,7 @@ def test_the_notes_say_what_to_run_next(release: Release) -> None:
     assert "kubectl -n clip rollout status statefulset/clip-content-cache" in said
     assert "driver: csi.clipfs.dev" in said
     assert "kubectl get clipmounts -A" in said
-    assert "kubectl drain NODE" in said
+    assert "kubectl drain NODE --ignore-daemonsets --delete-emptydir-data" in said
     asked = release.put({"node": {"updateStrategy": {"type": "RollingUpdate"}}})
     assert "kubectl drain NODE" not in asked
 

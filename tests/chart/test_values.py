@@ -1,18 +1,12 @@
-"""Every value: said in words, held by the schema, and seen in what is rendered."""
+"""Every value is held by the schema and seen in what is rendered."""
 
-import json
-import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.support.helm import CHART, Values, needs_helm, refusal, rendered
+from tests.chart.values import ALL
+from tests.support.helm import Values, needs_helm, refusal, rendered
 
-TEXT = (CHART / "values.yaml").read_text()
-SCHEMA = json.loads((CHART / "values.schema.json").read_text())
-OPEN = ("strings", "resources", "affinity", "tolerations")
 DIGEST = "sha256:" + "b" * 64
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 AFFINITY: Values = {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}}
@@ -110,38 +104,11 @@ BESIDE: dict[str, Values] = {
 """Beginning of values -> what they need to count at all."""
 
 
-def leaves(values: Values, above: str = "") -> Iterator[str]:
-    """Paths of all values: what is a map in the schema, of the user's own keys, is one value."""
-    for key, value in values.items():
-        path = f"{above}{key}"
-        if isinstance(value, dict) and "properties" in _at(path) and not _is_open(path):
-            yield from leaves(value, f"{path}.")
-        else:
-            yield path
-
-
-def _at(path: str) -> dict[str, Any]:
-    node: dict[str, Any] = SCHEMA
-    for key in path.split("."):
-        node = node["properties"][key]
-        if "$ref" in node:
-            node = SCHEMA["definitions"][node["$ref"].rpartition("/")[2]]
-    return node
-
-
-def _is_open(path: str) -> bool:
-    """Whether it has Kubernetes' own shape."""
-    return any(_at(path) is SCHEMA["definitions"][name] for name in OPEN)
-
-
 def values_of(path: str, value: Any) -> Values:
     for key in reversed(path.split(".")):
         value = {key: value}
     found: Values = value
     return found
-
-
-ALL = list(leaves(yaml.safe_load(TEXT)))
 
 
 def test_every_value_has_a_test_that_changes_it() -> None:
@@ -228,72 +195,3 @@ def test_a_wrong_value_is_refused_by_the_schema(path: str, value: Any) -> None:
 )
 def test_values_that_contradict_each_other_are_refused_in_words(values: Values, said: str) -> None:
     assert said in refusal(values)
-
-
-def _objects(node: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(node, dict):
-        if "properties" in node:
-            yield node
-        for value in node.values():
-            yield from _objects(value)
-
-
-def test_the_schema_lets_no_unknown_key_pass_anywhere() -> None:
-    found = list(_objects(SCHEMA))
-    assert len(found) > 20
-    assert [one for one in found if one.get("additionalProperties") is not False] == []
-
-
-def test_the_schema_and_the_values_have_the_same_keys() -> None:
-    named = {path for path in _named(SCHEMA) if not path.startswith("global")}
-    assert named - {"node.updateStrategy.rollingUpdate"} == set(ALL)
-
-
-def _named(node: dict[str, Any], above: str = "") -> Iterator[str]:
-    for key in node["properties"]:
-        path = f"{above}{key}"
-        if "properties" in _at(path) and not _is_open(path):
-            yield from _named(_at(path), f"{path}.")
-        else:
-            yield path
-
-
-def commented() -> dict[str, str]:
-    """Path of each value -> the comment above it."""
-    found: dict[str, str] = {}
-    comment: list[str] = []
-    path: list[tuple[int, str]] = []
-    for line in TEXT.splitlines():
-        text = line.strip()
-        if text.startswith("#"):
-            comment.append(text.lstrip("# "))
-        elif key := re.match(r"( *)([A-Za-z]+):", line):
-            path = [one for one in path if one[0] < len(key[1])] + [(len(key[1]), key[2])]
-            found[".".join(name for _, name in path)] = " ".join(comment)
-            comment = []
-        else:
-            comment = []
-    return found
-
-
-@pytest.mark.parametrize("path", ALL)
-def test_every_value_has_a_comment(path: str) -> None:
-    of_parent = path in ("node.updateStrategy.type",)
-    said = commented()[path.rpartition(".")[0] if of_parent else path]
-    assert len(said) > 10
-
-
-UNITS = {
-    r"(maxBytes|minFree|size)$": "bytes with a unit",
-    r"resources$": "cores and memory in bytes",
-    r"accessGrace$": "hours, minutes or seconds",
-    r"interval$": "seconds",
-    r"replicas$": "Pods",
-    r"metricsPort$": "number",
-}
-
-
-@pytest.mark.parametrize("path", [one for one in ALL if any(re.search(p, one) for p in UNITS)])
-def test_an_amount_has_its_unit_in_the_comment(path: str) -> None:
-    [unit] = [unit for pattern, unit in UNITS.items() if re.search(pattern, path)]
-    assert unit in commented()[path]
