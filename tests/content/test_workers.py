@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -33,15 +34,22 @@ def owner_of(server: ContentServer, port: int) -> int:
 
 def test_the_workers_share_the_connections(tmp_path: Path) -> None:
     with run_content_server(tmp_path, *TWO) as server:
-        connections = [server.connect() for _ in range(8)]
-        for connection in connections:
-            connection.sendall(request("GET", key_of(1)))
-            assert read_answer(connection)[0] == 404
-        owners = Counter(owner_of(server, one.getsockname()[1]) for one in connections)
-        for connection in connections:
-            connection.close()
-    assert sorted(owners.values())[0] >= 2
-    assert len(owners) == 2
+        connections: list[socket.socket] = []
+        owners: Counter[int] = Counter()
+
+        def are_shared() -> bool:
+            """A worker that is not scheduled for a while takes none meanwhile."""
+            connections.append(server.connect())
+            connections[-1].sendall(request("GET", key_of(1)))
+            assert read_answer(connections[-1])[0] == 404
+            owners[owner_of(server, connections[-1].getsockname()[1])] += 1
+            return len(owners) == 2 and min(owners.values()) >= 2
+
+        try:
+            wait_for(are_shared)
+        finally:
+            for connection in connections:
+                connection.close()
 
 
 def test_what_one_worker_stored_another_serves(tmp_path: Path) -> None:
