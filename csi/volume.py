@@ -100,7 +100,7 @@ def parse_publish(request: pb.NodePublishVolumeRequest, rules: VolumeRules) -> V
         attributes=attributes,
         pod=pod_of(context),
         credentials=config_of(request.secrets, image),
-        tokens=tokens_of(context) if rules.token_requests else {},
+        tokens=tokens_of(context, request.secrets) if rules.token_requests else {},
     )
 
 

@@ -2,7 +2,7 @@
 
 Pure. Errors name keys and audiences, never what they hold.
 Source: Kubernetes, `nodePublishSecretRef`; secrets of type kubernetes.io/dockerconfigjson;
-CSIDriver `tokenRequests`.
+CSIDriver `tokenRequests` and `serviceAccountTokenInSecrets`.
 """
 
 from collections.abc import Mapping
@@ -37,6 +37,7 @@ def config_of(secrets: Mapping[str, str], image: Reference) -> RegistryConfig:
 
     Raises  InvalidInput, which names the keys that there may be, never what they hold
     """
+    secrets = {key: value for key, value in secrets.items() if key != TOKENS_KEY}
     if DOCKER_CONFIG in secrets:
         return RegistryConfig.from_json(
             secrets[DOCKER_CONFIG].encode(), source=f"secret key {DOCKER_CONFIG}"
@@ -51,13 +52,15 @@ def config_of(secrets: Mapping[str, str], image: Reference) -> RegistryConfig:
     return RegistryConfig.empty()
 
 
-def tokens_of(context: Mapping[str, str]) -> Mapping[str, ServiceAccountToken]:
-    """The tokens in a volume_context, by audience.
+def tokens_of(
+    context: Mapping[str, str], secrets: Mapping[str, str]
+) -> Mapping[str, ServiceAccountToken]:
+    """The tokens of a publish, by audience: in its secrets, or else in its volume_context.
 
     To be asked only where the CSIDriver sets tokenRequests: else it is the pod's author who
-    wrote them.
+    wrote those of the context. No Secret can have a key of that name.
     """
-    text = context.get(TOKENS_KEY)
+    text = secrets.get(TOKENS_KEY) or context.get(TOKENS_KEY)
     if not text:
         return {}
     try:
@@ -70,5 +73,5 @@ def tokens_of(context: Mapping[str, str]) -> Mapping[str, ServiceAccountToken]:
         }
     except (ValueError, OverflowError, RecursionError):
         raise errors.InvalidInput(
-            f"volume context {TOKENS_KEY} is not the kubelet's JSON of tokens by audience"
+            f"{TOKENS_KEY} of the publish is not the kubelet's JSON of tokens by audience"
         ) from None  # the cause may quote a token

@@ -227,12 +227,24 @@ def test_tokens_are_believed_only_where_the_kubelet_is_known_to_send_them() -> N
     assert volume.attributes == {"image": IMAGE}, "and none is written to the volume's record"
 
 
+def test_tokens_may_come_in_the_secrets_and_then_those_of_the_context_do_not_count() -> None:
+    """CSIDriver serviceAccountTokenInSecrets; what is in the context is the pod's author's then."""
+    said = '{"aud": {"token": "tok-en-word", "expirationTimestamp": "2099-01-01T00:00:00Z"}}'
+    forged = {"aud": "forged", "other": "forged"}
+    volume = volume_of(IMAGE, secrets={TOKENS_KEY: said}, tokens=forged)
+    assert {audience: one.text for audience, one in volume.tokens.items()} == {"aud": "tok-en-word"}
+    assert not volume.credentials.by_place
+    own = {"username": "user", "password": "own", TOKENS_KEY: said}
+    assert password(volume_of(IMAGE, secrets=own).credentials) == "own"
+    assert volume_of(IMAGE, secrets={TOKENS_KEY: said}, token_requests=False).tokens == {}
+
+
 @pytest.mark.parametrize(
     "text", ["hush", "[]", '{"a": "hush"}', '{"a": {"token": "hush"}}', '{"a": 1}'], ids=str
 )
 def test_tokens_that_are_not_the_kubelets_json_are_refused_unquoted(text: str) -> None:
     with pytest.raises(errors.InvalidInput, match=r"serviceAccount\.tokens") as caught:
-        tokens_of({TOKENS_KEY: text})
+        tokens_of({TOKENS_KEY: text}, {})
     assert "hush" not in str(caught.value)
 
 
