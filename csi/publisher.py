@@ -8,9 +8,7 @@ Locks are taken target first, then image, and no other way round.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
@@ -21,6 +19,7 @@ from clipfs.layer.use import InUse
 from clipfs.log import log
 from clipfs.tree.reader import ImageIndex
 from csi.about import also_about, lines_about
+from csi.admissions import Admissions, Admit
 from csi.binds import Binds, check_target, is_mounted, remove_folder
 from csi.calls import Call
 from csi.credentials.asking import Asking
@@ -34,14 +33,6 @@ from csi.trees import Trees, keys_of
 from csi.unfinished import Unfinished
 from csi.volume import Volume
 from csi.work import LINGER_S
-
-
-class Admit(Protocol):
-    def __call__(
-        self, volume: Volume, credentials: RegistryConfig, *, pinned: Digest | None = None
-    ) -> Image:
-        """The image that the volume may show, to who holds credentials: `Access.admit`."""
-
 
 NO_HURRY = Call()
 
@@ -64,7 +55,7 @@ class Publisher:
         linger_s         how long work goes on, and its tree stays, for a call that comes again
         """
         self._layout = layout
-        self._admit = admit
+        self._admissions = Admissions(admit, asking, linger_s=linger_s)
         self._asking = asking
         self._handing = handing
         self._unfinished = Unfinished(handing.volume_gone)
@@ -93,14 +84,15 @@ class Publisher:
                 self._trees.drop_unused(digest)
 
     def end(self) -> None:
-        """Answer the calls that wait for a tree, and stop all work on one; volumes stay."""
+        """Answer the calls that wait, and stop what they wait for; volumes stay."""
         self._trees.end()
+        self._admissions.end()
 
     def publish(self, volume: Volume, call: Call = NO_HURRY) -> None:
         """Show volume at its target; at once if it is there already.
 
-        Raises  StillIndexing if its image's tree is not there by the time that call must be
-                answered; any ClipError. Then everything that this call made is gone
+        Raises  StillIndexing if its image is not known, or its tree not there, by the time that
+                call must be answered; any ClipError. Then everything that this call made is gone
         """
         self._reporter.wanted(volume)
         try:
@@ -126,7 +118,7 @@ class Publisher:
 
     def _publish(self, volume: Volume, call: Call) -> None:
         pinned = self._unfinished.begin(volume)
-        image, chosen = self._asking.ask(volume, partial(self._admit, volume, pinned=pinned))
+        image, chosen = self._admissions.joined(volume, pinned, call)
         self._reporter.resolved(volume, image)
         check_target(volume.target)
         with InUse(self._layout) as in_use:  # what is here stays, whoever makes room

@@ -23,8 +23,12 @@ from csi.credentials.lending import Lent
 from csi.errors import StillIndexing
 from csi.locks import NamedLocks
 from csi.mounter import Mounter, Tree
+from csi.progress import in_words
+from csi.status.reporter import WorkProgress
 from csi.volume import Volume, name_of
-from csi.work import LINGER_S, OnWait, Task, Works
+from csi.work import LINGER_S, Task, Works
+
+OnWait = Callable[[WorkProgress | None], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +61,9 @@ class Trees:
         self._mounter = mounter
         self._locks = locks
         self._is_shown = is_shown
-        self._works: Works[Tree] = Works(self._given_up, linger_s=linger_s)
+        self._works: Works[Tree, WorkProgress] = Works(
+            self._given_up, in_words=in_words, linger_s=linger_s
+        )
 
     def end(self) -> None:
         """Answer all calls that wait for a tree, and stop all work on one; those shown stay."""
@@ -90,7 +96,7 @@ class Trees:
                 any ClipError that says why it cannot be
         """
 
-        def run(task: Task[Tree]) -> Tree:
+        def run(task: Task[Tree, WorkProgress]) -> Tree:
             lent = Lent(volume=name_of(volume.target), config=credentials)
             return self._made(image, volume.front, lent, task)
 
@@ -114,7 +120,7 @@ class Trees:
         if not (wanted or self._is_shown(digest)):
             self._mounter.unmount(digest)
 
-    def _made(self, image: Image, front: str, lent: Lent, task: Task[Tree]) -> Tree:
+    def _made(self, image: Image, front: str, lent: Lent, task: Task[Tree, WorkProgress]) -> Tree:
         """In the work's thread."""
         with self._locks.held(f"tree of {image.digest}", task.is_wanted):
             with self._locks.held(image.digest):

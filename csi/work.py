@@ -8,7 +8,8 @@ wanted it. Then `task.is_wanted()` says no, and it is to stop; a result that is 
 
 The thread lives as long as what it starts: a command dies with its thread (`csi.launch`).
 
-Not here: what is done (`csi.mounter`), and whether a result is in use (`csi.trees`).
+Not here: what is done (`csi.mounter`, `csi.admissions`), and whether a result is in use
+(`csi.trees`).
 """
 
 import threading
@@ -24,8 +25,6 @@ from clipfs import errors
 from clipfs.log import log
 from csi.calls import Call
 from csi.errors import CallerGone, StillIndexing
-from csi.progress import in_words
-from csi.status.reporter import WorkProgress
 
 LINGER_S = 300
 """The kubelet calls again after 2 minutes at most: one call may be lost."""
@@ -34,7 +33,8 @@ RECHECK_S = 1
 """How often one who waits looks at its caller and at the clock."""
 
 T = TypeVar("T")
-OnWait = Callable[[WorkProgress | None], None]
+P = TypeVar("P")
+"""How far a piece of work is."""
 
 
 @dataclass(slots=True)
@@ -61,51 +61,61 @@ class Interest:
 
 
 @dataclass(slots=True, eq=False)
-class Task(Generic[T]):
+class Task(Generic[T, P]):
     """One run of a piece of work: what `run` asks and tells, and what came of it."""
 
-    run: Callable[["Task[T]"], T]
+    run: Callable[["Task[T, P]"], T]
     is_wanted: Callable[[], bool]
-    progress: WorkProgress | None = None
+    progress: P | None = None
     stopped: bool = False
     done: bool = False
     result: T | None = None
     error: Exception | None = None
+    ended_s: float = 0
 
-    def tell(self, progress: WorkProgress) -> None:
+    def tell(self, progress: P) -> None:
         """Say how far it is to all who wait."""
         self.progress = progress
 
 
 @dataclass(slots=True, eq=False)
-class _Work(Generic[T]):
+class _Work(Generic[T, P]):
     """Under one key: what runs, what runs next, and what came of the last that ran."""
 
     interest: Interest = field(default_factory=Interest)
-    running: Task[T] | None = None
-    next: Task[T] | None = None
-    last: Task[T] | None = None
+    running: Task[T, P] | None = None
+    next: Task[T, P] | None = None
+    last: Task[T, P] | None = None
 
-    def failed_for(self, name: str) -> bool:
-        """Whether it has failed while name was away."""
-        failed = self.last is not None and self.last.error is not None
-        return failed and not self.running and name in self.interest.sent_away
+    def ended_for(self, name: str, since_s: float) -> bool:
+        """Whether it has ended while name was away: failed, or else at since_s or later."""
+        if self.last is None or self.running or name not in self.interest.sent_away:
+            return False
+        return self.last.error is not None or self.last.ended_s >= since_s
 
 
-class Works(Generic[T]):
+class Works(Generic[T, P]):
     """Pieces of work by key; on_idle is called, in a thread, of each that nobody wants any more."""
 
     def __init__(
         self,
         on_idle: Callable[[Hashable], None],
         *,
+        in_words: Callable[[P | None], str],
         linger_s: float = LINGER_S,
+        keep_s: float = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """in_words  says to people how far work is; None: it has not begun
+        keep_s    how old a result may be that is given to who was away when it came; for
+                  others, and after that, it is made anew
+        """
         self._on_idle = on_idle
+        self._in_words = in_words
         self._linger_s = linger_s
+        self._keep_s = keep_s
         self._clock = clock
-        self._works: dict[Hashable, _Work[T]] = {}
+        self._works: dict[Hashable, _Work[T, P]] = {}
         self._threads: set[threading.Thread] = set()
         self._changed = threading.Condition()
         self._ending = False
@@ -114,11 +124,11 @@ class Works(Generic[T]):
     def joined(
         self,
         key: Hashable,
-        run: Callable[[Task[T]], T],
+        run: Callable[[Task[T, P]], T],
         *,
         name: str,
         call: Call,
-        on_wait: OnWait = lambda _: None,
+        on_wait: Callable[[P | None], None] = lambda _: None,
     ) -> Iterator[T]:
         """The work's result, which is wanted until the block ends.
 
@@ -156,8 +166,8 @@ class Works(Generic[T]):
             thread.join()
 
     def _join(
-        self, key: Hashable, run: Callable[[Task[T]], T], name: str
-    ) -> tuple[_Work[T], Task[T]]:
+        self, key: Hashable, run: Callable[[Task[T, P]], T], name: str
+    ) -> tuple[_Work[T, P], Task[T, P]]:
         """The work under key, and the task whose end is waited for."""
         if self._ending:
             raise StillIndexing("the driver ends; the next one takes this up")
@@ -167,9 +177,9 @@ class Works(Generic[T]):
         self._changed.notify_all()
         return work, task
 
-    def _begun(self, key: Hashable) -> _Work[T]:
+    def _begun(self, key: Hashable) -> _Work[T, P]:
         """New work, whose thread goes on once it is known; RuntimeError if none can start."""
-        work = _Work[T]()
+        work = _Work[T, P]()
         live = partial(copy_context().run, self._live, key, work)
         thread = threading.Thread(target=live, daemon=True)
         thread.start()
@@ -177,17 +187,17 @@ class Works(Generic[T]):
         self._works[key] = work
         return work
 
-    def _task_for(self, work: _Work[T], run: Callable[[Task[T]], T], name: str) -> Task[T]:
+    def _task_for(self, work: _Work[T, P], run: Callable[[Task[T, P]], T], name: str) -> Task[T, P]:
         if work.running is not None and not work.running.stopped:
             return work.running
-        if work.last is not None and work.failed_for(name):
+        if work.last is not None and work.ended_for(name, self._clock() - self._keep_s):
             return work.last
         if work.next is None:
             task = Task(run, lambda: self._is_wanted(work, task))
             work.next = task
         return work.next
 
-    def _wait(self, task: Task[T], call: Call, on_wait: OnWait) -> None:
+    def _wait(self, task: Task[T, P], call: Call, on_wait: Callable[[P | None], None]) -> None:
         """Return when the task is done."""
         while True:
             with self._changed:
@@ -198,26 +208,27 @@ class Works(Generic[T]):
                 ending = self._ending
             on_wait(task.progress)
             if ending:
-                raise StillIndexing(f"{in_words(task.progress)}; the driver ends, the next goes on")
+                said = self._in_words(task.progress)
+                raise StillIndexing(f"{said}; the driver ends, the next goes on")
             if call.left_s() <= 0:
-                raise StillIndexing(in_words(task.progress))
+                raise StillIndexing(self._in_words(task.progress))
             if not call.still_wanted():
-                raise CallerGone("the caller gave up while its image was being indexed")
+                raise CallerGone("the caller gave up before there was an answer")
 
-    def _is_wanted(self, work: _Work[T], task: Task[T]) -> bool:
+    def _is_wanted(self, work: _Work[T, P], task: Task[T, P]) -> bool:
         """What was told once that it is not, is not wanted for good: who comes gets the next."""
         with self._changed:
             lasts = work.interest.lasts(self._clock(), self._linger_s)
             task.stopped = task.stopped or self._ending or not lasts
             return not task.stopped
 
-    def _holds(self, work: _Work[T]) -> bool:
+    def _holds(self, work: _Work[T, P]) -> bool:
         if work.running or work.next or work.interest.waiting:
             return True
         has_result = work.last is not None and work.last.error is None
         return has_result and work.interest.lasts(self._clock(), self._linger_s)
 
-    def _live(self, key: Hashable, work: _Work[T]) -> None:
+    def _live(self, key: Hashable, work: _Work[T, P]) -> None:
         """The work's thread."""
         while (task := self._next(key, work)) is not None:
             try:
@@ -225,7 +236,8 @@ class Works(Generic[T]):
             except Exception as error:
                 task.error = error
             with self._changed:
-                task.done, work.last, work.running = True, task, None
+                task.done, task.ended_s = True, self._clock()
+                work.last, work.running = task, None
                 self._changed.notify_all()
         try:
             self._on_idle(key)
@@ -234,7 +246,7 @@ class Works(Generic[T]):
         with self._changed:
             self._threads.discard(threading.current_thread())
 
-    def _next(self, key: Hashable, work: _Work[T]) -> Task[T] | None:
+    def _next(self, key: Hashable, work: _Work[T, P]) -> Task[T, P] | None:
         """What to run next, once there is something; None once nobody wants anything."""
         with self._changed:
             while work.next is None or self._ending:

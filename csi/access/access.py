@@ -3,10 +3,13 @@
 Not here: the decision (`csi.access.admission`); the policy's rules (`csi.access.policy`).
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 
 import trio
 
+from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest
 from clipfs.image.model import Image
@@ -16,8 +19,13 @@ from csi.access.admission import Admission
 from csi.access.known import Known
 from csi.access.policy import Policy
 from csi.access.proofs import Clock, Proofs, caller_of
+from csi.asker import PATIENT, Asker
+from csi.errors import CallerGone
 from csi.joined import Joined
 from csi.volume import Volume
+
+RECHECK_S = 0.5
+"""How often it is looked whether a question to a registry is still wanted."""
 
 
 class Access:
@@ -44,18 +52,27 @@ class Access:
         self._proofs = Proofs(folder / "proofs", self._keys, clock or Clock())
 
     def admit(
-        self, volume: Volume, credentials: RegistryConfig, *, pinned: Digest | None = None
+        self,
+        volume: Volume,
+        credentials: RegistryConfig,
+        *,
+        pinned: Digest | None = None,
+        asker: Asker = PATIENT,
     ) -> Image:
         """The image that volume may show now, to who holds credentials.
 
         pinned  what the volume's tag was found to be before: it does not move
-        Raises  any ClipError that says why there is none
+        Raises  any ClipError that says why there is none; CallerGone once asker gives up
         """
         if self._policy is not None:
             self._policy.check(volume)
+        asker.waits_for(f"asking registry {volume.image.registry} whether this pod may read it")
         return self._joined.call(
             (volume.image, volume.platform, volume.pull_policy, pinned, credentials.to_json()),
-            lambda: trio.run(self._admit, volume, credentials, pinned),
+            lambda: trio.run(
+                _while_wanted, asker, partial(self._admit, volume, credentials, pinned)
+            ),
+            asker,
         )
 
     async def _admit(
@@ -74,3 +91,24 @@ class Access:
                 grace_s=self._grace_s,
             )
             return await admission.image(pinned)
+
+
+async def _while_wanted(asker: Asker, ask: Callable[[], Awaitable[Image]]) -> Image:
+    """What ask says, or CallerGone."""
+    found: Image | errors.ClipError = CallerGone("nobody wants to know any more")
+
+    async def watch() -> None:
+        while asker.is_wanted():  # noqa: ASYNC110 # threads without trio say so
+            await trio.sleep(RECHECK_S)
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        try:
+            found = await ask()
+        except errors.ClipError as error:  # here: it would leave the block in a group
+            found = error
+        nursery.cancel_scope.cancel()
+    if isinstance(found, errors.ClipError):
+        raise found
+    return found

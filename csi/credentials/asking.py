@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
+from csi.asker import PATIENT, Asker
 from csi.credentials.advice import with_advice
 from csi.credentials.sources import Chosen, Sources
 from csi.volume import Volume
@@ -27,16 +28,18 @@ class Asking:
         self._sources = sources
         self._namespaces = namespaces
 
-    def ask(self, volume: Volume, question: Callable[[RegistryConfig], T]) -> tuple[T, Chosen]:
-        """The answer, and what it was asked with.
+    def ask(
+        self, volume: Volume, question: Callable[[RegistryConfig], T], asker: Asker = PATIENT
+    ) -> tuple[T, Chosen]:
+        """The answer, and what it was asked with; for asker.
 
         Raises  question's ClipError; one of credentials says whose they were and what to do
         """
-        chosen = self._sources.choose(volume)
+        chosen = self._sources.choose(volume, asker=asker)
         try:
             return question(chosen.config), chosen
         except (errors.Unauthenticated, errors.AccessDenied) as refusal:
-            newest = self._sources.choose(volume, anew=True)
+            newest = self._sources.choose(volume, anew=True, asker=asker)
             if newest.config == chosen.config:
                 raise self.explained(refusal, volume, chosen) from refusal
         try:

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,11 +21,16 @@ from typing import Literal
 import msgspec
 
 from clipfs.log import log
+from csi.asker import PATIENT, Asker
 from csi.credentials.provider_config import ProviderConfig, seconds_of
 from csi.credentials.sources import SourceFailed
+from csi.errors import CallerGone
 
 TIME_S = 60
 """The kubelet's own bound."""
+
+LOOK_S = 0.5
+"""Between two looks whether its answer is still wanted."""
 
 REAP_S = 5
 """For the pipes of a killed program, which one that left its session may hold open."""
@@ -72,9 +78,16 @@ class PluginAnswer:
 
 
 def run_plugin(
-    config: ProviderConfig, folder: Path, request: Request, *, time_s: float = TIME_S
+    config: ProviderConfig,
+    folder: Path,
+    request: Request,
+    *,
+    time_s: float = TIME_S,
+    asker: Asker = PATIENT,
 ) -> PluginAnswer:
-    """Raises  SourceFailed, which says which program and what became of it, never its words."""
+    """Raises  SourceFailed, which says which program and what became of it, never its words;
+    CallerGone once asker wants no answer any more
+    """
     shown = f"credential provider {config.name}"
     environment = {"PATH": os.environ.get("PATH", os.defpath)}
     environment |= {one.name: one.value for one in config.env}
@@ -90,7 +103,7 @@ def run_plugin(
     except (OSError, ValueError) as error:
         raise SourceFailed(f"{shown} cannot be run: {type(error).__name__}") from error
     try:
-        out, said = process.communicate(_encoded(config, request), timeout=time_s)
+        out, said = _talked(process, _encoded(config, request), time_s, asker)
     except subprocess.TimeoutExpired:
         raise SourceFailed(f"{shown} gave no answer in {time_s:g} s") from None
     finally:
@@ -103,6 +116,24 @@ def run_plugin(
     if answer is None:
         raise SourceFailed(f"{shown} answered no CredentialProviderResponse of its apiVersion")
     return answer
+
+
+def _talked(
+    process: subprocess.Popen[bytes], words: bytes, time_s: float, asker: Asker
+) -> tuple[bytes, bytes]:
+    """What it says, once it has ended; TimeoutExpired, CallerGone."""
+    ends_s = time.monotonic() + time_s
+    rest: bytes | None = words
+    while True:
+        left_s = max(0, ends_s - time.monotonic())
+        try:
+            return process.communicate(rest, timeout=min(LOOK_S, left_s))
+        except subprocess.TimeoutExpired:
+            if left_s <= LOOK_S:
+                raise
+        if not asker.is_wanted():
+            raise CallerGone("nobody wants a credential provider's answer any more")
+        rest = None
 
 
 def _encoded(config: ProviderConfig, request: Request) -> bytes:

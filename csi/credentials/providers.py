@@ -20,6 +20,7 @@ import msgspec
 
 from clipfs.image.credentials import Credentials, RegistryConfig
 from clipfs.log import log
+from csi.asker import PATIENT, Asker
 from csi.credentials.accounts import ServiceAccounts, account_key
 from csi.credentials.matching import is_glob, matches
 from csi.credentials.plugin import TIME_S, Auth, PluginAnswer, Request, run_plugin
@@ -63,14 +64,16 @@ class Providers:
         """accounts  for plugins that want annotations; None: there is no cluster to ask"""
         self._plugins = [_Plugin(one, folder, accounts, now, time_s) for one in configs]
 
-    def credentials(self, volume: Volume, *, anew: bool = False) -> Found | None:
+    def credentials(
+        self, volume: Volume, *, anew: bool = False, asker: Asker = PATIENT
+    ) -> Found | None:
         """Raises  SourceFailed if nobody has any, but one that should have does not answer"""
         image = f"{volume.image.registry}/{volume.image.repository}"
         auth: dict[str, Auth] = {}
         failed: list[str] = []
         for plugin in self._plugins:
             try:
-                said = plugin.answer(image, volume, anew=anew)
+                said = plugin.answer(image, volume, anew=anew, asker=asker)
             except SourceFailed as error:
                 failed.append(str(error))
                 log.warning("credential provider failed", image=image, error=str(error))
@@ -105,23 +108,25 @@ class _Plugin:
         self._remembered: dict[tuple[str, str], _Remembered] = {}
         self._joined = Joined[PluginAnswer]()
 
-    def answer(self, image: str, volume: Volume, *, anew: bool) -> PluginAnswer | None:
+    def answer(
+        self, image: str, volume: Volume, *, anew: bool, asker: Asker
+    ) -> PluginAnswer | None:
         """None if it is not for such an image, or such a pod."""
         if not any(matches(pattern, image) for pattern in self._config.match_images):
             return None
-        question = self._question(image, volume)
+        question = self._question(image, volume, asker)
         if question is None:
             return None
         known = None if anew else self._known(image, question.account)
-        return known or self._asked_once(question)
+        return known or self._asked_once(question, asker)
 
-    def _question(self, image: str, volume: Volume) -> _Question | None:
+    def _question(self, image: str, volume: Volume, asker: Asker) -> _Question | None:
         wants = self._config.token_attributes
         if wants is None:
             return _Question(Request(image=image), "")
         if volume.pod is None or not volume.pod.service_account:
             return None if wants.require_service_account else _Question(Request(image=image), "")
-        annotations = self._annotations(wants, volume.pod)
+        annotations = self._annotations(wants, volume.pod, asker)
         if annotations is None:
             return None
         token = self._token(wants, volume)
@@ -146,7 +151,9 @@ class _Plugin:
             )
         return token.text
 
-    def _annotations(self, wants: TokenAttributes, pod: Pod) -> Mapping[str, str] | None:
+    def _annotations(
+        self, wants: TokenAttributes, pod: Pod, asker: Asker
+    ) -> Mapping[str, str] | None:
         """Those that the plugin is given; None if the account lacks one that it must have."""
         required = wants.required_service_account_annotation_keys
         keys = (*required, *wants.optional_service_account_annotation_keys)
@@ -157,6 +164,7 @@ class _Plugin:
                 f"credential provider {self._config.name} wants annotations of service accounts, "
                 "and the driver has no cluster to ask; give it --kubeconfig"
             )
+        asker.waits_for(f"asking the API server for the service account of pod {pod}")
         found = self._accounts.service_account_annotations(pod)
         if any(key not in found for key in required):
             return None
@@ -170,15 +178,18 @@ class _Plugin:
                     return found.answer
         return None
 
-    def _asked_once(self, question: _Question) -> PluginAnswer:
+    def _asked_once(self, question: _Question, asker: Asker) -> PluginAnswer:
         """The plugin's answer; who asks the same meanwhile gets it too."""
         token = hashlib.sha256(question.request.token.encode()).hexdigest()
         key = (question.request.image, question.account, token)
-        return self._joined.call(key, lambda: self._asked(question))
+        asker.waits_for(f"asking the credential provider {self._config.name}")
+        return self._joined.call(key, lambda: self._asked(question, asker), asker)
 
-    def _asked(self, question: _Question) -> PluginAnswer:
+    def _asked(self, question: _Question, asker: Asker) -> PluginAnswer:
         begin = self._now()
-        answer = run_plugin(self._config, self._folder, question.request, time_s=self._time_s)
+        answer = run_plugin(
+            self._config, self._folder, question.request, time_s=self._time_s, asker=asker
+        )
         if answer.cache_s == 0:
             return answer
         image = question.request.image

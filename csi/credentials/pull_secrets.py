@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 from clipfs.image.credentials import RegistryConfig
+from csi.asker import PATIENT, Asker
 from csi.cluster.errors import ApiRefused, ApiRejected, ApiUnavailable
 from csi.credentials.sources import Found, SourceFailed
 from csi.pod import Pod
@@ -36,10 +37,13 @@ class PullSecrets:
         self._secrets = secrets
         self._namespaces = frozenset(namespaces)
 
-    def credentials(self, volume: Volume, *, anew: bool = False) -> Found | None:
+    def credentials(
+        self, volume: Volume, *, anew: bool = False, asker: Asker = PATIENT
+    ) -> Found | None:
         """Where several secrets speak of one place, the first one's word holds."""
         if volume.pod is None or not may_ask(volume.pod, self._namespaces):
             return None
+        asker.waits_for(f"asking the API server for the pull secrets of pod {volume.pod}")
         config = RegistryConfig.empty()
         for number, data in enumerate(self._asked(volume.pod), start=1):
             source = f"imagePullSecret {number} of pod {volume.pod}"

@@ -19,6 +19,7 @@ from clipfs.image.credentials import RegistryConfig
 from clipfs.image.mirrors import Mirrors
 from clipfs.image.reference import Reference
 from clipfs.log import log
+from csi.asker import PATIENT, Asker
 from csi.volume import Volume
 
 NOBODY = "nobody"
@@ -44,10 +45,13 @@ class Source(Protocol):
     def name(self) -> str:
         """For log lines."""
 
-    def credentials(self, volume: Volume, *, anew: bool = False) -> Found | None:
+    def credentials(
+        self, volume: Volume, *, anew: bool = False, asker: Asker = PATIENT
+    ) -> Found | None:
         """What this source has for volume's image, if anything.
 
         anew    the registry refuses what was given last: remembered answers do not count
+        asker   is told who is asked, where that may take a while
         Raises  SourceFailed, so that the next source is asked; any ClipError, so that none is
         """
 
@@ -76,13 +80,13 @@ class Sources:
         self._sources = sources
         self._hosts_of = hosts_of
 
-    def choose(self, volume: Volume, *, anew: bool = False) -> Chosen:
+    def choose(self, volume: Volume, *, anew: bool = False, asker: Asker = PATIENT) -> Chosen:
         """Raises  the ClipError of a source that nobody may pass by"""
         hosts = self._hosts_of(volume.image.registry)
         failed: list[str] = []
         for source in self._sources:
             try:
-                found = source.credentials(volume, anew=anew)
+                found = source.credentials(volume, anew=anew, asker=asker)
             except SourceFailed as error:
                 log.warning("source of credentials failed", source=source.name, error=str(error))
                 failed.append(str(error))
@@ -107,7 +111,9 @@ class GivenSecret:
 
     name: str = "nodePublishSecretRef"
 
-    def credentials(self, volume: Volume, *, anew: bool = False) -> Found | None:
+    def credentials(
+        self, volume: Volume, *, anew: bool = False, asker: Asker = PATIENT
+    ) -> Found | None:
         return Found(config=volume.credentials)
 
 

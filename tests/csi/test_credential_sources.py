@@ -9,6 +9,7 @@ import pytest
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.mirrors import Mirrors
+from csi.asker import PATIENT, Asker
 from csi.credentials.advice import with_advice
 from csi.credentials.given import TOKENS_KEY, tokens_of
 from csi.credentials.node_config import NodeConfig
@@ -33,7 +34,9 @@ class Broken:
 
     name = "helper"
 
-    def credentials(self, volume: Volume, *, anew: bool = False) -> Found | None:
+    def credentials(
+        self, volume: Volume, *, anew: bool = False, asker: Asker = PATIENT
+    ) -> Found | None:
         raise SourceFailed("credential provider helper ended with status 1")
 
 

@@ -6,7 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from clipfs import errors
+from csi.errors import CallerGone
 from csi.joined import Joined
+from tests.support.wait import wait_for
 
 CALLS = 8
 
@@ -53,3 +55,50 @@ def test_a_later_call_and_another_key_run_anew() -> None:
     for key in ("a", "a", "b"):
         joined.call(key, lambda key=key: ran.append(key))  # type: ignore[misc] # mypy cannot type defaults
     assert ran == ["a", "a", "b"]
+
+
+class Hasty:
+    """An asker who wants no answer."""
+
+    def is_wanted(self) -> bool:
+        return False
+
+    def waits_for(self, what: str) -> None:
+        raise NotImplementedError
+
+
+def test_who_gives_up_leaves_the_others_to_the_question() -> None:
+    joined, begun, go_on = Joined[str](), threading.Event(), threading.Event()
+
+    def ask() -> str:
+        begun.set()
+        assert go_on.wait(60)
+        return "there"
+
+    with ThreadPoolExecutor() as pool:
+        patient = pool.submit(joined.call, "k", ask)
+        assert begun.wait(60)
+        with pytest.raises(CallerGone):
+            joined.call("k", ask, Hasty())
+        go_on.set()
+        assert patient.result() == "there"
+
+
+def test_where_the_first_gives_up_one_of_the_others_asks_anew() -> None:
+    joined, key, ran = Joined[str](), Key(), []
+
+    def given_up() -> str:
+        ran.append("first")
+        assert key.all_there.wait(60)
+        raise CallerGone("nobody wants it")
+
+    def ask() -> str:
+        ran.append("other")
+        return "there"
+
+    with ThreadPoolExecutor(CALLS) as pool:
+        first = pool.submit(joined.call, key, given_up)
+        wait_for(lambda: ran == ["first"])
+        others = [pool.submit(joined.call, key, ask) for _ in range(CALLS - 1)]
+        assert {call.result() for call in others} == {"there"}
+        assert isinstance(first.exception(), CallerGone)

@@ -18,6 +18,7 @@ from clipfs.image.model import Image, Layer
 from clipfs.image.platform import host_platform
 from clipfs.image.reference import parse_reference
 from clipfs.layer.layout import Layout
+from csi.asker import Asker
 from csi.calls import Call
 from csi.credentials.asking import Asking
 from csi.credentials.handing import SOCKET, Handing
@@ -32,6 +33,7 @@ from csi.work import LINGER_S
 from tests.support.driver import cleaned_up
 from tests.support.machine import needs_fuse
 from tests.support.volumes import POD, asking_nobody
+from tests.support.wait import wait_for
 
 LAYER = Layer(digest=Digest(f"sha256:{'a' * 64}"), size=1, media_type="", diff_id=None)
 IMAGE = Image(
@@ -39,7 +41,9 @@ IMAGE = Image(
 )
 
 
-def admit(volume: Volume, credentials: RegistryConfig, *, pinned: Digest | None = None) -> Image:
+def admit(
+    volume: Volume, credentials: RegistryConfig, *, pinned: Digest | None = None, asker: Asker
+) -> Image:
     return IMAGE
 
 
@@ -173,6 +177,13 @@ def publisher_on(
     return Publisher(layout, folder, admit, asking, handing, reporter=heard, linger_s=linger_s)
 
 
+def sent_away(publisher: Publisher, volume: Volume) -> str:
+    """What a call is told that has no time."""
+    with pytest.raises(StillIndexing) as told:
+        publisher.publish(volume, Call(answer_by=time.monotonic()))
+    return str(told.value)
+
+
 @needs_fuse
 def test_whoever_watches_hears_of_a_volume_from_its_image_to_its_end(
     folder: Folder, tmp_path: Path
@@ -180,12 +191,9 @@ def test_whoever_watches_hears_of_a_volume_from_its_image_to_its_end(
     heard = Heard()
     publisher = publisher_on(tmp_path, folder, heard)
     volume = volume_at(tmp_path / "target")
-    publisher_waits = Call(answer_by=time.monotonic())
-    with pytest.raises(StillIndexing):
-        publisher.publish(volume, publisher_waits)
-    assert folder.told.wait(60)
-    with pytest.raises(StillIndexing, match=r"h\.io/a:1: indexing layer 1 of 1: 50%, 5 of 10"):
-        publisher.publish(volume, publisher_waits)
+    wait_for(
+        lambda: "h.io/a:1: indexing layer 1 of 1: 50%, 5 of 10" in sent_away(publisher, volume)
+    )
     folder.gate.set()
     publisher.publish(volume)
     assert (tmp_path / "target/hello").read_text() == "world\n"
@@ -206,8 +214,7 @@ def test_whoever_watches_hears_why_a_volume_fails_and_not_of_calls_that_come_aga
     publisher = publisher_on(tmp_path, folder, heard)
     volume = volume_at(tmp_path / "target")
     folder.error = errors.CorruptImage("spoiled")
-    with pytest.raises(StillIndexing):
-        publisher.publish(volume, Call(answer_by=time.monotonic()))
+    sent_away(publisher, volume)
     with pytest.raises(CallerGone):
         publisher.publish(volume, Call(still_wanted=lambda: False))
     folder.gate.set()

@@ -11,6 +11,7 @@ import pytest
 from clipfs import errors
 from csi.calls import ANSWER_EARLY_S, CALL_S, Call, wait_s
 from csi.errors import CallerGone, StillIndexing
+from csi.progress import in_words
 from csi.status.reporter import WorkProgress
 from csi.work import LINGER_S, Interest, Task, Works
 from tests.support.wait import wait_for
@@ -34,12 +35,12 @@ class Scene:
     begun: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     gate: threading.Event = field(default_factory=threading.Event)
     idle: list[Hashable] = field(default_factory=list)
-    works: Works[str] = field(init=False)
+    works: Works[str, WorkProgress] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.works = Works(self.idle.append, clock=lambda: self.now)
+        self.works = Works(self.idle.append, in_words=in_words, clock=lambda: self.now)
 
-    def run(self, task: Task[str]) -> str:
+    def run(self, task: Task[str, WorkProgress]) -> str:
         self.runs += 1
         task.tell(HALF)
         self.begun.release()
@@ -218,10 +219,28 @@ def test_a_failure_is_told_once_to_who_was_away_when_it_came(scene: Scene) -> No
     assert scene.call("a") == "result 2"
 
 
+def test_an_answer_that_is_new_enough_is_given_to_who_was_away_and_to_nobody_else(
+    scene: Scene,
+) -> None:
+    scene.works = Works(scene.idle.append, in_words=in_words, keep_s=60, clock=lambda: scene.now)
+    for name in ("a", "b"):
+        with pytest.raises(StillIndexing):
+            scene.call(name, within_s=0)
+    assert scene.begun.acquire(timeout=60)
+    scene.gate.set()
+    wait_for(lambda: scene.works._works["k"].last is not None)
+    scene.now += 60
+    assert scene.call("a") == "result 1"
+    assert scene.call("c") == "result 2"
+    wait_for(lambda: scene.works._works["k"].running is None)
+    scene.now += 61
+    assert scene.call("b") == "result 3"
+
+
 def test_who_comes_while_it_is_being_stopped_gets_a_run_of_its_own(scene: Scene) -> None:
     asked, go_on = threading.Event(), threading.Event()
 
-    def stubborn(task: Task[str]) -> str:
+    def stubborn(task: Task[str, WorkProgress]) -> str:
         wait_for(lambda: not task.is_wanted())
         asked.set()
         go_on.wait()
