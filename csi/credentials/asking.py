@@ -3,20 +3,21 @@
     asking = Asking(sources, namespaces=...)
     image, chosen = asking.ask(volume, lambda config: resolve(volume, config))
 
-A source may have answered from memory, a provider's plugin for hours; so what is refused is asked
-once more where the source, asked anew, says something else.
+A source may have several for one registry: each is tried. It may have answered from memory, a
+provider's plugin for hours; so what is refused is asked once more where the source, asked anew,
+says something else.
 
 Not here: the questions; what is said of a refusal (`advice`).
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import TypeVar
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from csi.asker import PATIENT, Asker
 from csi.credentials.advice import with_advice
-from csi.credentials.sources import Chosen, Sources
+from csi.credentials.sources import NOBODY, Chosen, Sources
 from csi.volume import Volume
 
 T = TypeVar("T")
@@ -35,17 +36,23 @@ class Asking:
 
         Raises  question's ClipError; one of credentials says whose they were and what to do
         """
+        refused: list[tuple[errors.ClipError, Chosen]] = []
+        for one in self._each(volume, asker):
+            if any(one.config == before.config for _, before in refused):
+                continue
+            try:
+                return question(one.config), one
+            except (errors.Unauthenticated, errors.AccessDenied) as error:
+                refused.append((error, one))
+        refusal, shown = refused[-1]
+        raise self.explained(refusal, volume, shown) from refusal
+
+    def _each(self, volume: Volume, asker: Asker) -> Iterator[Chosen]:
+        """What may be shown for volume, and then what its source says anew."""
         chosen = self._sources.choose(volume, asker=asker)
-        try:
-            return question(chosen.config), chosen
-        except (errors.Unauthenticated, errors.AccessDenied) as refusal:
-            newest = self._sources.choose(volume, anew=True, asker=asker)
-            if newest.config == chosen.config:
-                raise self.explained(refusal, volume, chosen) from refusal
-        try:
-            return question(newest.config), newest
-        except (errors.Unauthenticated, errors.AccessDenied) as refusal:
-            raise self.explained(refusal, volume, newest) from refusal
+        yield from chosen.each()
+        if chosen.source != NOBODY or not chosen.failed:  # who failed just now fails again
+            yield from self._sources.choose(volume, anew=True, asker=asker).each()
 
     def explained(
         self, error: errors.ClipError, volume: Volume, chosen: Chosen

@@ -61,13 +61,16 @@ class Lending:
             found = list(reversed(self._volumes.items()))
         for name, (digest, volume) in found:
             chosen = self._chosen(volume, anew=anew) if digest == image else None
-            if chosen is None or chosen.source == NOBODY or chosen.config in tried:
+            if chosen is None or chosen.source == NOBODY:
+                continue
+            config = next((one.config for one in chosen.each() if one.config not in tried), None)
+            if config is None:
                 continue
             if name == held and not chosen.can_be_asked_again:
                 continue
             if self.is_here(name):  # a source may take a minute
                 log.info("credentials are lent", source=chosen.source, volume=volume.volume_id)
-                return Lent(volume=name, config=chosen.config)
+                return Lent(volume=name, config=config)
         return None
 
     def _chosen(self, volume: Volume, *, anew: bool) -> Chosen | None:

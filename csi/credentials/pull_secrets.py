@@ -40,15 +40,16 @@ class PullSecrets:
     def credentials(
         self, volume: Volume, *, anew: bool = False, asker: Asker = PATIENT
     ) -> Found | None:
-        """Where several secrets speak of one place, the first one's word holds."""
         if volume.pod is None or not may_ask(volume.pod, self._namespaces):
             return None
         asker.waits_for(f"asking the API server for the pull secrets of pod {volume.pod}")
-        config = RegistryConfig.empty()
-        for number, data in enumerate(self._asked(volume.pod), start=1):
-            source = f"imagePullSecret {number} of pod {volume.pod}"
-            config = RegistryConfig.from_json(data, source=source).merged(config)
-        return Found(config=config, can_be_asked_again=True)
+        configs = [
+            RegistryConfig.from_json(data, source=f"imagePullSecret {number} of pod {volume.pod}")
+            for number, data in enumerate(self._asked(volume.pod), start=1)
+        ]
+        if not configs:
+            return None
+        return Found(config=configs[0], further=tuple(configs[1:]), can_be_asked_again=True)
 
     def _asked(self, pod: Pod) -> list[bytes]:
         try:

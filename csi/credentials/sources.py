@@ -10,16 +10,16 @@ Not here: the sources that ask others (`pull_secrets`, `providers`); what become
 that the registry refuses (`advice`, `lending`).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import urlsplit
 
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.mirrors import Mirrors
-from clipfs.image.reference import Reference
 from clipfs.log import log
 from csi.asker import PATIENT, Asker
+from csi.credentials.keyring import configs_for
 from csi.volume import Volume
 
 NOBODY = "nobody"
@@ -33,10 +33,12 @@ class SourceFailed(Exception):
 class Found:
     """Credentials, for the image's registry and perhaps others.
 
+    further             more of them, which come after those of config
     can_be_asked_again  whether the source may have others later, for the same volume
     """
 
     config: RegistryConfig
+    further: tuple[RegistryConfig, ...] = ()
     can_be_asked_again: bool = False
 
 
@@ -60,14 +62,21 @@ class Source(Protocol):
 class Chosen:
     """What a volume's image is asked for with.
 
-    source  its name; NOBODY: without credentials
-    failed  sources that should have known, and do not answer
+    source   its name; NOBODY: without credentials
+    further  of the same source, in case that config is refused
+    failed   sources that should have known, and do not answer
     """
 
     source: str
     config: RegistryConfig
+    further: tuple[RegistryConfig, ...] = ()
     can_be_asked_again: bool
     failed: tuple[str, ...] = ()
+
+    def each(self) -> Iterator["Chosen"]:
+        """One for each config, in the order in which they are tried."""
+        for config in (self.config, *self.further):
+            yield replace(self, config=config, further=())
 
 
 class Sources:
@@ -83,6 +92,7 @@ class Sources:
     def choose(self, volume: Volume, *, anew: bool = False, asker: Asker = PATIENT) -> Chosen:
         """Raises  the ClipError of a source that nobody may pass by"""
         hosts = self._hosts_of(volume.image.registry)
+        names = [f"{host}/{volume.image.repository}" for host in hosts]
         failed: list[str] = []
         for source in self._sources:
             try:
@@ -91,15 +101,20 @@ class Sources:
                 log.warning("source of credentials failed", source=source.name, error=str(error))
                 failed.append(str(error))
                 continue
-            if found is not None and _has_any(found.config, volume.image, hosts):
-                return _chosen(source.name, found, failed)
-        return _chosen(NOBODY, Found(config=RegistryConfig.empty()), failed)
+            configs = configs_for((found.config, *found.further), names) if found else []
+            if found is not None and configs:
+                return _chosen(source.name, found, configs, failed)
+        nothing = Found(config=RegistryConfig.empty())
+        return _chosen(NOBODY, nothing, [nothing.config], failed)
 
 
-def _chosen(source: str, found: Found, failed: Sequence[str]) -> Chosen:
+def _chosen(
+    name: str, found: Found, configs: Sequence[RegistryConfig], failed: Sequence[str]
+) -> Chosen:
     return Chosen(
-        source=source,
-        config=found.config,
+        source=name,
+        config=configs[0],
+        further=tuple(configs[1:]),
         can_be_asked_again=found.can_be_asked_again,
         failed=tuple(failed),
     )
@@ -125,7 +140,3 @@ def hosts_by(mirrors: Mirrors) -> Callable[[str], Sequence[str]]:
         return [registry, *(urlsplit(base).netloc for base in bases)]
 
     return hosts_of
-
-
-def _has_any(config: RegistryConfig, image: Reference, hosts: Sequence[str]) -> bool:
-    return any(config.for_repository(host, image.repository) is not None for host in hosts)

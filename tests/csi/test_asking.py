@@ -8,9 +8,10 @@ from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from csi.credentials.asking import Asking
 from csi.credentials.node_config import NodeConfig
+from csi.credentials.pull_secrets import PullSecrets
 from csi.credentials.sources import Source, Sources
 from tests.support.plugins import Plugins
-from tests.support.volumes import docker_config_of, volume_of
+from tests.support.volumes import POD, Secrets, docker_config_of, volume_of
 
 IMAGE = "h.io/team/app:1"
 
@@ -82,6 +83,30 @@ def test_what_is_refused_twice_is_told_with_its_source(
     whose = "h.io refuses; the credentials came from credential providers: "
     assert str(caught.value) == whose + way_out
     assert registry.shown == ["p1", "p2"]
+
+
+def test_of_several_pull_secrets_one_that_is_refused_does_not_hide_the_next() -> None:
+    secrets = Secrets(by_pod={str(POD): [docker_config_of({"h.io": one}) for one in "abc"]})
+    made = Sources([PullSecrets(secrets, ["*"])], hosts_of=lambda registry: [registry])
+    registry = Registry("b")
+    _, chosen = Asking(made, namespaces=["*"]).ask(volume_of(IMAGE), registry.ask)
+    found = chosen.config.for_repository("h.io", "team/app")
+    assert (registry.shown, found and found.password) == (["a", "b"], "b")
+    registry = Registry("none of them")
+    with pytest.raises(errors.Unauthenticated, match="came from imagePullSecrets: correct"):
+        Asking(made, namespaces=["*"]).ask(volume_of(IMAGE), registry.ask)
+    assert registry.shown == ["a", "b", "c"]
+
+
+def test_who_does_not_answer_is_not_asked_again_at_once(plugins: Plugins, node: Path) -> None:
+    """A plugin that hangs takes a minute each time."""
+    plugins.add("helper", "sys.exit(1)")
+    plugins.providers.pop(0)
+    plugins.write({})
+    registry = Registry("none")
+    with pytest.raises(errors.Unauthenticated, match="helper ended with status 1"):
+        asking(plugins, node).ask(volume_of(IMAGE), registry.ask)
+    assert (len(plugins.calls("helper")), registry.shown) == (1, [None])
 
 
 def test_a_source_that_says_the_same_is_not_tried_twice(plugins: Plugins, node: Path) -> None:

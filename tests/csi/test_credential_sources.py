@@ -8,10 +8,12 @@ import pytest
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
+from clipfs.image.digest import Digest
 from clipfs.image.mirrors import Mirrors
 from csi.asker import PATIENT, Asker
 from csi.credentials.advice import with_advice
 from csi.credentials.given import TOKENS_KEY, tokens_of
+from csi.credentials.lending import Lending
 from csi.credentials.node_config import NodeConfig
 from csi.credentials.pull_secrets import PullSecrets
 from csi.credentials.sources import (
@@ -155,6 +157,65 @@ def test_of_several_pull_secrets_the_first_ones_word_holds(place: Place) -> None
     elsewhere = chosen.config.for_repository("h.io", "x")
     assert elsewhere is not None
     assert elsewhere.password == "pods"
+
+
+def test_of_several_pull_secrets_for_one_registry_each_is_to_be_tried(place: Place) -> None:
+    """Those of the longest place first, as the kubelet has it, and what is the same once."""
+    place.namespaces = ["*"]
+    place.secrets.by_pod["team-a/web"] = [
+        docker_config_of({"h.io": "bad", "c.io": "other"}),
+        docker_config_of({"h.io": "good", "h.io/team": "near"}),
+        docker_config_of({"h.io": "bad"}),
+    ]
+    tried = [one.config for one in place.sources().choose(volume_of(IMAGE)).each()]
+    assert [password(config) for config in tried] == ["near", "bad", "good"]
+    assert {password(config, "c.io") for config in tried} == {"other"}
+
+
+def test_a_server_is_lent_each_of_several_pull_secrets(place: Place) -> None:
+    place.namespaces = ["*"]
+    secrets = [docker_config_of({"h.io": one}) for one in ("old", "new")]
+    place.secrets.by_pod["team-a/web"] = secrets
+    lending, image = Lending(place.sources()), Digest("sha256:" + "a" * 64)
+    lending.add(image, volume_of(IMAGE))
+    tried: list[RegistryConfig] = []
+    while (lent := lending.another(image, held="", tried=tried, anew=True)) is not None:
+        tried.append(lent.config)
+    assert [password(config) for config in tried] == ["old", "new"]
+
+
+@pytest.mark.parametrize(
+    ("key", "image", "is_for_it"),
+    [
+        ("*.example.com", "reg.example.com/team/app:1", True),
+        ("https://*.example.com/v1/", "reg.example.com/team/app:1", True),
+        ("*.example.com:5000", "reg.example.com:5000/team/app:1", True),
+        ("r*.example.com/team", "reg.example.com/team/app:1", True),
+        ("*.example.com", "reg.example.com:5000/team/app:1", False),
+        ("*.example.com", "example.com/team/app:1", False),
+        ("*.example.com/other", "reg.example.com/team/app:1", False),
+    ],
+)
+def test_a_key_may_stand_for_many_registries(
+    key: str, image: str, is_for_it: bool, place: Place
+) -> None:
+    place.namespaces = ["*"]
+    place.secrets.by_pod["team-a/web"] = [docker_config_of({key: "glob"})]
+    chosen = place.sources().choose(volume_of(image))
+    assert (chosen.source == "imagePullSecrets") == is_for_it
+    assert password(chosen.config, image.partition("/")[0]) == ("glob" if is_for_it else None)
+    place.secrets.by_pod.clear()
+    place.config.write_bytes(docker_config_of({key: "node"}))
+    assert (place.sources().choose(volume_of(image)).source != NOBODY) == is_for_it
+
+
+def test_a_key_for_many_registries_counts_for_a_mirror(place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "mirrors/h.io"
+    folder.mkdir(parents=True)
+    (folder / "hosts.toml").write_text('[host."https://mirror.example:5000"]\n')
+    place.mirrors = Mirrors(tmp_path / "mirrors")
+    volume = volume_of(IMAGE, secrets=secret_of(**{"*_example:5000": "m"}))
+    assert password(place.sources().choose(volume).config, "mirror.example:5000") == "m"
 
 
 def test_a_pull_secret_that_cannot_be_read_is_named_and_not_passed_by(place: Place) -> None:
