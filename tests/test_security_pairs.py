@@ -233,15 +233,22 @@ PAIRS = [
     Pair(
         check="access at every publish",
         module="csi.publisher",
-        old="        image, chosen = self._asking.ask(volume, partial(self._admit, volume, "
-        "pinned=pinned))\n",
+        old="        image, chosen = self._admissions.joined(volume, pinned, call)\n",
         new="        seen = self.__dict__.setdefault('seen', {})\n"
-        "        image, chosen = seen.get(volume.image) or self._asking.ask(\n"
-        "            volume, partial(self._admit, volume, pinned=pinned)\n"
+        "        image, chosen = seen.get(volume.image) or self._admissions.joined(\n"
+        "            volume, pinned, call\n"
         "        )\n"
         "        seen[volume.image] = image, chosen\n",
         test="tests/csi/test_credentials.py::"
         "test_each_pod_needs_credentials_of_its_own_whatever_is_on_the_node",
+    ),
+    Pair(
+        check="credentials of an answer that came between calls",
+        module="csi.admissions",
+        old="volume.credentials.to_json(),",
+        new='"",',
+        test="tests/csi/test_admissions.py::"
+        "test_a_call_that_comes_again_with_other_credentials_asks_anew",
     ),
     Pair(
         check="digest of a proof",
@@ -314,8 +321,8 @@ PAIRS = [
     Pair(
         check="tokens, whose word",
         module="csi.volume",
-        old="tokens=tokens_of(context) if rules.token_requests else {},",
-        new="tokens=tokens_of(context),",
+        old="tokens=tokens_of(context, request.secrets) if rules.token_requests else {},",
+        new="tokens=tokens_of(context, request.secrets),",
         test="tests/csi/test_providers.py::test_a_token_that_a_pods_author_wrote_is_not_passed_on",
     ),
     Pair(

@@ -1,7 +1,7 @@
 """Sources and registries that are silent: each call is answered in time and told who is asked.
 
 A real driver on its socket, plugins that are programs, a registry that takes connections and
-says nothing.
+says nothing. But for the last, which asks without a driver.
 """
 
 import re
@@ -13,11 +13,22 @@ from pathlib import Path
 
 import pytest
 
+from clipfs.image.credentials import RegistryConfig
+from clipfs.image.digest import Digest
+from clipfs.image.model import Image
+from csi.admissions import Admissions
+from csi.asker import Asker
+from csi.calls import Call
+from csi.credentials.asking import Asking
+from csi.credentials.sources import GivenSecret, Sources
+from csi.errors import StillIndexing
+from csi.volume import Volume
 from tests.csi.conftest import Start
 from tests.support.driver import Driver, failure, nothing_left
 from tests.support.plugins import Plugins
 from tests.support.processes import children
 from tests.support.scripted_registry import ScriptedRegistry
+from tests.support.volumes import volume_of
 from tests.support.wait import wait_for
 
 SHORT_S = 6
@@ -156,3 +167,28 @@ def test_an_answer_that_came_between_two_calls_is_the_next_ones(
     target = driver.publish("pod", f"{scripted.address}/own:1")
     assert (target / "hello").read_text() == "world\n"
     assert len(plugins.calls("ecr")) == 1
+
+
+def test_a_call_that_comes_again_with_other_credentials_asks_anew() -> None:
+    sources = Sources([GivenSecret()], hosts_of=lambda registry: [registry])
+    shown: list[str] = []
+
+    def admit(
+        volume: Volume, credentials: RegistryConfig, *, pinned: Digest | None = None, asker: Asker
+    ) -> Image:
+        shown.extend(one.password for one in credentials.by_place.values())
+        return Image(reference=volume.image, digest=Digest("sha256:" + "a" * 64), layers=())
+
+    admissions = Admissions(admit, Asking(sources, namespaces=()))
+    first, other = (
+        volume_of("h.io/app:1", secrets={"username": "user", "password": one})
+        for one in ("first", "other")
+    )
+    with pytest.raises(StillIndexing):
+        admissions.joined(first, None, Call(answer_by=0))
+    wait_for(lambda: shown == ["first"])
+    for volume in (other, first):
+        _, chosen = admissions.joined(volume, None, Call())
+        assert chosen.config == volume.credentials
+    assert shown == ["first", "other"]
+    admissions.end()
