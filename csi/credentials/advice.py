@@ -7,9 +7,14 @@ are.
 from collections.abc import Collection
 
 from clipfs import errors
-from csi.credentials.pull_secrets import may_ask
-from csi.credentials.sources import NOBODY, Chosen
+from csi.cluster.errors import ApiUnavailable
+from csi.credentials.pull_secrets import PULL_SECRETS, may_ask
+from csi.credentials.sources import GIVEN_SECRET, NOBODY, Chosen
+from csi.pod import Pod
 from csi.volume import Volume
+
+_HIDES = (errors.Unauthenticated, errors.AccessDenied, errors.ImageNotFound)
+"""What a registry says of a private image to who shows nothing."""
 
 _REMEDIES: dict[type[errors.ClipError], str] = {
     errors.Unauthenticated: "correct them there, or let that account pull",
@@ -22,26 +27,39 @@ def with_advice(
 ) -> errors.ClipError:
     """error, of a question that was asked with chosen; itself unless the registry refused.
 
+    A retry may help if chosen is nobody's because a source was away: ApiUnavailable.
+
     namespaces  whose pods' imagePullSecrets are read
     """
+    if chosen.unasked is not None and isinstance(error, _HIDES):
+        return ApiUnavailable(
+            f"{error}; it was asked without credentials, as those that the pod may have cannot be "
+            f"looked up now ({chosen.unasked}); the kubelet tries again by itself"
+        )
     if type(error) not in _REMEDIES:
         return error
     kind, failed = type(error), "".join(f"; {one}" for one in chosen.failed)
-    if chosen.source != NOBODY:
-        return kind(
-            f"{error}; the credentials came from {chosen.source}: {_REMEDIES[kind]}{failed}"
-        )
-    return kind(f"{error}: no credentials: {_way_out(volume, namespaces)}{failed}")
+    if chosen.source == NOBODY:
+        return kind(f"{error}: no credentials: {_way_out(volume, namespaces)}{failed}")
+    remedy = f"{chosen.source}: {_REMEDIES[kind]}"
+    pod, is_earlier = volume.pod, chosen.source in (GIVEN_SECRET, PULL_SECRETS)
+    if pod is not None and not is_earlier and not may_ask(pod, namespaces):
+        remedy += f", or {_opening(pod)}"
+    return kind(f"{error}; the credentials came from {remedy}{failed}")
 
 
 def _way_out(volume: Volume, namespaces: Collection[str]) -> str:
     secret = "give the volume a nodePublishSecretRef"
     if volume.pod is None:
         return secret
-    registry = volume.image.registry
     if may_ask(volume.pod, namespaces):
+        registry = volume.image.registry
         return f"{secret}, or the pod or its service account an imagePullSecret for {registry}"
+    return f"{secret}, or {_opening(volume.pod)}"
+
+
+def _opening(pod: Pod) -> str:
     return (
-        f"{secret}, or let the driver read the pod's imagePullSecrets by adding its namespace "
-        f"{volume.pod.namespace} to podPullSecrets.namespaces"
+        f"let the driver read the pod's imagePullSecrets by adding its namespace {pod.namespace} "
+        "to podPullSecrets.namespaces"
     )

@@ -44,6 +44,10 @@ class Asking:
                 return question(one.config), one
             except (errors.Unauthenticated, errors.AccessDenied) as error:
                 refused.append((error, one))
+            except errors.ImageNotFound as error:
+                if one.unasked is None:
+                    raise
+                raise self.explained(error, volume, one) from error
         refusal, shown = refused[-1]
         raise self.explained(refusal, volume, shown) from refusal
 
@@ -51,11 +55,11 @@ class Asking:
         """What may be shown for volume, and then what its source says anew."""
         chosen = self._sources.choose(volume, asker=asker)
         yield from chosen.each()
-        if chosen.source != NOBODY or not chosen.failed:  # who failed just now fails again
+        if chosen.source != NOBODY or not (chosen.failed or chosen.unasked):  # else in vain
             yield from self._sources.choose(volume, anew=True, asker=asker).each()
 
     def explained(
         self, error: errors.ClipError, volume: Volume, chosen: Chosen
     ) -> errors.ClipError:
-        """error with the way out, if it is a registry's refusal of chosen."""
+        """error with the way out, if it may be for chosen that the registry says so."""
         return with_advice(error, volume, chosen, namespaces=self._namespaces)

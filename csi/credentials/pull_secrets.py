@@ -3,6 +3,10 @@
 None is asked for unless `--pod-pull-secrets` names the pod's namespace: reading secrets is a
 right that one node should not have over a whole cluster.
 
+An API server that is away ends the search: another source's would be shown in place of the pod's.
+One that does not let the driver read them, or does not know the pod (a static one has another uid
+there), does not.
+
 Not here: the API server (`csi.cluster`).
 Source: Kubernetes, "Pull an Image from a Private Registry".
 """
@@ -12,11 +16,12 @@ from typing import Protocol
 
 from clipfs.image.credentials import RegistryConfig
 from csi.asker import PATIENT, Asker
-from csi.cluster.errors import ApiRefused, ApiRejected, ApiUnavailable
+from csi.cluster.errors import ApiRefused, ApiRejected
 from csi.credentials.sources import Found, SourceFailed
 from csi.pod import Pod
 from csi.volume import Volume
 
+PULL_SECRETS = "imagePullSecrets"
 EVERY_NAMESPACE = "*"
 
 
@@ -30,7 +35,7 @@ class PodSecrets(Protocol):
 
 
 class PullSecrets:
-    name = "imagePullSecrets"
+    name = PULL_SECRETS
 
     def __init__(self, secrets: PodSecrets, namespaces: Collection[str]) -> None:
         """namespaces  whose pods' secrets may be asked for; EVERY_NAMESPACE is all"""
@@ -54,7 +59,7 @@ class PullSecrets:
     def _asked(self, pod: Pod) -> list[bytes]:
         try:
             return self._secrets.pull_secrets(pod)
-        except (ApiRefused, ApiRejected, ApiUnavailable) as error:
+        except (ApiRefused, ApiRejected) as error:
             raise SourceFailed(str(error)) from error
 
 

@@ -19,10 +19,12 @@ from clipfs.image.credentials import RegistryConfig
 from clipfs.image.mirrors import Mirrors
 from clipfs.log import log
 from csi.asker import PATIENT, Asker
+from csi.cluster.errors import ApiUnavailable
 from csi.credentials.keyring import configs_for
 from csi.volume import Volume
 
 NOBODY = "nobody"
+GIVEN_SECRET = "nodePublishSecretRef"
 
 
 class SourceFailed(Exception):
@@ -54,7 +56,8 @@ class Source(Protocol):
 
         anew    the registry refuses what was given last: remembered answers do not count
         asker   is told who is asked, where that may take a while
-        Raises  SourceFailed, so that the next source is asked; any ClipError, so that none is
+        Raises  SourceFailed, so that the next source is asked; any ClipError, so that none is:
+                ApiUnavailable if it may know later
         """
 
 
@@ -65,6 +68,8 @@ class Chosen:
     source   its name; NOBODY: without credentials
     further  of the same source, in case that config is refused
     failed   sources that should have known, and do not answer
+    unasked  the source that could not be asked just now, whose would have come first; NOBODY's
+             are shown then, which may do, and those of no later source
     """
 
     source: str
@@ -72,6 +77,7 @@ class Chosen:
     further: tuple[RegistryConfig, ...] = ()
     can_be_asked_again: bool
     failed: tuple[str, ...] = ()
+    unasked: str | None = None
 
     def each(self) -> Iterator["Chosen"]:
         """One for each config, in the order in which they are tried."""
@@ -90,7 +96,10 @@ class Sources:
         self._hosts_of = hosts_of
 
     def choose(self, volume: Volume, *, anew: bool = False, asker: Asker = PATIENT) -> Chosen:
-        """Raises  the ClipError of a source that nobody may pass by"""
+        """Raises  the ClipError of a source that nobody may pass by
+
+        The API server away is none: whoever may read an image without credentials needs none.
+        """
         hosts = self._hosts_of(volume.image.registry)
         names = [f"{host}/{volume.image.repository}" for host in hosts]
         failed: list[str] = []
@@ -101,11 +110,18 @@ class Sources:
                 log.warning("source of credentials failed", source=source.name, error=str(error))
                 failed.append(str(error))
                 continue
+            except ApiUnavailable as error:
+                log.warning("source of credentials is away", source=source.name, error=str(error))
+                return _nobody(failed, unasked=f"{source.name}: {error}")
             configs = configs_for((found.config, *found.further), names) if found else []
             if found is not None and configs:
                 return _chosen(source.name, found, configs, failed)
-        nothing = Found(config=RegistryConfig.empty())
-        return _chosen(NOBODY, nothing, [nothing.config], failed)
+        return _nobody(failed)
+
+
+def _nobody(failed: Sequence[str], *, unasked: str | None = None) -> Chosen:
+    nothing = Found(config=RegistryConfig.empty())
+    return replace(_chosen(NOBODY, nothing, [nothing.config], failed), unasked=unasked)
 
 
 def _chosen(
@@ -124,7 +140,7 @@ def _chosen(
 class GivenSecret:
     """The volume's own: sent with its publish, and never again."""
 
-    name: str = "nodePublishSecretRef"
+    name: str = GIVEN_SECRET
 
     def credentials(
         self, volume: Volume, *, anew: bool = False, asker: Asker = PATIENT

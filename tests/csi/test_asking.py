@@ -6,6 +6,7 @@ import pytest
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
+from csi.cluster.errors import ApiUnavailable
 from csi.credentials.asking import Asking
 from csi.credentials.node_config import NodeConfig
 from csi.credentials.pull_secrets import PullSecrets
@@ -81,7 +82,8 @@ def test_what_is_refused_twice_is_told_with_its_source(
     with pytest.raises(kind) as caught:
         asking(plugins, node).ask(volume_of(IMAGE), registry.ask)
     whose = "h.io refuses; the credentials came from credential providers: "
-    assert str(caught.value) == whose + way_out
+    setting = ", or let the driver read the pod's imagePullSecrets by adding its namespace team-a"
+    assert str(caught.value) == f"{whose}{way_out}{setting} to podPullSecrets.namespaces"
     assert registry.shown == ["p1", "p2"]
 
 
@@ -107,6 +109,22 @@ def test_who_does_not_answer_is_not_asked_again_at_once(plugins: Plugins, node: 
     with pytest.raises(errors.Unauthenticated, match="helper ended with status 1"):
         asking(plugins, node).ask(volume_of(IMAGE), registry.ask)
     assert (len(plugins.calls("helper")), registry.shown) == (1, [None])
+
+
+def test_while_the_api_server_is_away_a_public_image_is_let_in_and_another_one_waits(
+    node: Path,
+) -> None:
+    """Asked without credentials, once, and with no later source's."""
+    node.write_bytes(docker_config_of({"h.io": "node"}))
+    sources: list[Source] = [PullSecrets(Secrets(is_away=True), ["*"]), NodeConfig(node)]
+    asked = Asking(Sources(sources, hosts_of=lambda registry: [registry]), namespaces=["*"])
+    assert asked.ask(volume_of(IMAGE), lambda config: len(config.by_place))[0] == 0
+    registry = Registry("node")
+    for kind in (errors.Unauthenticated, errors.AccessDenied, errors.ImageNotFound):
+        registry.refusal = kind("h.io refuses")
+        with pytest.raises(ApiUnavailable, match="the kubelet tries again by itself"):
+            asked.ask(volume_of(IMAGE), registry.ask)
+    assert registry.shown == [None, None, None]
 
 
 def test_a_source_that_says_the_same_is_not_tried_twice(plugins: Plugins, node: Path) -> None:

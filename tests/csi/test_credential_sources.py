@@ -11,6 +11,7 @@ from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest
 from clipfs.image.mirrors import Mirrors
 from csi.asker import PATIENT, Asker
+from csi.cluster.errors import ApiUnavailable
 from csi.credentials.advice import with_advice
 from csi.credentials.given import TOKENS_KEY, tokens_of
 from csi.credentials.lending import Lending
@@ -239,6 +240,52 @@ def test_a_source_that_fails_is_passed_by_and_remembered(place: Place) -> None:
     chosen = place.sources().choose(volume_of(IMAGE))
     assert password(chosen.config) == "node"
     assert chosen.failed == ("credential provider helper ended with status 1",)
+
+
+def test_while_the_api_server_is_away_no_later_source_is_shown_in_its_place(place: Place) -> None:
+    place.namespaces, place.secrets.is_away = ["*"], True
+    place.config.write_bytes(docker_config_of({"h.io": "node"}))
+    chosen = place.sources().choose(volume_of(IMAGE))
+    assert (chosen.source, chosen.config.by_place) == (NOBODY, {})
+    assert chosen.unasked == "imagePullSecrets: the API server does not answer"
+    own = volume_of(IMAGE, secrets={"username": "user", "password": "own"})
+    assert password(place.sources().choose(own).config) == "own", "who has its own needs no other"
+    place.namespaces = ["team-b"]
+    assert password(place.sources().choose(volume_of(IMAGE)).config) == "node"
+
+
+@pytest.mark.parametrize(
+    "kind", [errors.Unauthenticated, errors.AccessDenied, errors.ImageNotFound]
+)
+def test_what_a_registry_hides_while_the_api_server_is_away_is_not_final(
+    kind: type[errors.ClipError], place: Place
+) -> None:
+    place.namespaces, place.secrets.is_away = ["*"], True
+    volume = volume_of(IMAGE)
+    chosen = place.sources().choose(volume)
+    told = with_advice(kind(f"{IMAGE}: the words"), volume, chosen, namespaces=place.namespaces)
+    assert isinstance(told, ApiUnavailable)
+    assert str(told) == (
+        "h.io/team/app:1: the words; it was asked without credentials, as those that the pod may "
+        "have cannot be looked up now (imagePullSecrets: the API server does not answer); the "
+        "kubelet tries again by itself"
+    )
+
+
+def test_a_refusal_of_a_later_sources_credentials_says_which_setting_gives_the_pods(
+    place: Place,
+) -> None:
+    place.config.write_bytes(docker_config_of({"h.io": "node"}))
+    setting = (
+        ", or let the driver read the pod's imagePullSecrets by adding its namespace team-a to "
+        "podPullSecrets.namespaces"
+    )
+    told = refused(place, volume_of(IMAGE), errors.Unauthenticated)
+    assert "came from the node's docker config: correct them there, or let that account" in told
+    assert told.endswith(setting)
+    assert refused(place, volume_of(IMAGE), errors.AccessDenied).endswith(setting)
+    place.namespaces = ["team-a"]
+    assert "podPullSecrets" not in refused(place, volume_of(IMAGE), errors.Unauthenticated)
 
 
 def refused(place: Place, volume: Volume, kind: type[errors.ClipError]) -> str:

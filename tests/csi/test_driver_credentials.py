@@ -75,3 +75,33 @@ def test_without_any_the_error_tells_the_way_out(start: Start, scripted: Scripte
         ": no credentials: give the volume a nodePublishSecretRef, or let the driver read the "
         "pod's imagePullSecrets by adding its namespace default to podPullSecrets.namespaces"
     )
+
+
+def test_while_the_api_server_is_away_a_public_image_is_mounted_and_a_private_one_waits(
+    start: Start, scripted: ScriptedRegistry, tmp_path: Path
+) -> None:
+    """The node's own credentials are not shown in place of those that the pod may have."""
+    (tmp_path / "kubeconfig").write_text(KUBECONFIG)
+    node = tmp_path / "node.json"
+    node.write_bytes(docker_config_of({scripted.address: OLD}))
+    options = ["--kubeconfig", str(tmp_path / "kubeconfig"), "--registry-config", str(node)]
+    driver = start(*options, "--pod-pull-secrets", "*")
+    scripted.wants = f"user:{OLD}"
+    code, said = failure(lambda: driver.publish("pod", f"{scripted.address}/own:1"))
+    assert code == "UNAVAILABLE"
+    assert "without credentials" in said
+    assert "imagePullSecrets: the API server does not answer" in said
+    assert said.endswith("; the kubelet tries again by itself")
+    scripted.wants = None
+    assert (driver.publish("pod", f"{scripted.address}/own:1") / "hello").read_text() == "world\n"
+
+
+KUBECONFIG = """\
+apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: "https://127.0.0.1:1", insecure-skip-tls-verify: true}}]
+users: [{name: u, user: {token: none}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+"""
+"""Of an API server that does not answer."""

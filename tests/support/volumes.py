@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clipfs.image.platform import host_platform
 from clipfs.layer.layout import Layout
+from csi.cluster.errors import ApiUnavailable
 from csi.credentials.asking import Asking
 from csi.credentials.given import TOKENS_KEY
 from csi.credentials.handing import SOCKET, Handing
@@ -22,19 +23,28 @@ POD = Pod(namespace="team-a", name="web", uid="u-1", service_account="builder")
 
 @dataclass(slots=True)
 class Secrets:
-    """A cluster in which each pod has these pull secrets; `asked` are the pods it was asked of."""
+    """A cluster in which each pod has these pull secrets; `asked` are the pods it was asked of.
+
+    is_away  its API server does not answer
+    """
 
     by_pod: dict[str, list[bytes]] = field(default_factory=dict)
     annotations: dict[str, str] = field(default_factory=dict)
     asked: list[Pod] = field(default_factory=list)
+    is_away: bool = False
 
     def pull_secrets(self, pod: Pod) -> list[bytes]:
-        self.asked.append(pod)
+        self._ask(pod)
         return self.by_pod.get(str(pod), [])
 
     def service_account_annotations(self, pod: Pod) -> Mapping[str, str]:
-        self.asked.append(pod)
+        self._ask(pod)
         return self.annotations
+
+    def _ask(self, pod: Pod) -> None:
+        self.asked.append(pod)
+        if self.is_away:
+            raise ApiUnavailable("the API server does not answer")
 
 
 def docker_config_of(passwords: Mapping[str, str]) -> bytes:
