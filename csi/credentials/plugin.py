@@ -1,7 +1,8 @@
 """One run of a credential provider's program: a request on its stdin, an answer on its stdout.
 
-The program sees a clean environment and its own variables, so that nothing of the driver's
-reaches it. What it says on stderr goes to the log, without what may be a secret.
+The program has the driver's environment, as the kubelet's has the kubelet's: proxies, the cloud's
+region, role and token file. Only what is itself a secret is left out: such variables are for the
+content cache's object store. What it says on stderr goes to the log, without what may be one.
 
 Not here: when it is run, and who remembers its answer (`providers`).
 Source: Kubernetes, "Kubelet CredentialProvider (v1)"; pkg/credentialprovider/plugin/plugin.go.
@@ -37,6 +38,9 @@ REAP_S = 5
 
 MAX_ANSWER_BYTES = 1 << 20
 MAX_WORDS = 500
+_SECRET_NAME = re.compile(r"(?i)(KEY|SECRET|TOKEN|PASSWORD|CONNECTION_STRING)(_ID|_BASE64)?$")
+"""Of a variable; AWS_SECRET_ACCESS_KEY is one, AWS_WEB_IDENTITY_TOKEN_FILE is not."""
+
 _SAID = re.compile(r"(?i)((?:pass\w*|secret\w*|token\w*|key|auth\w*|bearer|basic)\W{1,4})\S+")
 _LONG = re.compile(r"[A-Za-z0-9+/=_.~-]{20,}")
 """Longer than most words and shorter than most keys."""
@@ -89,15 +93,13 @@ def run_plugin(
     CallerGone once asker wants no answer any more
     """
     shown = f"credential provider {config.name}"
-    environment = {"PATH": os.environ.get("PATH", os.defpath)}
-    environment |= {one.name: one.value for one in config.env}
     try:
         process = subprocess.Popen(
             [folder / config.name, *config.args],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=environment,
+            env=_environment(config),
             start_new_session=True,  # so that its own children end with it
         )
     except (OSError, ValueError) as error:
@@ -116,6 +118,11 @@ def run_plugin(
     if answer is None:
         raise SourceFailed(f"{shown} answered no CredentialProviderResponse of its apiVersion")
     return answer
+
+
+def _environment(config: ProviderConfig) -> dict[str, str]:
+    ours = {name: value for name, value in os.environ.items() if not _SECRET_NAME.search(name)}
+    return {**ours, **{one.name: one.value for one in config.env}}
 
 
 def _talked(

@@ -60,10 +60,9 @@ def asked(providers: Providers, image: str = IMAGE, *, anew: bool = False) -> st
 
 
 @pytest.mark.parametrize("version", ["v1", "v1beta1", "v1alpha1"])
-def test_a_plugin_is_asked_for_the_image_with_its_arguments_and_a_clean_environment(
-    plugins: Plugins, version: str, monkeypatch: pytest.MonkeyPatch
+def test_a_plugin_is_asked_for_the_image_with_its_arguments_and_variables(
+    plugins: Plugins, version: str
 ) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "the-drivers-own")
     api = f"credentialprovider.kubelet.k8s.io/{version}"
     plugins.add("helper", GIVE, apiVersion=api, args=["get", "--json"],
                 env=[{"name": "PROFILE", "value": "prod"}])  # fmt: skip  # one plugin
@@ -74,7 +73,43 @@ def test_a_plugin_is_asked_for_the_image_with_its_arguments_and_a_clean_environm
     }  # fmt: skip  # one document
     assert call["args"] == ["get", "--json"]
     assert call["env"]["PROFILE"] == "prod"
-    assert set(call["env"]) <= {"PATH", "PROFILE", "LC_CTYPE"}  # the last is Python's own
+
+
+def test_a_plugin_has_the_drivers_environment_and_its_own_words_hold(
+    plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kubelet's: a helper needs the proxy, the region, the role and its token's file."""
+    ours = {
+        "HTTPS_PROXY": "http://proxy:3128", "NO_PROXY": "10.0.0.0/8", "AWS_REGION": "eu-west-1",
+        "AWS_ROLE_ARN": "arn:aws:iam::1:role/r", "AWS_WEB_IDENTITY_TOKEN_FILE": "/run/token",
+        "AZURE_CLIENT_ID": "id", "GOOGLE_APPLICATION_CREDENTIALS": "/run/key.json",
+    }  # fmt: skip  # a table
+    for name, value in ours.items():
+        monkeypatch.setenv(name, value)
+    plugins.add("helper", GIVE, env=[{"name": "AWS_REGION", "value": "us-east-1"}])
+    asked(plugins.opened())
+    (call,) = plugins.calls("helper")
+    expected = {**ours, "AWS_REGION": "us-east-1", "PATH": os.environ["PATH"]}
+    assert {name: call["env"].get(name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+     "AZURE_STORAGE_ACCOUNT_KEY", "AZURE_CLIENT_SECRET", "AZURE_STORAGE_SAS_TOKEN",
+     "GOOGLE_SERVICE_ACCOUNT_KEY", "REDIS_PASSWORD"],
+)  # fmt: skip  # a table
+def test_a_plugin_sees_no_secret_of_the_drivers_environment(
+    name: str, plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as an object store's; a plugin would take them for its own, and be refused."""
+    monkeypatch.setenv(name, "the-drivers-own")
+    plugins.add("helper", GIVE)
+    plugins.add("with-its-own", GIVE, env=[{"name": name, "value": "given"}])
+    asked(plugins.opened())
+    (call,), (given,) = plugins.calls("helper"), plugins.calls("with-its-own")
+    assert "the-drivers-own" not in call["env"].values()
+    assert given["env"][name] == "given"
 
 
 def test_a_plugin_for_other_images_is_not_run(plugins: Plugins) -> None:
