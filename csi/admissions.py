@@ -13,6 +13,7 @@ import time
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -80,6 +81,10 @@ class Admissions:
                 return found
         except StillIndexing as error:
             raise StillIndexing(f"{volume.image}: {error}") from error
+
+    def words(self, target: Path) -> str | None:
+        """Who is asked for a call of the volume at target; None: nobody."""
+        return self._works.words(str(target))
 
     def end(self) -> None:
         """Answer all calls that wait, and give up what is being asked."""

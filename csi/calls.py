@@ -34,10 +34,10 @@ class Call:
     def left_s(self) -> float:
         return self.answer_by - self.clock()
 
-    def check_time(self) -> None:
-        """StillIndexing if its time is up, which it spends waiting for another call."""
+    def check_time(self, words: Callable[[], str]) -> None:
+        """StillIndexing, with these words, if its time is up."""
         if self.left_s() <= 0:
-            raise StillIndexing("another call for the same volume is under way; it goes on")
+            raise StillIndexing(words())
 
 
 def wait_s(remaining_s: float) -> float:

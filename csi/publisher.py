@@ -98,7 +98,11 @@ class Publisher:
         try:
             with (
                 _os_errors_named(),
-                self._locks.held(str(volume.target), call.still_wanted, on_wait=call.check_time),
+                self._locks.held(
+                    str(volume.target),
+                    call.still_wanted,
+                    on_wait=lambda: call.check_time(lambda: self._words(volume)),
+                ),
             ):
                 if self._is_there(volume):
                     return
@@ -115,6 +119,12 @@ class Publisher:
         except errors.ClipError as error:
             self._reporter.failed(volume, error)
             raise
+
+    def _words(self, volume: Volume) -> str:
+        """What the call waits for that another one of the same volume is made to wait for."""
+        target = volume.target
+        said = self._admissions.words(target) or self._trees.words(target)
+        return f"{volume.image}: {said or 'another call for the same volume is under way'}"
 
     def _publish(self, volume: Volume, call: Call) -> None:
         pinned = self._unfinished.begin(volume)

@@ -10,6 +10,7 @@ one after the other, whatever fronts it is for.
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
@@ -108,6 +109,10 @@ class Trees:
                 yield tree
         except StillIndexing as error:
             raise StillIndexing(f"{image.reference}: {error}") from error
+
+    def words(self, target: Path) -> str | None:
+        """How far the tree is that a call of the volume at target waits for; None: none does."""
+        return self._works.words(str(target))
 
     def drop_unused(self, digest: Digest) -> None:
         """Take the image's trees away if nobody wants them."""

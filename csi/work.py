@@ -25,6 +25,7 @@ from clipfs import errors
 from clipfs.log import log
 from csi.calls import Call
 from csi.errors import CallerGone, StillIndexing
+from csi.interest import Interest
 
 LINGER_S = 300
 """The kubelet calls again after 2 minutes at most: one call may be lost."""
@@ -35,29 +36,6 @@ RECHECK_S = 1
 T = TypeVar("T")
 P = TypeVar("P")
 """How far a piece of work is."""
-
-
-@dataclass(slots=True)
-class Interest:
-    """Who wants a piece of work: who waits for it, and who was sent away and may come again."""
-
-    waiting: int = 0
-    sent_away: set[str] = field(default_factory=set)
-    last_s: float = 0
-
-    def comes(self, name: str) -> None:
-        self.waiting += 1
-        self.sent_away.discard(name)
-
-    def goes(self, name: str, now: float, *, served: bool) -> None:
-        """served  it was given what it came for, or an error"""
-        self.waiting -= 1
-        if not served:
-            self.sent_away.add(name)
-            self.last_s = now
-
-    def lasts(self, now: float, linger_s: float) -> bool:
-        return bool(self.waiting or (self.sent_away and now < self.last_s + linger_s))
 
 
 @dataclass(slots=True, eq=False)
@@ -116,6 +94,7 @@ class Works(Generic[T, P]):
         self._keep_s = keep_s
         self._clock = clock
         self._works: dict[Hashable, _Work[T, P]] = {}
+        self._waiting: dict[str, Task[T, P]] = {}  # by the name of who waits for it
         self._threads: set[threading.Thread] = set()
         self._changed = threading.Condition()
         self._ending = False
@@ -139,6 +118,7 @@ class Works(Generic[T, P]):
         """
         with self._changed:
             work, task = self._join(key, run, name)
+            self._waiting[name] = task
         served = False
         try:
             self._wait(task, call, on_wait)
@@ -148,8 +128,15 @@ class Works(Generic[T, P]):
             yield task.result  # type: ignore[misc] # a T, as there is no error
         finally:
             with self._changed:
+                self._waiting.pop(name, None)
                 work.interest.goes(name, self._clock(), served=served)
                 self._changed.notify_all()
+
+    def words(self, name: str) -> str | None:
+        """How far it is what name waits for just now; None: it waits for nothing."""
+        with self._changed:
+            task = self._waiting.get(name)
+            return self._in_words(task.progress) if task is not None else None
 
     def wants(self, is_meant: Callable[[Hashable], bool]) -> bool:
         """Whether work runs, or its result is wanted, whose key is meant."""

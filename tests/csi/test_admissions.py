@@ -7,7 +7,8 @@ says nothing. But for the last, which asks without a driver.
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,14 +49,13 @@ class Silent:
     def address(self) -> str:
         return f"127.0.0.1:{self.listening.getsockname()[1]}"
 
-    def take(self) -> None:
-        """The connections that have been made since."""
+    def take(self) -> int:
+        """Accept the connections that have been made; how many there are so far."""
         self.listening.settimeout(0)
-        try:
+        with suppress(BlockingIOError):
             while True:
                 self.taken.append(self.listening.accept()[0])
-        except BlockingIOError:
-            return
+        return len(self.taken)
 
     def is_left(self) -> bool:
         """Whether the other end of its one connection has gone."""
@@ -108,18 +108,28 @@ def test_a_registry_that_is_silent_is_named_and_the_next_call_joins_the_same_que
         assert match, said
         waited.append(int(match[1]))
     assert waited[0] < waited[1] < waited[2]
-    silent.take()
-    assert len(silent.taken) == 1
+    assert silent.take() == 1
     driver.unpublish("pod")
     nothing_left(driver, tmp_path / "root", "pod")
+
+
+def test_a_call_that_waits_for_an_identical_one_is_told_who_is_asked(
+    start: Start, silent: Silent
+) -> None:
+    driver = start("--plain-http", silent.address, linger_s=0)
+    name = f"{silent.address}/app:1"
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(failure, lambda: driver.publish("pod", name, within_s=3 * SHORT_S))
+        wait_for(silent.take)
+        assert sent_away(driver, "pod", name).startswith(f"asking registry {silent.address} ")
+        assert first.result()[0] == "ABORTED"
 
 
 def test_a_question_that_nobody_comes_back_for_ends(start: Start, silent: Silent) -> None:
     driver = start("--plain-http", silent.address, linger_s=0)
     sent_away(driver, "pod", f"{silent.address}/app:1")
-    silent.take()
+    assert silent.take() == 1
     wait_for(silent.is_left)
-    assert len(silent.taken) == 1
 
 
 def test_a_plugin_that_hangs_is_named_and_the_next_call_joins_the_same_run(

@@ -11,9 +11,10 @@ import pytest
 from clipfs import errors
 from csi.calls import ANSWER_EARLY_S, CALL_S, Call, wait_s
 from csi.errors import CallerGone, StillIndexing
+from csi.interest import Interest
 from csi.progress import in_words
 from csi.status.reporter import WorkProgress
-from csi.work import LINGER_S, Interest, Task, Works
+from csi.work import LINGER_S, Task, Works
 from tests.support.wait import wait_for
 
 HALF = WorkProgress(layer=1, layers=2, done_bytes=5, total_bytes=10, bytes_per_s=5)
