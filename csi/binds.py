@@ -43,8 +43,8 @@ class Binds:
         record = self.at(target)
         return None if record is None or is_mounted(record) else record
 
-    def holds(self, volume: Volume) -> bool:
-        """Whether just this volume is at its target; VolumeConflict if something else is.
+    def there(self, volume: Volume) -> VolumeRecord | None:
+        """Of just this volume, if it is at its target; VolumeConflict if something else is.
 
         What is left over there counts: it is to be removed before.
         """
@@ -52,13 +52,13 @@ class Binds:
         if known is None:
             if mounts_at(volume.target):
                 raise VolumeConflict(f"{volume.target} is a mount that this driver did not make")
-            return False
+            return None
         if (known.volume_id, known.attributes) != (volume.volume_id, dict(volume.attributes)):
             raise VolumeConflict(
                 f"{volume.target} holds another volume, or the same with other attributes "
                 f"(image {known.image}); unpublish it first"
             )
-        return True
+        return known
 
     def make(self, volume: Volume, digest: Digest, tree: Path) -> None:
         """Show tree at volume's target; if that fails nothing of it is left."""

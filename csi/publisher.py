@@ -20,6 +20,7 @@ from clipfs.log import log
 from clipfs.tree.reader import ImageIndex
 from csi.about import also_about, lines_about
 from csi.admissions import Admissions, Admit
+from csi.asker import PATIENT
 from csi.binds import Binds, check_target, is_mounted, remove_folder
 from csi.calls import Call
 from csi.credentials.asking import Asking
@@ -28,6 +29,7 @@ from csi.errors import CallerGone, StillIndexing, VolumeNotFound
 from csi.locks import NamedLocks, StillWanted, always
 from csi.mounter import Mounter, Tree
 from csi.records import VolumeRecord, subject_of_record, volume_of
+from csi.renewal import Renewal
 from csi.status.reporter import NoReporter, Reporter, WorkProgress, subject_of
 from csi.trees import Trees, keys_of
 from csi.unfinished import Unfinished
@@ -55,6 +57,7 @@ class Publisher:
         linger_s         how long work goes on, and its tree stays, for a call that comes again
         """
         self._layout = layout
+        self._admit = admit
         self._admissions = Admissions(admit, asking, linger_s=linger_s)
         self._asking = asking
         self._handing = handing
@@ -62,6 +65,7 @@ class Publisher:
         self._binds = Binds(layout)
         self._locks = NamedLocks()
         self._reporter = reporter or NoReporter()
+        self._renewal = Renewal(self._prove, asking, handing, self._reporter)
         self._trees = Trees(
             layout, mounter, self._locks, is_shown=self._binds.shows, linger_s=linger_s
         )
@@ -87,9 +91,10 @@ class Publisher:
         """Answer the calls that wait, and stop what they wait for; volumes stay."""
         self._trees.end()
         self._admissions.end()
+        self._renewal.end()
 
     def publish(self, volume: Volume, call: Call = NO_HURRY) -> None:
-        """Show volume at its target; at once if it is there already.
+        """Show volume at its target; at once if it is there already, and with what it brings.
 
         Raises  StillIndexing if its image is not known, or its tree not there, by the time that
                 call must be answered; any ClipError. Then everything that this call made is gone
@@ -104,7 +109,8 @@ class Publisher:
                     on_wait=lambda: call.check_time(lambda: self._words(volume)),
                 ),
             ):
-                if self._is_there(volume):
+                if (known := self._there(volume)) is not None:
+                    self._renewal.again(Digest(known.digest), volume)
                     return
                 try:
                     self._publish(volume, call)
@@ -184,18 +190,22 @@ class Publisher:
     def _forget(self, target: Path) -> None:
         """What is kept of a volume that was there, or of calls that do not come again."""
         self._handing.volume_gone(target)
+        self._renewal.gone(target)
         volume = self._unfinished.end(target)
         if volume is not None and (subject := subject_of(volume)) is not None:
             self._reporter.gone(subject)
 
-    def _is_there(self, volume: Volume) -> bool:
-        """Whether just this volume is at its target; VolumeConflict if something else is.
+    def _prove(self, volume: Volume, digest: Digest, credentials: RegistryConfig) -> Image:
+        return self._admit(volume, credentials, pinned=digest, asker=PATIENT)
+
+    def _there(self, volume: Volume) -> VolumeRecord | None:
+        """Of just this volume, if it is at its target; VolumeConflict if something else is.
 
         What is left of one whose mount is gone is removed: the target is free for this one.
         """
         if (left := self._binds.left_over(volume.target)) is not None:
             self._remove(left)
-        return self._binds.holds(volume)
+        return self._binds.there(volume)
 
     def _shown(self, volume: Volume, image: Image, credentials: RegistryConfig, call: Call) -> Tree:
         """The image's tree, once it is at the volume's target."""

@@ -53,9 +53,11 @@ class Watch:
                 told.add(subject.key)
                 if subject.key not in self._told:
                     log.warning("the server of a volume has died", volume=record.volume_id)
-                    self._reporter.degraded(subject, f"{record.image}: {SERVER_DIED}")
+                    self._reporter.degraded(
+                        subject, f"{record.image}: {SERVER_DIED}", cause="server"
+                    )
             elif subject.key in self._told:
-                self._reporter.recovered(subject)
+                self._reporter.recovered(subject, cause="server")
         self._told = told
 
     def _step(self) -> float:

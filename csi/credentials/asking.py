@@ -30,14 +30,20 @@ class Asking:
         self._namespaces = namespaces
 
     def ask(
-        self, volume: Volume, question: Callable[[RegistryConfig], T], asker: Asker = PATIENT
+        self,
+        volume: Volume,
+        question: Callable[[RegistryConfig], T],
+        asker: Asker = PATIENT,
+        *,
+        first: Chosen | None = None,
     ) -> tuple[T, Chosen]:
         """The answer, and what it was asked with; for asker.
 
+        first   what a source said for volume before, if it is to be shown first
         Raises  question's ClipError; one of credentials says whose they were and what to do
         """
         refused: list[tuple[errors.ClipError, Chosen]] = []
-        for one in self._each(volume, asker):
+        for one in self._each(volume, asker, first):
             if any(one.config == before.config for _, before in refused):
                 continue
             try:
@@ -51,9 +57,9 @@ class Asking:
         refusal, shown = refused[-1]
         raise self.explained(refusal, volume, shown) from refusal
 
-    def _each(self, volume: Volume, asker: Asker) -> Iterator[Chosen]:
+    def _each(self, volume: Volume, asker: Asker, first: Chosen | None) -> Iterator[Chosen]:
         """What may be shown for volume, and then what its source says anew."""
-        chosen = self._sources.choose(volume, asker=asker)
+        chosen = first or self._sources.choose(volume, asker=asker)
         yield from chosen.each()
         if chosen.source != NOBODY or not (chosen.failed or chosen.unasked):  # else in vain
             yield from self._sources.choose(volume, anew=True, asker=asker).each()

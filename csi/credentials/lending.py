@@ -27,18 +27,33 @@ class Lent:
     config: RegistryConfig
 
 
+@dataclass(frozen=True, slots=True)
+class _Here:
+    """A volume that shows image; is_renewed: its own secret is not the one that it came with."""
+
+    image: Digest
+    volume: Volume
+    is_renewed: bool
+
+
 class Lending:
     """The volumes of a node; any thread may ask."""
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
         self._guard = threading.Lock()
-        self._volumes: dict[str, tuple[Digest, Volume]] = {}  # by name, the latest last
+        self._volumes: dict[str, _Here] = {}  # by name, the latest last
 
     def add(self, image: Digest, volume: Volume) -> None:
-        """volume shows image from now on: to be said before its server can ask."""
+        """volume shows image from now on: to be said before its server can ask, and again with
+        what it has come to."""
+        name = name_of(volume.target)
         with self._guard:
-            self._volumes[name_of(volume.target)] = image, volume
+            before = self._volumes.get(name)
+            is_renewed = before is not None and (
+                before.is_renewed or before.volume.credentials != volume.credentials
+            )
+            self._volumes[name] = _Here(image, volume, is_renewed)
 
     def remove(self, volume: str) -> None:
         """By name; one that is not there is gone."""
@@ -59,14 +74,15 @@ class Lending:
         """
         with self._guard:
             found = list(reversed(self._volumes.items()))
-        for name, (digest, volume) in found:
-            chosen = self._chosen(volume, anew=anew) if digest == image else None
+        for name, here in found:
+            volume = here.volume
+            chosen = self._chosen(volume, anew=anew) if here.image == image else None
             if chosen is None or chosen.source == NOBODY:
                 continue
             config = next((one.config for one in chosen.each() if one.config not in tried), None)
             if config is None:
                 continue
-            if name == held and not chosen.can_be_asked_again:
+            if name == held and not (chosen.can_be_asked_again or here.is_renewed):
                 continue
             if self.is_here(name):  # a source may take a minute
                 log.info("credentials are lent", source=chosen.source, volume=volume.volume_id)

@@ -138,7 +138,7 @@ def _chosen(
 
 @dataclass(frozen=True, slots=True)
 class GivenSecret:
-    """The volume's own: sent with its publish, and never again."""
+    """The volume's own, as it came with its last publish: there is nobody to ask."""
 
     name: str = GIVEN_SECRET
 

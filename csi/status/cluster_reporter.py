@@ -21,7 +21,7 @@ from csi.progress import in_words
 from csi.status.clip_mount import last_error
 from csi.status.events import Events, Reason
 from csi.status.mounts import Figures, Mounts
-from csi.status.reporter import Mounted, Subject, WorkProgress, subject_of
+from csi.status.reporter import Lack, Mounted, Subject, WorkProgress, subject_of
 from csi.status.texts import failure_text, mounted_text, one_line, resolved_text
 from csi.status.writer import StatusApi, Writer
 from csi.volume import Volume
@@ -47,6 +47,7 @@ class ClusterReporter:
         self._clock = clock
         self._wall = wall
         self._lock = threading.Lock()
+        self._lacks: dict[tuple[str, str], dict[Lack, str]] = {}  # by subject
         self._events = Events(node)
         self._mounts = Mounts(figures, jitter)
         self.writer = Writer(
@@ -75,6 +76,8 @@ class ClusterReporter:
 
     def mounted(self, volume: Volume, image: Image, mounted: Mounted) -> None:
         if (subject := subject_of(volume)) is not None:
+            with self._lock:
+                self._lacks.pop(subject.key, None)
             self._change(
                 subject, phase="Mounted", digest=image.digest, figures=mounted, degraded=""
             )
@@ -91,16 +94,25 @@ class ClusterReporter:
             self._mounts.adopt(subject, digest, self._clock(), self._time())
         self._steps.soon()
 
-    def degraded(self, subject: Subject, reason: str) -> None:
-        self._change(subject, phase="Degraded", degraded=one_line(reason))
-        self._event(subject, "ClipDegraded", one_line(reason))
+    def degraded(self, subject: Subject, reason: str, *, cause: Lack) -> None:
+        with self._lock:
+            lacks = self._lacks.setdefault(subject.key, {})
+            lacks[cause] = reason
+            text = one_line("; ".join(lacks.values()))
+        self._change(subject, phase="Degraded", degraded=text)
+        self._event(subject, "ClipDegraded", one_line(reason), cause=cause)
 
-    def recovered(self, subject: Subject) -> None:
-        if self._phase(subject) == "Degraded":
-            self._change(subject, phase="Mounted", degraded="")
+    def recovered(self, subject: Subject, *, cause: Lack) -> None:
+        with self._lock:
+            lacks = self._lacks.get(subject.key, {})
+            if lacks.pop(cause, None) is None:
+                return
+            text = one_line("; ".join(lacks.values()))
+        self._change(subject, phase="Degraded" if text else "Mounted", degraded=text)
 
     def gone(self, subject: Subject) -> None:
         with self._lock:
+            self._lacks.pop(subject.key, None)
             self._mounts.gone(subject, self._clock(), self._time())
         self._steps.soon()
 

@@ -7,13 +7,16 @@ Not here: who tells the cluster (`csi.status.cluster_reporter`).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from clipfs.cli.progress import Phase
 from clipfs.errors import ClipError
 from clipfs.image.model import Image
 from csi.pod import Pod
 from csi.volume import Volume
+
+Lack = Literal["server", "access"]
+"""What a volume that is there may be without."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,11 +106,11 @@ class Reporter(Protocol):
     def adopted(self, subject: Subject, digest: str) -> None:
         """It is readable since an earlier driver's time."""
 
-    def degraded(self, subject: Subject, reason: str) -> None:
+    def degraded(self, subject: Subject, reason: str, *, cause: Lack) -> None:
         """It is there, and something of it is missing: reason says what, and the way out."""
 
-    def recovered(self, subject: Subject) -> None:
-        """It is degraded no more."""
+    def recovered(self, subject: Subject, *, cause: Lack) -> None:
+        """It has that again."""
 
     def gone(self, subject: Subject) -> None:
         """It is unpublished."""
@@ -134,10 +137,10 @@ class NoReporter:
     def adopted(self, subject: Subject, digest: str) -> None:
         pass
 
-    def degraded(self, subject: Subject, reason: str) -> None:
+    def degraded(self, subject: Subject, reason: str, *, cause: Lack) -> None:
         pass
 
-    def recovered(self, subject: Subject) -> None:
+    def recovered(self, subject: Subject, *, cause: Lack) -> None:
         pass
 
     def gone(self, subject: Subject) -> None:

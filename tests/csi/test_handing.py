@@ -128,6 +128,16 @@ async def test_a_secret_that_cannot_be_asked_for_again_gives_way_to_another_volu
         assert password(held.config) == "later"
 
 
+async def test_a_secret_that_came_with_a_later_publish_is_given_to_who_held_the_earlier(
+    place: Place,
+) -> None:
+    volume = place.publish("web", "start")
+    async with place.server(volume) as held:
+        place.publish("web", "rotated")
+        assert await held.renewed(refused=START)
+        assert password(held.config) == "rotated"
+
+
 async def test_with_a_volume_that_is_gone_its_credentials_go_and_anothers_come(
     place: Place,
 ) -> None:

@@ -40,7 +40,7 @@ def test_a_volume_s_way_is_told_to_its_pod(told: Told, cluster: MemoryCluster) -
     told.reporter.resolved(VOLUME, IMAGE)
     told.reporter.indexing(VOLUME, IMAGE, PROGRESS)
     told.reporter.mounted(VOLUME, IMAGE, MOUNTED)
-    told.reporter.degraded(subject(), "its server is gone; replace the pod")
+    told.reporter.degraded(subject(), "its server is gone; replace the pod", cause="server")
     told.run()
     assert reasons(cluster) == [
         ("Normal", "ClipResolved", 1),

@@ -113,8 +113,8 @@ def test_each_phase_that_lasts_is_seen(told: Told, cluster: MemoryCluster) -> No
         lambda: told.reporter.indexing(VOLUME, IMAGE, PROGRESS),
         lambda: told.reporter.failed(VOLUME, DENIED),
         lambda: told.reporter.mounted(VOLUME, IMAGE, MOUNTED),
-        lambda: told.reporter.degraded(subject(), "its server is gone"),
-        lambda: told.reporter.recovered(subject()),
+        lambda: told.reporter.degraded(subject(), "its server is gone", cause="server"),
+        lambda: told.reporter.recovered(subject(), cause="server"),
     )
     for tell in ways:
         tell()
@@ -157,7 +157,7 @@ def test_a_condition_s_time_moves_with_the_condition_alone(
     told.reporter.mounted(VOLUME, IMAGE, MOUNTED)
     told.run()
     before = {one["type"]: one["lastTransitionTime"] for one in status(cluster)["conditions"]}
-    told.reporter.degraded(subject(), "its server is gone")
+    told.reporter.degraded(subject(), "its server is gone", cause="server")
     told.run()
     after = {one["type"]: one["lastTransitionTime"] for one in status(cluster)["conditions"]}
     assert after["Ready"] == before["Ready"]
@@ -217,7 +217,7 @@ def test_one_that_somebody_deleted_comes_back_with_its_next_change(
     told.reporter.mounted(VOLUME, IMAGE, MOUNTED)
     told.run()
     cluster.mounts.clear()
-    told.reporter.degraded(subject(), "its server is gone")
+    told.reporter.degraded(subject(), "its server is gone", cause="server")
     told.run()
     assert status(cluster)["phase"] == "Degraded"
 
