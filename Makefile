@@ -11,7 +11,7 @@ PEERS    := skopeo umoci buildah mmdebstrap containerd attr openssl apache2-util
 BENCH    := nginx wrk
 IMAGE    := buildah mmdebstrap
 
-.PHONY: demo test fuzz lint bench e2e kube-demo venv packages proto clean
+.PHONY: demo test fuzz soak lint bench e2e kube-demo venv packages proto clean
 demo: $(VENV)/.product
 	@$(BIN)/python -m demo
 
@@ -22,6 +22,10 @@ test: venv
 FUZZ_SECONDS ?= 600
 fuzz: venv
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+# Promises about minutes, kept for real minutes: fifteen of them, with a real kube-apiserver.
+soak: venv cluster-programs
+	CLUSTER_BIN=$(CLUSTER_BIN) $(BIN)/python -m tests.soak
 
 lint: venv
 	$(BIN)/ruff check

@@ -23,8 +23,9 @@ _BIN = Path(os.environ.get("CLUSTER_BIN", "/nowhere"))
 _PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
 READY_S = 60
 
+HAS_APISERVER = all((_BIN / name).exists() for name in _PROGRAMS)
 needs_apiserver = pytest.mark.skipif(
-    not all((_BIN / name).exists() for name in _PROGRAMS),
+    not HAS_APISERVER,
     reason=f"needs {', '.join(_PROGRAMS)} in the folder CLUSTER_BIN",
 )
 _MANIFESTS = Path(__file__).parents[2] / "manifests"

@@ -5,6 +5,7 @@ Source: distribution, "Token Authentication Specification" and its implementatio
 """
 
 import base64
+import itertools
 import json
 import ssl
 import subprocess
@@ -23,13 +24,26 @@ LEEWAY_S = 60
 """For so long after a token's end the registry still takes it (distribution, token.Leeway)."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """A token: when it was made, in seconds since the epoch, for whom and for what."""
+
+    at_s: float
+    user: str
+    scope: str
+
+
 @dataclass(frozen=True, slots=True)
 class TokenServer:
-    """A running token server, what a registry is told of it, and passwords by name."""
+    """A running token server, what a registry is told of it, and passwords by name.
+
+    issued  its tokens so far, by the subject that the registry's log names
+    """
 
     web: WebServer
     auth: TokenAuth
     users: dict[str, str]
+    issued: dict[str, Issued]
 
 
 @contextmanager
@@ -44,6 +58,8 @@ def run_token_server(
 
     life_s  of a token; the registry gives it LEEWAY_S more
     """
+    issued: dict[str, Issued] = {}
+    numbers = itertools.count(1)
 
     def respond(asked: Asked) -> Reply:
         query = parse_qs(asked.body.decode() or urlsplit(asked.path).query)
@@ -55,7 +71,10 @@ def run_token_server(
             return Reply(403, body=b'{"errors": [{"message": "not for you"}]}')
         if query.get("service") != [SERVICE]:
             return Reply(400, body=b'{"errors": [{"message": "unknown service"}]}')
-        token = _token(certificate, _access(scope, known=bool(known)), life_s)
+        user = _basic(asked)[0] if known else ""
+        subject = f"{user or 'anonymous'}#{next(numbers)}"
+        issued[subject] = Issued(at_s=time.time(), user=user, scope=scope)
+        token = _token(certificate, subject, _access(scope, known=bool(known)), life_s)
         return Reply(body=json.dumps({"token": token}).encode())
 
     with run_web(respond) as web:
@@ -64,6 +83,7 @@ def run_token_server(
             web,
             TokenAuth(realm=realm, service=SERVICE, issuer=ISSUER, certificate=certificate),
             users,
+            issued,
         )
 
 
@@ -73,11 +93,17 @@ def _is_known(
     """Whether the credentials are right; None without any."""
     if asked.method == "POST":
         return query.get("grant_type") == ["refresh_token"] and query["refresh_token"][0] in tokens
+    name, password = _basic(asked)
+    return None if not name else users.get(name) == password
+
+
+def _basic(asked: Asked) -> tuple[str, str]:
+    """Name and password; empty without."""
     scheme, _, word = asked.headers.get("authorization", "").partition(" ")
     if scheme != "Basic":
-        return None
+        return "", ""
     name, _, password = base64.b64decode(word).decode().partition(":")
-    return users.get(name) == password
+    return name, password
 
 
 def _access(scope: str, *, known: bool) -> list[dict[str, object]]:
@@ -91,12 +117,14 @@ def _access(scope: str, *, known: bool) -> list[dict[str, object]]:
     return [{"type": kind, "name": name, "actions": granted}] if granted else []
 
 
-def _token(certificate: Certificate, access: list[dict[str, object]], life_s: int) -> str:
+def _token(
+    certificate: Certificate, subject: str, access: list[dict[str, object]], life_s: int
+) -> str:
     der = ssl.PEM_cert_to_DER_cert(certificate.cert.read_text())
     header = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
     now = int(time.time())
     claims = {
-        "iss": ISSUER, "sub": "", "aud": SERVICE, "jti": "1", "access": access,
+        "iss": ISSUER, "sub": subject, "aud": SERVICE, "jti": "1", "access": access,
         "exp": now + life_s, "nbf": now - LIFE_S, "iat": now,
     }  # fmt: skip  # one claim set, two lines
     signed = f"{_url64(json.dumps(header).encode())}.{_url64(json.dumps(claims).encode())}"
