@@ -32,9 +32,10 @@ _pod_pull_secrets = click.option(
 )
 _provider_config = click.option(
     "--image-credential-provider-config",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="The kubelet's CredentialProviderConfig: plugins that know registries' credentials.",
+    type=click.Path(path_type=Path),
+    metavar="FILE|DIR",
+    help="The kubelet's CredentialProviderConfig, a file or a folder of them: plugins that know "
+    "registries' credentials.",
 )
 _bin_dir = click.option(
     "--image-credential-provider-bin-dir",

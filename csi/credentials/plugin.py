@@ -112,7 +112,8 @@ def run_plugin(
         _end(process)
     answer = _read(config, out) if process.returncode == 0 else None
     hidden = [one.password for one in answer.auth.values()] if answer else []
-    _tell(config.name, said, [request.token, *hidden, *(one.value for one in config.env)])
+    hidden += [request.token, *_proxies(), *(one.value for one in config.env)]
+    _tell(config.name, said, hidden)
     if process.returncode:
         raise SourceFailed(f"{shown} ended with status {process.returncode}; see the driver's log")
     if answer is None:
@@ -154,6 +155,11 @@ def _encoded(config: ProviderConfig, request: Request) -> bytes:
     if request.annotations:
         document["serviceAccountAnnotations"] = dict(request.annotations)
     return msgspec.json.encode(document)
+
+
+def _proxies() -> list[str]:
+    """What they are set to: an address may have a password in it."""
+    return [value for name, value in os.environ.items() if name.lower().endswith("_proxy")]
 
 
 def _read(config: ProviderConfig, out: bytes) -> PluginAnswer | None:

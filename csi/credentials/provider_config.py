@@ -1,7 +1,8 @@
-"""The kubelet's CredentialProviderConfig, so that a node's file works here unchanged.
+"""The kubelet's CredentialProviderConfig, so that a node's file or folder works here unchanged.
 
-Read once, at the driver's start, and as strictly as the kubelet does: a field that is not known
-might have been the one that keeps a token from a plugin.
+Of a folder all files count that end in .json, .yaml or .yml, in the order of their names. Read
+once, at the driver's start, and as strictly as the kubelet does: a field that is not known might
+have been the one that keeps a token from a plugin.
 
 Not here: running the plugins (`plugin`); whom they answer (`providers`).
 Source: Kubernetes, "Kubelet Configuration (v1)"; pkg/credentialprovider/plugin/config.go.
@@ -9,6 +10,7 @@ Source: Kubernetes, "Kubelet Configuration (v1)"; pkg/credentialprovider/plugin/
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +20,7 @@ from clipfs import errors
 from csi.credentials.matching import is_pattern
 
 MAX_FILE_BYTES = 1 << 20
+SUFFIXES = (".json", ".yaml", ".yml")
 ApiVersion = Literal[
     "credentialprovider.kubelet.k8s.io/v1",
     "credentialprovider.kubelet.k8s.io/v1beta1",
@@ -82,7 +85,7 @@ class _Config(_Strict, frozen=True):
 
 
 def load_providers(path: Path, folder: Path) -> tuple[ProviderConfig, ...]:
-    """The plugins of the file at path, each an executable in folder.
+    """The plugins of the file, or of the folder of files, at path, each an executable in folder.
 
     Raises  InvalidInput, which names the file, the provider and what is wrong
     """
@@ -107,6 +110,29 @@ def seconds_of(duration: str) -> float:
 
 
 def _read(path: Path) -> tuple[ProviderConfig, ...]:
+    found = tuple(one for file in _files(path) for one in _read_file(file))
+    try:
+        _check_all(found)
+    except ValueError as error:
+        raise errors.InvalidInput(f"credential providers {path}: {error}") from error
+    return found
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    try:
+        inside = sorted(one for one in path.iterdir() if one.suffix in SUFFIXES)
+    except OSError as error:
+        raise errors.InvalidInput(f"credential providers {path}: {error.strerror}") from error
+    if not (files := [one for one in inside if not one.is_dir()]):
+        raise errors.InvalidInput(
+            f"credential providers {path}: no file there ends in {', '.join(SUFFIXES)}"
+        )
+    return files
+
+
+def _read_file(path: Path) -> tuple[ProviderConfig, ...]:
     import yaml  # here: only few drivers have such a file
 
     try:
@@ -114,7 +140,10 @@ def _read(path: Path) -> tuple[ProviderConfig, ...]:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise ValueError(f"it is over {MAX_FILE_BYTES} bytes")
-        return _checked(msgspec.convert(yaml.safe_load(data), type=_Config))
+        found = msgspec.convert(yaml.safe_load(data), type=_Config).providers
+        for one in found:
+            _check(one)
+        return found
     except OSError as error:
         raise errors.InvalidInput(f"credential providers {path}: {error.strerror}") from error
     except yaml.YAMLError:  # its words quote the file, which may hold a secret
@@ -125,19 +154,18 @@ def _read(path: Path) -> tuple[ProviderConfig, ...]:
         raise errors.InvalidInput(f"credential providers {path}: {error}") from error
 
 
-def _checked(config: _Config) -> tuple[ProviderConfig, ...]:
-    """ValueError for what the kubelet refuses."""
-    names = [one.name for one in config.providers]
+def _check_all(found: Sequence[ProviderConfig]) -> None:
+    """ValueError for what the kubelet refuses of all files together."""
+    names = [one.name for one in found]
     if not names:
         raise ValueError("providers is empty")
-    if len(set(names)) < len(names):
-        raise ValueError("two providers have one name")
-    for one in config.providers:
-        _check(one)
-    return config.providers
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two providers are called {name[:60]!r}")
 
 
 def _check(one: ProviderConfig) -> None:
+    """ValueError for what the kubelet refuses of one."""
     shown = f"provider {one.name[:60]!r}"
     if one.name in ("", ".", "..") or "/" in one.name or " " in one.name:
         raise ValueError(f"{shown}: a name is a file's, without a path and spaces")

@@ -112,6 +112,24 @@ def test_a_plugin_sees_no_secret_of_the_drivers_environment(
     assert given["env"][name] == "given"
 
 
+def test_a_plugin_goes_through_the_proxy_of_the_driver_unless_its_entry_says_another(
+    plugins: Plugins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{HUSH}@proxy:3128")
+    monkeypatch.setenv("no_proxy", "10.0.0.0/8")
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy:3128")
+    tell = 'print(os.environ["HTTPS_PROXY"], file=sys.stderr)\n'
+    plugins.add("helper", GIVE + tell, env=[{"name": "HTTP_PROXY", "value": "http://own:1"}])
+    with capture_logs() as lines:
+        assert asked(plugins.opened()) == "p1"
+    (call,) = plugins.calls("helper")
+    assert call["env"]["HTTPS_PROXY"] == f"http://user:{HUSH}@proxy:3128"
+    assert call["env"]["no_proxy"] == "10.0.0.0/8"
+    assert call["env"]["HTTP_PROXY"] == "http://own:1"
+    assert "credential provider says" in json.dumps(lines), "the plugin's words are told"
+    assert HUSH not in json.dumps(lines)
+
+
 def test_a_plugin_for_other_images_is_not_run(plugins: Plugins) -> None:
     plugins.add("helper", GIVE, match=["*.gcr.io", "h.io/other"])
     assert plugins.opened().credentials(volume_of(IMAGE)) is None
@@ -464,6 +482,46 @@ def test_another_document_is_refused(plugins: Plugins, over: dict[str, object]) 
     plugins.write(over)
     with pytest.raises(errors.InvalidInput):
         load_providers(plugins.file, plugins.folder)
+
+
+def in_folder(plugins: Plugins, **names: str) -> Path:
+    """A folder of files, each with the one plugin that it names."""
+    folder = plugins.file.parent / "folder"
+    folder.mkdir()
+    for file, name in names.items():
+        plugins.providers = [one for one in plugins.providers if one["name"] != name]
+        plugins.add(name, 'answer["auth"] = auth(**{"h.io": "' + name + '"})')
+        plugins.providers = plugins.providers[-1:]
+        plugins.write({})
+        plugins.file.rename(folder / file.replace("_", "."))
+    return folder
+
+
+def test_the_files_of_a_folder_are_read_in_the_order_of_their_names(plugins: Plugins) -> None:
+    folder = in_folder(plugins, b_json="second", a_yml="first", c_yaml="third", d_bak="never")
+    (folder / "e.yaml").mkdir()
+    found = load_providers(folder, plugins.folder)
+    assert [one.name for one in found] == ["first", "second", "third"]
+    assert asked(Providers(found, plugins.folder)) == "first", "the earlier one holds"
+
+
+def test_a_folder_without_a_file_or_with_one_name_twice_is_refused(plugins: Plugins) -> None:
+    folder = in_folder(plugins, a_json="helper", b_json="helper")
+    with pytest.raises(errors.InvalidInput, match="two providers are called 'helper'") as caught:
+        load_providers(folder, plugins.folder)
+    assert str(folder) in str(caught.value)
+    for path in folder.iterdir():
+        path.rename(path.with_suffix(".off"))
+    with pytest.raises(errors.InvalidInput, match=r"no file there ends in \.json, \.yaml, \.yml"):
+        load_providers(folder, plugins.folder)
+
+
+def test_a_file_of_a_folder_that_is_wrong_is_named(plugins: Plugins) -> None:
+    folder = in_folder(plugins, a_json="helper")
+    (folder / "b.yaml").write_text(f"env: [{HUSH}: {{")
+    with pytest.raises(errors.InvalidInput, match=r"b\.yaml: it is neither") as caught:
+        load_providers(folder, plugins.folder)
+    assert HUSH not in str(caught.value)
 
 
 def test_a_file_that_is_no_yaml_is_not_quoted(plugins: Plugins) -> None:
