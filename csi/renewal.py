@@ -42,6 +42,7 @@ REFUSALS = (
     errors.Unauthenticated,
     errors.AccessDenied,
     errors.ImageNotFound,
+    errors.InvalidInput,
     RefusedByPolicy,
 )
 """What is told; all else says nothing about the volume's rights."""
@@ -84,7 +85,7 @@ class Renewal:
         with self._guard:
             known = self._known.setdefault(volume.target, _Known(digest, volume))
             before, known.volume, known.digest = known.volume, volume, digest
-            if (before.credentials, before.tokens) != (volume.credentials, volume.tokens):
+            if _brought(before) != _brought(volume):
                 known.chosen = None
             known.is_waiting = True
             if len(self._threads) < AT_ONCE:
@@ -169,6 +170,11 @@ class Renewal:
             log.info("access is given again")
             if (subject := subject_of(volume)) is not None:
                 self.reporter.recovered(subject, cause="access")
+
+
+def _brought(volume: Volume) -> tuple[object, ...]:
+    """What the kubelet has sent with it."""
+    return volume.credentials, volume.secret_fault, volume.tokens
 
 
 def refused_text(refusal: errors.ClipError) -> str:

@@ -51,6 +51,7 @@ class Volume:
                  if these are
     pod          None if nobody said
     credentials  in its own secret, nodePublishSecretRef
+    secret_fault why that cannot be read; empty if it can, or if there is none
     tokens       of its service account, by audience
     """
 
@@ -63,6 +64,7 @@ class Volume:
     attributes: Mapping[str, str]
     pod: Pod | None
     credentials: RegistryConfig = field(repr=False)
+    secret_fault: str = ""
     tokens: Mapping[str, ServiceAccountToken] = field(default_factory=dict)
 
 
@@ -90,6 +92,7 @@ def parse_publish(request: pb.NodePublishVolumeRequest, rules: VolumeRules) -> V
         raise errors.InvalidInput("volume attribute image is missing: the image's reference")
     image = parse_reference(attributes["image"])
     platform = attributes.get("platform")
+    credentials, secret_fault = _secret(request.secrets, image)
     return Volume(
         volume_id=volume_id,
         target=target,
@@ -99,7 +102,8 @@ def parse_publish(request: pb.NodePublishVolumeRequest, rules: VolumeRules) -> V
         front=_front(attributes.get("front") or rules.front),
         attributes=attributes,
         pod=pod_of(context),
-        credentials=config_of(request.secrets, image),
+        credentials=credentials,
+        secret_fault=secret_fault,
         tokens=tokens_of(context, request.secrets) if rules.token_requests else {},
     )
 
@@ -132,6 +136,17 @@ def real_place(text: str) -> Path:
         raise errors.InvalidInput(f"target path {text[:100]!r}...: no file can have this name")
     folder, name = os.path.split(os.path.normpath(text))
     return Path(os.path.realpath(folder), name)
+
+
+def _secret(secrets: Mapping[str, str], image: Reference) -> tuple[RegistryConfig, str]:
+    """What a volume's secret holds, or why that cannot be read.
+
+    It is told when it is asked for: of a volume that is there, it is no reason to fail.
+    """
+    try:
+        return config_of(secrets, image), ""
+    except errors.InvalidInput as error:
+        return RegistryConfig.empty(), str(error)
 
 
 def _default_policy(image: Reference) -> PullPolicy:

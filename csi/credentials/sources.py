@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.mirrors import Mirrors
 from clipfs.log import log
@@ -145,6 +146,9 @@ class GivenSecret:
     def credentials(
         self, volume: Volume, *, anew: bool = False, asker: Asker = PATIENT
     ) -> Found | None:
+        """InvalidInput if it cannot be read: it was meant to count, so no other source does."""
+        if volume.secret_fault:
+            raise errors.InvalidInput(volume.secret_fault)
         return Found(config=volume.credentials)
 
 

@@ -1,7 +1,8 @@
 """A volume that is there and is published again: what came counts, and nothing harms the volume."""
 
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tests.support.content import run_content_server
 from tests.support.driver import Driver, servers
 from tests.support.machine import needs_fuse
 from tests.support.node import Node
+from tests.support.plugins import Plugins
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.volumes import Secrets, docker_config_of, volume_of
 from tests.support.wait import wait_for
@@ -41,7 +43,7 @@ class Lazy:
     """A registry that wants a password, and drivers on a node that has the image's index alone."""
 
     registry: ScriptedRegistry
-    starts: Callable[[], Driver]
+    starts: Start
 
     @property
     def image(self) -> str:
@@ -59,7 +61,7 @@ def lazy(start: Start, scripted: ScriptedRegistry, tmp_path: Path) -> Iterator[L
         shared = ["--content-cache", cache.url,
                   "--content-cache-token-file", str(tmp_path / "cache/token"),
                   "--index-key-file", str(tmp_path / "key")]  # fmt: skip # as typed by hand
-        made = Lazy(scripted, lambda: start(*shared))
+        made = Lazy(scripted, lambda *options: start(*shared, *options))
         made.wants(OLD)
         own = ["--plain-http", scripted.address, "--registry-config", str(tmp_path / "a.json")]
         Node(tmp_path / "A", [*shared, *own]).json("index", made.image)
@@ -89,6 +91,37 @@ def test_a_secret_that_is_rotated_reaches_the_volume_with_its_next_publish(
 
 
 @needs_fuse
+def test_a_token_that_the_kubelet_brings_anew_is_what_a_provider_gets_from_then_on(
+    lazy: Lazy, layout_data: bytes, tmp_path: Path
+) -> None:
+    """The plugin trades a token for itself, and the first one has expired when it is needed."""
+    plugins = Plugins(tmp_path / "provider")
+    wants = {"serviceAccountTokenAudience": "reg", "requireServiceAccount": True,
+             "cacheType": "Token"}  # fmt: skip  # one document
+    host = lazy.registry.address
+    say = f'answer["auth"] = auth(**{{{host!r}: asked["serviceAccountToken"]}})'
+    plugins.add("trader", say, match=[host], tokenAttributes=wants)
+    driver = lazy.starts(
+        "--image-credential-provider-config", str(plugins.file),
+        "--image-credential-provider-bin-dir", str(plugins.folder), "--token-requests",
+    )  # fmt: skip  # as typed by hand
+    target = driver.publish("pod", lazy.image, attributes=tokens(OLD))
+    lazy.wants(NEW)
+    driver.publish("pod", lazy.image, attributes=tokens(NEW))
+    assert (target / "data").read_bytes() == layout_data
+    assert plugins.calls("trader")[-1]["asked"]["serviceAccountToken"] == NEW
+
+
+def tokens(token: str) -> dict[str, str]:
+    """What the kubelet says of a service account."""
+    by_audience = {"reg": {"token": token, "expirationTimestamp": "2099-01-01T00:00:00Z"}}
+    return {
+        "csi.storage.k8s.io/serviceAccount.name": "builder",
+        "csi.storage.k8s.io/serviceAccount.tokens": json.dumps(by_audience),
+    }
+
+
+@needs_fuse
 def test_without_a_publish_a_secret_that_is_rotated_fails_reads(lazy: Lazy) -> None:
     target = lazy.starts().publish("pod", lazy.image, secret(OLD))
     lazy.wants(NEW)
@@ -96,8 +129,9 @@ def test_without_a_publish_a_secret_that_is_rotated_fails_reads(lazy: Lazy) -> N
         (target / "data").read_bytes()
 
 
-def logged(driver: Driver, event: str) -> bool:
-    return event in [line["event"] for line in driver.lines()]
+def logged(driver: Driver, event: str) -> int:
+    """How often."""
+    return [line["event"] for line in driver.lines()].count(event)
 
 
 @needs_fuse
@@ -109,8 +143,11 @@ def test_a_volume_whose_access_is_refused_by_now_stays_and_it_is_told(
     target = driver.publish("pod", image, secret(OLD))
     asked = len(scripted.requests)
     driver.publish("pod", image, secret(WRONG))
-    wait_for(lambda: logged(driver, "access is refused by now, the volume stays"))
+    told = "access is refused by now, the volume stays"
+    wait_for(lambda: logged(driver, told) == 1)
     assert len(scripted.requests) > asked
+    driver.publish("pod", image, {"token": WRONG})
+    wait_for(lambda: logged(driver, told) == 2)
     assert (target / "data").read_bytes() == layout_data
     driver.publish("pod", image, secret(OLD))
     wait_for(lambda: logged(driver, "access is given again"))

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from clipfs import errors
 from clipfs.image.platform import Platform
 from csi.credentials.given import config_of
+from csi.credentials.sources import GivenSecret
 from csi.node import MAX_MESSAGE_CHARACTERS
 from csi.proto import csi_pb2 as pb
 from csi.volume import VolumeRules, parse_publish, parse_target, real_place
@@ -233,8 +234,9 @@ def test_a_bare_name_and_password_are_for_the_images_own_registry_only() -> None
 def test_another_secret_is_refused_without_a_word_of_what_it_holds(
     secrets: dict[str, str],
 ) -> None:
+    volume = parse_publish(request(secrets=secrets), RULES)
     with pytest.raises(errors.InvalidInput) as caught:
-        parse_publish(request(secrets=secrets), RULES)
+        GivenSecret().credentials(volume)
     assert "hush" not in str(caught.value) + repr(caught.value.__cause__)
     assert len(str(caught.value)) < MAX_MESSAGE_CHARACTERS
 

@@ -35,7 +35,7 @@ class Plugins:
 
     def __init__(self, home: Path) -> None:
         self.folder = home / "bin"
-        self.folder.mkdir()
+        self.folder.mkdir(parents=True)
         self.file = home / "config.yaml"
         self.providers: list[dict[str, Any]] = []
 

@@ -15,6 +15,7 @@ from tests.support.apiserver import ApiServer, manifest, needs_apiserver
 from tests.support.cluster_pods import described, make_pod
 from tests.support.driver import Driver, failure, servers
 from tests.support.machine import CLIP_CSI, needs_fuse
+from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.wait import wait_for
 
 pytestmark = [needs_apiserver, needs_fuse]
@@ -126,3 +127,31 @@ def test_a_kubeconfig_that_cannot_be_used_is_refused_at_the_start(tmp_path: Path
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert f"--kubeconfig {tmp_path}/absent cannot be used" in done.stderr
+
+
+def test_a_mounted_volume_whose_access_is_refused_by_now_tells_so_until_it_is_given_again(
+    api_server: ApiServer, driver: Driver, scripted: ScriptedRegistry
+) -> None:
+    pod = make_pod(api_server, "refused", "reports")
+    scripted.wants = "user:right"
+    image = f"{scripted.address}/own:1"
+
+    def publish(password: str) -> None:
+        driver.publish(
+            "refused", image, {"username": "user", "password": password}, attributes=uid(pod)
+        )
+
+    def phase() -> str:
+        found = mounts(api_server, pod)
+        return str(found[0]["status"]["phase"]) if found else ""
+
+    publish("right")
+    wait_for(lambda: phase() == "Mounted")
+    publish("wrong")
+    wait_for(lambda: phase() == "Degraded")
+    (line,) = wait_for(lambda: [one for one in described(api_server, pod) if "Degraded" in one])
+    assert "access is refused by now, reads of what this node lacks may fail: " in line
+    assert "the credentials came from nodePublishSecretRef: correct them there" in line
+    publish("right")
+    wait_for(lambda: phase() == "Mounted")
+    driver.unpublish("refused")

@@ -164,6 +164,28 @@ def test_a_condition_s_time_moves_with_the_condition_alone(
     assert after["Degraded"] > before["Degraded"]
 
 
+def test_a_volume_that_lacks_two_things_is_degraded_until_it_has_both(
+    told: Told, cluster: MemoryCluster
+) -> None:
+    seen = []
+    ways: tuple[Callable[[], None], ...] = (
+        lambda: told.reporter.mounted(VOLUME, IMAGE, MOUNTED),
+        lambda: told.reporter.degraded(subject(), "its server is gone", cause="server"),
+        lambda: told.reporter.degraded(subject(), "access is refused", cause="access"),
+        lambda: told.reporter.recovered(subject(), cause="server"),
+        lambda: told.reporter.recovered(subject(), cause="server"),
+        lambda: told.reporter.recovered(subject(), cause="access"),
+    )
+    for tell in ways:
+        tell()
+        told.run()
+        message = next(c for c in status(cluster)["conditions"] if c["type"] == "Degraded")
+        seen.append((status(cluster)["phase"], message["message"]))
+    assert [phase for phase, _ in seen] == ["Mounted", *["Degraded"] * 4, "Mounted"]
+    assert seen[2][1] == "its server is gone; access is refused"
+    assert seen[3][1] == seen[4][1] == "access is refused"
+
+
 def test_counters_are_written_every_5_minutes_and_only_if_they_have_changed(
     told: Told, cluster: MemoryCluster, figures: Figures
 ) -> None:
