@@ -97,11 +97,6 @@ class Renewal:
         with self._guard:
             self._known.pop(target, None)
 
-    def is_busy(self) -> bool:
-        """Whether anything is asked, or is to be."""
-        with self._guard:
-            return bool(self._threads)
-
     def end(self) -> None:
         """Ask nothing more."""
         with self._guard:

@@ -61,7 +61,7 @@ class Pods:
 
     def delete_all(self) -> None:
         """Return when the pods are gone and no trace of their volumes is left on any node."""
-        for kind in ("pod", "pvc", "pv"):
+        for kind in ("pod", "pvc", "pv", "secret"):
             self.product.cluster.kubectl("delete", kind, "-l", "app=clip-test", "--timeout=60s")
         left: list[str] = []
 

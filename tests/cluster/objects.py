@@ -1,5 +1,6 @@
 """Kubernetes objects of the tests: what a user of the driver would write."""
 
+import base64
 from typing import Any
 
 from tests.cluster.kubernetes import REGISTRY
@@ -11,6 +12,16 @@ def inline(image: str, **attributes: str) -> dict[str, Any]:
     """A volume of the pod's own."""
     attributes = {"image": image, **attributes}
     return {"csi": {"driver": DRIVER, "readOnly": True, "volumeAttributes": attributes}}
+
+
+def secret(name: str, **said: str) -> dict[str, Any]:
+    """Applied again it has these keys and no others, which stringData would not see to."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "labels": {"app": "clip-test"}},
+        "data": {key: base64.b64encode(one.encode()).decode() for key, one in said.items()},
+    }
 
 
 def claimed(claim: str) -> dict[str, Any]:

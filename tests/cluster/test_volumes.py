@@ -11,7 +11,7 @@ import pytest
 
 from tests.cluster.conftest import Pods
 from tests.cluster.kubernetes import NODES, Cluster
-from tests.cluster.objects import claimed, inline, persistent, pod
+from tests.cluster.objects import claimed, inline, persistent, pod, secret
 from tests.cluster.product import Product, pids
 from tests.cluster.sample import Sample, build_sample
 from tests.support.wait import wait_for
@@ -90,6 +90,33 @@ def test_a_pod_with_a_wrong_tag_says_so_in_one_line_of_its_events(
     (line,) = wait_for(reason, within_s=60)
     print(line)
     assert f"{wrong}: " in line
+
+
+def test_the_kubelet_brings_a_secret_that_changes_and_the_volume_stays_whatever_it_is(
+    image: str, sample: Sample, cluster: Cluster, pods: Pods
+) -> None:
+    path, digest = next(iter(sample.files.items()))
+    pods.make(secret("own", username="user", password="hush"))
+    volume = inline(image)
+    volume["csi"]["nodePublishSecretRef"] = {"name": "own"}
+    pods.run(pod("keeps", "n1", volume))
+
+    def phase() -> str:
+        of = "jsonpath={.items[?(@.spec.pod=='keeps')].status.phase}"
+        return cluster.kubectl("get", "clipmounts", "-o", of)
+
+    wait_for(lambda: phase() == "Mounted", within_s=60)
+    pods.make(secret("own", word="hush"))
+    wait_for(lambda: phase() == "Degraded", within_s=240)
+    told = cluster.kubectl("describe", "pod", "keeps").splitlines()
+    (line,) = [line.strip() for line in told if "ClipDegraded" in line]
+    print(line)
+    assert "the volume's secret needs .dockerconfigjson, or username and password" in line
+    assert not [line for line in told if "FailedMount" in line]
+    assert digest_in(cluster, "keeps", f"/image/{path}") == digest
+    pods.make(secret("own", username="user", password="hush"))
+    wait_for(lambda: phase() == "Mounted", within_s=240)
+    assert digest_in(cluster, "keeps", f"/image/{path}") == digest
 
 
 def test_a_static_persistent_volume_is_shown_on_both_nodes(
