@@ -251,6 +251,13 @@ PAIRS = [
         "test_a_call_that_comes_again_with_other_credentials_asks_anew",
     ),
     Pair(
+        check="access of a mounted volume",
+        module="csi.renewal",
+        old="return self.prove(volume, known.digest, config)",
+        new="return None",
+        test="tests/csi/test_renewal.py::test_a_refusal_is_told_once_and_its_end_too",
+    ),
+    Pair(
         check="digest of a proof",
         module="clipfs.image.document",
         old="if expected is not None and stated != expected:",
