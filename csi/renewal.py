@@ -157,7 +157,7 @@ class Renewal:
 
     def _allowed(self, known: _Known, volume: Volume, chosen: Chosen, *, is_new: bool) -> None:
         with self._guard:
-            if is_new:
+            if is_new and _brought(known.volume) == _brought(volume):
                 known.chosen, known.until = chosen, self.clock() + CHOSEN_S
             if not known.refused or self._known.get(volume.target) is not known:
                 return

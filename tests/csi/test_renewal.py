@@ -182,14 +182,17 @@ class Told(NoReporter):
 
 @dataclass(slots=True)
 class Registry:
-    """Opens to one password, once `gate` is set; `shown` are those that it saw."""
+    """Opens to one password, once `gate` is set; `shown` are those that it saw, `asked` is set
+    when it is asked first."""
 
     password: str = OLD
     is_away: bool = False
+    asked: threading.Event = field(default_factory=threading.Event)
     gate: threading.Event = field(default_factory=threading.Event)
     shown: list[str] = field(default_factory=list)
 
     def prove(self, volume: Volume, digest: Digest, config: RegistryConfig) -> None:
+        self.asked.set()
         assert self.gate.wait(60)
         found = config.for_repository("h.io", "app")
         self.shown.append(found.password if found else "")
@@ -251,6 +254,16 @@ def test_nobody_waits_for_the_proof_and_what_comes_meanwhile_is_one(place: Place
     place.registry.gate.set()
     wait_for(is_quiet)
     assert len(place.registry.shown) in (1, 2), "one under way, and one for all that came later"
+
+
+def test_what_comes_while_a_proof_is_under_way_is_proved_next(place: Place) -> None:
+    place.registry.gate.clear()
+    place.again(OLD)
+    assert place.registry.asked.wait(60)
+    place.again(NEW)
+    place.registry.gate.set()
+    wait_for(is_quiet)
+    assert place.registry.shown == [OLD, NEW]
 
 
 def test_a_refusal_is_told_once_and_its_end_too(place: Place) -> None:
