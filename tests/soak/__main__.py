@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.soak import slow_publish, tokens
+from tests.soak.token_report import Course
 from tests.support.apiserver import HAS_APISERVER
 
 
@@ -20,7 +21,7 @@ class Report(Protocol):
 
 
 RUNS: dict[str, Callable[[Path], Report]] = {
-    "tokens": lambda home: tokens.run(home, tokens.Course()),
+    "tokens": lambda home: tokens.run(home, Course()),
     "slow-publish": lambda home: slow_publish.run(home, slow_publish.Size()),
 }
 

@@ -7,6 +7,7 @@ import httpx
 
 from tests.soak import tokens
 from tests.soak.origins import Origin
+from tests.soak.token_report import FIRST, SECOND, Course
 from tests.support.apiserver import needs_apiserver
 from tests.support.machine import needs_fuse
 from tests.support.tokens import SERVICE
@@ -18,7 +19,7 @@ pytestmark = [needs_apiserver, needs_fuse]
 def expired(origin: Origin) -> None:
     """Wait until the registry refuses every token that has been given so far."""
     address, server = origin.hosts
-    user = tokens.SECOND if is_let_in(server, tokens.SECOND) else tokens.FIRST
+    user = SECOND if is_let_in(server, SECOND) else FIRST
     token = ask(server, user).json()["token"]
     manifest = f"http://{address}/v2/own/app/manifests/1"
     shown = {"Authorization": f"Bearer {token}"}
@@ -36,9 +37,7 @@ def ask(server: str, user: tuple[str, str]) -> httpx.Response:
 
 
 def test_mounts_that_outlive_their_tokens_and_their_secrets(tmp_path: Path) -> None:
-    course = tokens.Course(
-        layers=8, token_s=2, rest=expired, republish_every=2, rotate_at=3, retire_at=5
-    )
+    course = Course(layers=8, token_s=2, rest=expired, republish_every=2, rotate_at=3, retire_at=5)
     report = tokens.run(tmp_path, course)
     assert report.wrong() == []
     assert report.republished == 16
