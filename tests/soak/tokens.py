@@ -110,6 +110,12 @@ def _go(report: Report, driver: Driver, cluster: Cluster) -> None:
             tenant.read(driver, f"file-{step}")
         course.rest(origins["tokens"])
     report.lasted_s = time.monotonic() - begin
+    report.logged = {one.pod.name: _logged(one) for one in tenants}
+
+
+def _logged(tenant: Tenant) -> int:
+    asked = tenant.origin.server.blob_reads()
+    return sum(path.startswith(f"/v2/{tenant.repository}/") for path in asked)
 
 
 def _rotate(tenants: list[Tenant], cluster: Cluster) -> None:

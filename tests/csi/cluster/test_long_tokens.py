@@ -2,6 +2,7 @@
 
 import base64
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import httpx
 
@@ -38,6 +39,7 @@ def ask(server: str, user: tuple[str, str]) -> httpx.Response:
 
 def test_mounts_that_outlive_their_tokens_and_their_secrets(tmp_path: Path) -> None:
     course = Course(layers=8, token_s=2, rest=expired, republish_every=2, rotate_at=3, retire_at=5)
-    report = tokens.run(tmp_path, course)
+    with TemporaryDirectory(dir=tmp_path) as home:
+        report = tokens.run(Path(home), course)
     assert report.wrong() == []
     assert report.republished == 16
