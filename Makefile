@@ -47,10 +47,10 @@ CLUSTER_PACKAGES := $(IMAGE) nftables iptables iproute2 busybox-static tini bc p
 IN_CLUSTER       := CLUSTER_SCRIPTS=$(CLUSTER_SCRIPTS) BIN=$(CLUSTER_BIN)
 
 e2e: venv cluster-programs
-	$(IN_CLUSTER) $(BIN)/python -m pytest -m cluster -s tests/cluster
+	$(IN_CLUSTER) $(BIN)/python -m pytest -m cluster -s tests/e2e
 
 kube-demo: venv cluster-programs
-	@$(IN_CLUSTER) $(BIN)/python -m tests.cluster.demo
+	@$(IN_CLUSTER) $(BIN)/python -m tests.e2e.demo
 
 .PHONY: manifests cluster-programs
 manifests:  # of the chart; needs helm, in PATH or in CLUSTER_BIN

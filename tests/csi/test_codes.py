@@ -2,7 +2,7 @@
 
 The rows that are not here: a bad attribute or reference, an unknown tag, `Never`, other
 attributes for a target and an unpublish of nothing are in `test_driver.py`; a full disk is in
-`tests/e2e/test_full_disk.py`; what credentials do, in `test_credentials.py`.
+`tests/machine/test_full_disk.py`; what credentials do, in `test_credentials.py`.
 """
 
 import bz2

@@ -1,21 +1,84 @@
-"""A node of the test's own, for those that need one only; a real object store."""
+"""Fixtures of the cluster's tests: one cluster, one installed product, real images, pods."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.support.node import Node
-from tests.support.registry import RegistryServer
-from tests.support.s3_server import s3_server
+from tests.e2e.kubernetes import NODES, Cluster, running_cluster
+from tests.e2e.product import Product, installed_product
+from tests.e2e.sample import Sample, build_sample
+from tests.support.wait import wait_for
 
-__all__ = ["s3_server"]
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    with running_cluster() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def product(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    with installed_product(cluster, tmp_path_factory.mktemp("product")) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("samples")
+
+
+@pytest.fixture(scope="session")
+def sample(samples: Path) -> Sample:
+    return build_sample(samples, codec="zstd")
+
+
+@pytest.fixture(scope="session")
+def image(sample: Sample, cluster: Cluster) -> str:
+    """The sample in the cluster's registry, for tests that do not ask what the nodes have."""
+    return cluster.push(sample.layout, "sample:zstd")
+
+
+@dataclass(slots=True)
+class Pods:
+    """The objects of one test; all go at its end, and nothing of theirs may stay."""
+
+    product: Product
+
+    def run(self, *pods: dict[str, Any]) -> None:
+        """Return when all are Ready."""
+        self.product.cluster.apply(*pods)
+        self.product.cluster.wait_ready(*(one["metadata"]["name"] for one in pods))
+
+    def make(self, *objects: dict[str, Any]) -> None:
+        self.product.cluster.apply(*objects)
+
+    def delete(self, name: str) -> None:
+        """Return when the pod is gone."""
+        self.product.cluster.kubectl("delete", "pod", name, "--timeout=60s")
+
+    def delete_all(self) -> None:
+        """Return when the pods are gone and no trace of their volumes is left on any node."""
+        for kind in ("pod", "pvc", "pv", "secret"):
+            self.product.cluster.kubectl("delete", kind, "-l", "app=clip-test", "--timeout=60s")
+        left: list[str] = []
+
+        def gone() -> bool:
+            left[:] = [f"{node}: {one}" for node in NODES for one in self.product.leftovers(node)]
+            return not left
+
+        try:
+            wait_for(gone, within_s=30)
+        except TimeoutError:
+            raise AssertionError("\n".join(["volumes left behind:", *left])) from None
 
 
 @pytest.fixture
-def node(tmp_path: Path, registry: RegistryServer) -> Iterator[Node]:
-    found = Node(tmp_path / "root", ["--plain-http", registry.address])
+def pods(product: Product) -> Iterator[Pods]:
+    made = Pods(product)
     try:
-        yield found
+        yield made
     finally:
-        found.close()
+        made.delete_all()

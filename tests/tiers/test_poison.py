@@ -2,7 +2,7 @@
 read is right; over HTTP and in an object store.
 
 What a lying server does to an answer on its way is below, too; what a lying registry does,
-in `tests/e2e/test_hostile_tiers.py`.
+in `tests/machine/test_hostile_tiers.py`.
 """
 
 import json

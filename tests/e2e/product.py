@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.cluster.kubernetes import NODES, REGISTRY, Cluster
+from tests.e2e.kubernetes import NODES, REGISTRY, Cluster
 from tests.support.wait import wait_for
 
 HERE = Path(__file__).parent

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import Pods
-from tests.cluster.kubernetes import NODES, Cluster
-from tests.cluster.objects import claimed, inline, persistent, pod, secret
-from tests.cluster.product import Product, pids
-from tests.cluster.sample import Sample, build_sample
+from tests.e2e.conftest import Pods
+from tests.e2e.kubernetes import NODES, Cluster
+from tests.e2e.objects import claimed, inline, persistent, pod, secret
+from tests.e2e.product import Product, pids
+from tests.e2e.sample import Sample, build_sample
 from tests.support.wait import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]

@@ -3,7 +3,7 @@
 import base64
 from typing import Any
 
-from tests.cluster.kubernetes import REGISTRY
+from tests.e2e.kubernetes import REGISTRY
 
 DRIVER = "csi.clipfs.dev"
 

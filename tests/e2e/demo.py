@@ -8,11 +8,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.cluster.conftest import Pods
-from tests.cluster.kubernetes import NODES, running_cluster
-from tests.cluster.objects import inline, pod
-from tests.cluster.product import Product, installed_product
-from tests.cluster.sample import Sample, build_sample
+from tests.e2e.conftest import Pods
+from tests.e2e.kubernetes import NODES, running_cluster
+from tests.e2e.objects import inline, pod
+from tests.e2e.product import Product, installed_product
+from tests.e2e.sample import Sample, build_sample
 from tests.support.wait import wait_for
 
 MB = 1_000_000
