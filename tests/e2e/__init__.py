@@ -1,4 +1,6 @@
-"""The product in a real Kubernetes of two nodes; run by `make e2e`, and shown by `make kube-demo`.
+"""The product in a real Kubernetes of two nodes: `make e2e`, and for a visitor `make kube-demo`.
 
-The scripts that make the cluster are not here: `CLUSTER_SCRIPTS` names their folder.
+The harness that makes such a cluster on this machine is `cluster/`. The tests run as well in the
+cluster that KUBECONFIG names: `KUBECONFIG=... E2E_REGISTRY=... pytest -m cluster tests/e2e`
+(`kubernetes.py` says what it must have); what looks at nodes from inside is skipped there.
 """

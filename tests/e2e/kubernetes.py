@@ -1,34 +1,57 @@
-"""A cluster of two nodes, n1 and n2, on this machine, by the script `cluster` in CLUSTER_SCRIPTS.
+"""The tests' cluster: the one that KUBECONFIG names, or else the harness' (`tests.e2e.cluster`).
 
-Each node has mount, pid and network namespaces of its own; `on` looks at one from inside.
+Tests call two of its nodes n1 and n2; they carry the label NODE_LABEL meanwhile. What looks at a
+node from inside, or reads the registry's log, needs the harness: elsewhere it skips and says why.
+
+A cluster of one's own: two nodes that take pods, and E2E_REGISTRY, a registry by plain HTTP as the
+nodes name it; E2E_PUSH, if this machine names it otherwise.
 """
 
 import json
 import os
 import subprocess
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tests.e2e.cluster import images
+from tests.e2e.cluster.place import ADMIN, CONTROL, STATE, environment
+from tests.e2e.cluster.place import REGISTRY as OWN_REGISTRY
+from tests.e2e.cluster.processes import inside
 from tests.support.registry import RegistryServer
 
 NODES = ("n1", "n2")
-REGISTRY = "10.88.0.1:5000"
-SCRIPTS = Path(os.environ.get("CLUSTER_SCRIPTS", "../shared/cluster")).absolute()
+NODE_LABEL = "clip-test/node"
+REGISTRY = os.environ.get("E2E_REGISTRY") or OWN_REGISTRY
 UP_S = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A cluster that is up; `registry` is the one in it, with its access log."""
+    """A cluster that is up.
 
-    registry: RegistryServer
+    is_own  the harness', whose nodes and registry are on this machine
+    nodes   n1 and n2 -> their names in the cluster
+    """
+
+    is_own: bool
+    nodes: dict[str, str]
+
+    @property
+    def registry(self) -> RegistryServer:
+        """The one in the cluster, with its access log."""
+        self._need_own("it reads the log of the cluster's registry")
+        return RegistryServer(REGISTRY, STATE / "log/registry")
 
     def kubectl(self, *words: str, input: str | None = None) -> str:
         """What kubectl says; AssertionError with its complaint if it fails."""
-        return run("kubectl", *words, input=input)
+        return _said(_kubectl(self.is_own, *words), input=input)
 
     def apply(self, *objects: dict[str, Any]) -> None:
         items = {"apiVersion": "v1", "kind": "List", "items": objects}
@@ -49,40 +72,83 @@ class Cluster:
 
     def on(self, node: str, *words: str, check: bool = True) -> str:
         """What a command says that runs as a process of the node itself."""
-        return run("on", node, *words, check=check)
+        self._need_own(f"it looks at {node} from inside")
+        return _said([*inside(node), *words], check=check)
 
     def push(self, layout: Path, name: str) -> str:
         """Copy the image tagged `x` in layout to the cluster's registry; its reference."""
-        run("push", f"{layout}:x", name)
+        _push(self.is_own, f"{layout}:x", name)
         return f"{REGISTRY}/{name}"
+
+    def _need_own(self, why: str) -> None:
+        if not self.is_own:
+            pytest.skip(f"needs the nodes and the registry of `make e2e`: {why}")
 
 
 @contextmanager
-def running_cluster() -> Iterator[Cluster]:
-    """The cluster that is up, or one for the block."""
-    found = _run("kubectl", "get", "--raw", "/readyz").returncode == 0
+def running_cluster(*, keep: bool = False) -> Iterator[Cluster]:
+    """The cluster that KUBECONFIG names; without it the harness', which is started for the block if
+    it is not up, and stays after it with keep."""
+    if os.environ.get("KUBECONFIG") not in (None, "", str(ADMIN)):
+        yield _named_cluster()
+        return
+    found = STATE.exists() and not _run(_kubectl(True, "get", "--raw", "/readyz")).returncode
     if not found:
-        run("down")
-        run("up")
+        harness("down")
+        harness("up")
     try:
-        kubeconfig = Path(run("on", "n0", "printenv", "KUBECONFIG").strip())
-        yield Cluster(RegistryServer(REGISTRY, kubeconfig.parent / "log/registry"))
+        yield Cluster(True, _labelled(True, list(NODES)))
     finally:
-        if not found:
-            run("down")
+        if not found and not keep:
+            harness("down")
 
 
-def run(*words: str, input: str | None = None, check: bool = True) -> str:
-    done = _run(*words, input=input)
-    assert done.returncode == 0 or not check, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+def _named_cluster() -> Cluster:
+    assert "E2E_REGISTRY" in os.environ, (
+        "E2E_REGISTRY must name a registry by plain HTTP that the cluster's nodes reach"
+    )
+    listed = json.loads(_said(_kubectl(False, "get", "node", "-o", "json")))["items"]
+    found = [node["metadata"]["name"] for node in listed if not node["spec"].get("taints")]
+    assert len(found) >= len(NODES), f"two nodes without taints are needed, here are: {found}"
+    with tempfile.TemporaryDirectory() as home:
+        _push(False, images.busybox(Path(home)), "busybox:1")
+    return Cluster(False, _labelled(False, sorted(found)))
+
+
+def _labelled(is_own: bool, found: list[str]) -> dict[str, str]:
+    nodes = dict(zip(NODES, found, strict=False))
+    for node, name in nodes.items():
+        _said(_kubectl(is_own, "label", "--overwrite", "node", name, f"{NODE_LABEL}={node}"))
+    return nodes
+
+
+def harness(*words: str) -> str:
+    """What a command of the harness says: `harness("restart", "n1", "kubelet")`."""
+    return _said([sys.executable, "-m", "tests.e2e.cluster", *words])
+
+
+def _kubectl(is_own: bool, *words: str) -> list[str]:
+    return [*(inside(CONTROL) if is_own else []), "kubectl", *words]
+
+
+def _push(is_own: bool, layout: str, name: str) -> None:
+    host = REGISTRY if is_own else os.environ.get("E2E_PUSH", REGISTRY)
+    _said([*(inside(CONTROL) if is_own else []), *images.push_command(layout, f"{host}/{name}")])
+
+
+def _said(command: list[str], *, input: str | None = None, check: bool = True) -> str:
+    done = _run(command, input=input)
+    assert done.returncode == 0 or not check, f"{' '.join(command)}: {done.stdout}{done.stderr}"
     return done.stdout
 
 
-def _run(*words: str, input: str | None = None) -> subprocess.CompletedProcess[str]:
+def _run(command: list[str], input: str | None = None) -> subprocess.CompletedProcess[str]:
+    kubeconfig = os.environ.get("KUBECONFIG") or str(ADMIN)
     return subprocess.run(
-        [str(SCRIPTS / "cluster"), *words],
+        command,
         input=input,
         stdin=subprocess.DEVNULL if input is None else None,
+        env={**environment(), "KUBECONFIG": kubeconfig},
         capture_output=True,
         text=True,
         timeout=UP_S,

@@ -3,7 +3,7 @@
 import base64
 from typing import Any
 
-from tests.e2e.kubernetes import REGISTRY
+from tests.e2e.kubernetes import NODE_LABEL, REGISTRY
 
 DRIVER = "csi.clipfs.dev"
 
@@ -44,7 +44,7 @@ def pod(
         "kind": "Pod",
         "metadata": {"name": name, "labels": {"app": "clip-test"}},
         "spec": {
-            "nodeSelector": {"kubernetes.io/hostname": node},
+            "nodeSelector": {NODE_LABEL: node},
             "terminationGracePeriodSeconds": 1,  # 0 would not wait for the kubelet
             "automountServiceAccountToken": False,
             "containers": [

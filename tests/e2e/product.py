@@ -29,8 +29,8 @@ class Product:
     def node_pod(self, node: str) -> str:
         """Name of the driver's pod on node."""
         found = self._kubectl(
-            "get", "pod", "-l", "app=clip-node", "--field-selector", f"spec.nodeName={node}",
-            "-o", "name",
+            "get", "pod", "-l", "app=clip-node", "-o", "name",
+            "--field-selector", f"spec.nodeName={self.cluster.nodes[node]}",
         )  # fmt: skip
         return found.strip()
 
@@ -55,25 +55,29 @@ class Product:
         """What node's disk holds of the payloads of layers, whole or in part."""
         names = [layer.replace(":", "_") for layer in layers]
         paths = [f"/images/{kind}/{name}" for kind in ("cache", "partial") for name in names]
-        said = self.cluster.on(node, "stat", "--format=%b %B", *paths, check=False)
+        script = 'for path; do test ! -e "$path" || stat --format="%b %B" "$path"; done'
+        said = self.on_driver(node, "sh", "-c", script, "sh", *paths)
         return sum(int(blocks) * int(size) for blocks, size in map(str.split, said.splitlines()))
 
     def leftovers(self, node: str) -> list[str]:
         """All that volumes leave on node while they are there: empty when they are gone."""
         kubelet, images = "/var/lib/kubelet/pods", "/images/run"
+        find = "find {} -xdev {} 2>/dev/null || true"
         seen = [
-            self.cluster.on(  # the machine's own mounts are not the node's
-                node,
-                "sh",
-                "-c",
-                f"grep -E ' ({kubelet}|{images})/[^ ]* (fuse.clip|erofs) ' /proc/mounts || true",
-            ),
-            self.on_driver(node, "sh", "-c", "grep -E ' (fuse.clip|erofs) ' /proc/mounts || true"),
-            self.cluster.on(node, "pgrep", "-af", MOUNTS, check=False),
-            self.cluster.on(node, "find", images, "-xdev", "-name", "*.json", check=False),
-            self.cluster.on(node, "find", MOUNTS, "-xdev", "-mindepth", "1", check=False),
-            self.cluster.on(node, "find", kubelet, "-xdev", "-path", "*~csi/*", check=False),
+            self.on_driver(node, "sh", "-c", script)
+            for script in (
+                "grep -E ' (fuse.clip|erofs) ' /proc/mounts || true",
+                find.format(images, "-name *.json"),
+                find.format(MOUNTS, "-mindepth 1"),
+                find.format(kubelet, "-path '*~csi/*'"),
+            )
         ]
+        if self.cluster.is_own:
+            mounts = f" ({kubelet}|{images})/[^ ]* (fuse.clip|erofs) "  # not the machine's own
+            seen += [
+                self.cluster.on(node, "grep", "-E", mounts, "/proc/mounts", check=False),
+                self.cluster.on(node, "pgrep", "-af", MOUNTS, check=False),
+            ]
         return [line for said in seen for line in said.splitlines()]
 
     def _kubectl(self, *words: str) -> str:
@@ -85,32 +89,55 @@ def pids(said: str) -> list[int]:
 
 
 @contextmanager
-def installed_product(cluster: Cluster, home: Path) -> Iterator[Product]:
-    """Our image, built of this checkout, from the first byte: nodes begin with empty disks."""
-    subprocess.run([str(HERE / "build-image"), f"{home}/oci:x"], check=True)
-    cluster.push(home / "oci", "clip-csi:test")
-    overlay = _overlay(home)
-    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-    for name, key in (("clip-index-key", "key"), ("clip-content-cache-token", "token")):
-        cluster.apply(_secret(name, key))
-    cluster.kubectl("apply", "-k", str(overlay))
+def installed_product(cluster: Cluster, home: Path, *, keep: bool = False) -> Iterator[Product]:
+    """Our image, built of this checkout, from the first byte: nodes begin with empty disks. The
+    product goes at the end of the block, but for keep.
+
+    E2E_IMAGE names an image in the cluster's registry that is taken instead.
+    """
+    image = os.environ.get("E2E_IMAGE") or _built_and_pushed(cluster, home)
+    _uninstall(cluster)
     try:
+        _install(cluster, image, home)
         for what, count in (("daemonset", "numberReady"), ("statefulset", "readyReplicas")):
             wanted = len(NODES) if what == "daemonset" else 1
             cluster.kubectl(
                 "-n", NAMESPACE, "wait", what, "--all", "--timeout=120s",
                 f"--for=jsonpath={{.status.{count}}}={wanted}",
             )  # fmt: skip
-        wait_for(lambda: _registered(cluster) == set(NODES), within_s=60)
+        wait_for(lambda: set(cluster.nodes.values()) <= _registered(cluster), within_s=60)
         yield Product(cluster)
     finally:
-        cluster.kubectl(  # first, since a namespace that waits for pods looks again after a minute
-            "-n", NAMESPACE, "delete", "daemonset,statefulset", "--all", "--cascade=foreground",
-            "--timeout=60s",
-        )  # fmt: skip
-        cluster.kubectl("delete", "-k", str(overlay), "--ignore-not-found", "--timeout=60s")
-        for node in NODES:
-            cluster.on(node, "find", "/images", "-xdev", "-mindepth", "1", "-delete")
+        if not keep:
+            _uninstall(cluster)
+
+
+def _built_and_pushed(cluster: Cluster, home: Path) -> str:
+    """Named by its content, so that a node never takes an older one for it."""
+    subprocess.run([str(HERE / "build-image"), f"{home}/oci:x"], check=True)
+    index = json.loads((home / "oci/index.json").read_text())
+    digest: str = index["manifests"][0]["digest"]
+    return cluster.push(home / "oci", f"clip-csi:{digest.removeprefix('sha256:')[:12]}")
+
+
+def _install(cluster: Cluster, image: str, home: Path) -> None:
+    """The one place that knows how the product is installed, with `_uninstall`: by the manifests
+    for now, by the chart when there is one."""
+    cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    for name, key in (("clip-index-key", "key"), ("clip-content-cache-token", "token")):
+        cluster.apply(_secret(name, key))
+    cluster.kubectl("apply", "-k", str(_overlay(home, image)))
+
+
+def _uninstall(cluster: Cluster) -> None:
+    """Whatever is installed, an earlier run's too."""
+    cluster.kubectl(  # first, since a namespace that waits for pods looks again after a minute
+        "-n", NAMESPACE, "delete", "daemonset,statefulset", "--all", "--cascade=foreground",
+        "--timeout=60s",
+    )  # fmt: skip
+    cluster.kubectl("delete", "-k", str(MANIFESTS), "--ignore-not-found", "--timeout=60s")
+    for node in NODES if cluster.is_own else ():
+        cluster.on(node, "find", "/images", "-xdev", "-mindepth", "1", "-delete")
 
 
 def _registered(cluster: Cluster) -> set[str]:
@@ -124,17 +151,18 @@ def _registered(cluster: Cluster) -> set[str]:
     }
 
 
-def _overlay(home: Path) -> Path:
+def _overlay(home: Path, image: str) -> Path:
     """The manifests with what is this cluster's own: the image's place, plain HTTP."""
     folder = home / "overlay"
     folder.mkdir()
     argument = "/spec/template/spec/containers/0/args/-"
+    name, _, tag = image.rpartition(":")
     patch = [{"op": "add", "path": argument, "value": f"--plain-http={REGISTRY}"}]
     overlay = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
         "resources": [os.path.relpath(MANIFESTS, folder.resolve())],
-        "images": [{"name": "clip-csi", "newName": f"{REGISTRY}/clip-csi", "newTag": "test"}],
+        "images": [{"name": "clip-csi", "newName": name, "newTag": tag}],
         "patches": [{"target": {"kind": "DaemonSet"}, "patch": json.dumps(patch)}],
     }
     (folder / "kustomization.yaml").write_text(json.dumps(overlay))

@@ -32,7 +32,7 @@ def test_the_driver_registers_itself_on_every_node(product: Product) -> None:
         for driver in node["spec"]["drivers"]
         if driver["name"] == "csi.clipfs.dev"
     }
-    assert found == set(NODES)
+    assert found == set(product.cluster.nodes.values())
 
 
 @pytest.fixture

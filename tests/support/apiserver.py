@@ -1,12 +1,11 @@
 """A real kube-apiserver on etcd, both on free loopback ports, with the authorizer RBAC on.
 
-The programs are those of a cluster on this machine, in the folder CLUSTER_BIN. No controller
-runs: no service account comes by itself, nothing is collected with its owner.
+The programs are those that `make cluster-programs` builds. No controller runs: no service account
+comes by itself, nothing is collected with its owner.
 """
 
 import base64
 import json
-import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -17,16 +16,16 @@ from typing import Any
 
 import pytest
 
+from tests.support.cluster_programs import BIN, missing
 from tests.support.wait import wait_for
 
-_BIN = Path(os.environ.get("CLUSTER_BIN", "/nowhere"))
 _PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
 READY_S = 60
 
-HAS_APISERVER = all((_BIN / name).exists() for name in _PROGRAMS)
+HAS_APISERVER = not missing(*_PROGRAMS)
 needs_apiserver = pytest.mark.skipif(
     not HAS_APISERVER,
-    reason=f"needs {', '.join(_PROGRAMS)} in the folder CLUSTER_BIN",
+    reason=f"needs {', '.join(_PROGRAMS)}: `make cluster-programs`",
 )
 _MANIFESTS = Path(__file__).parents[2] / "manifests"
 
@@ -44,7 +43,7 @@ class ApiServer:
         """Return when it is ready."""
         pki = self.home / "pki"
         command = [
-            str(_BIN / "kube-apiserver"),
+            str(BIN / "kube-apiserver"),
             *(f"--etcd-servers={self.etcd_url}", f"--secure-port={self.port}"),
             *("--bind-address=127.0.0.1", "--endpoint-reconciler-type=none"),
             *(f"--cert-dir={pki}", f"--token-auth-file={self.home}/tokens.csv"),
@@ -66,7 +65,7 @@ class ApiServer:
     def kubectl(self, *words: str, input: str | None = None, check: bool = True) -> str:
         """What kubectl says to an administrator; AssertionError with its complaint if it fails."""
         done = subprocess.run(
-            [str(_BIN / "kubectl"), f"--kubeconfig={self.kubeconfig('admin')}",
+            [str(BIN / "kubectl"), f"--kubeconfig={self.kubeconfig('admin')}",
              f"--cache-dir={self.home}/kubectl-cache", *words],
             input=input, capture_output=True, text=True, check=False,
         )  # fmt: skip  # as typed by hand
@@ -154,7 +153,7 @@ def run_apiserver(home: Path) -> Iterator[ApiServer]:
 def _etcd(home: Path, client: int, peer: int) -> Iterator[None]:
     client_url, peer_url = f"http://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
     command = [
-        *(str(_BIN / "etcd"), "--data-dir", f"{home}/etcd", "--unsafe-no-fsync"),
+        *(str(BIN / "etcd"), "--data-dir", f"{home}/etcd", "--unsafe-no-fsync"),
         *("--listen-client-urls", client_url, "--advertise-client-urls", client_url),
         *("--listen-peer-urls", peer_url, "--initial-advertise-peer-urls", peer_url),
         *("--initial-cluster", f"default={peer_url}"),

@@ -1,7 +1,7 @@
 """A real containerd as a plain process, for its reference trees and as a benchmark's peer.
 
-It has folders and a socket of its own and no CRI. Debian's is found in PATH; a newer one in
-CLUSTER_BIN (the Makefile's folder of a cluster's programs) is preferred.
+It has folders and a socket of its own and no CRI. Debian's is found in PATH; a newer one, that
+`make cluster-programs` builds, is preferred.
 """
 
 import os
@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.cluster_programs import BIN
 from tests.support.wait import wait_for
 
-_NEWER = Path(os.environ.get("CLUSTER_BIN", "/var/tmp/clip-cluster/bin"))
 _CONFIG = """\
 version = 2
 root = "{home}/root"
@@ -28,9 +28,9 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images",
 
 def program(name: str) -> str:
     """The path of containerd or ctr; FileNotFoundError says where it was looked for."""
-    found = shutil.which(name, path=f"{_NEWER}:{os.environ['PATH']}")
+    found = shutil.which(name, path=f"{BIN}:{os.environ['PATH']}")
     if found is None:
-        raise FileNotFoundError(f"no {name} in {_NEWER} or PATH: apt-get install containerd")
+        raise FileNotFoundError(f"no {name} in {BIN} or PATH: apt-get install containerd")
     return found
 
 
