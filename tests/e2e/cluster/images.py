@@ -9,6 +9,9 @@ from tests.e2e.cluster.place import CONTROL, REGISTRY
 from tests.e2e.cluster.processes import inside, run
 
 BUSYBOX = "/bin/busybox"
+SLEEP = "trap exit TERM; sleep 2147483647 & wait"
+"""A sleep that is PID 1 does not end by SIGTERM: every pod would end a second later."""
+
 FIRST = ("pause:1", "busybox:1")
 
 
@@ -45,8 +48,8 @@ def busybox(home: Path) -> str:
     for name in set(listed.stdout.split()) - {"busybox"}:
         (home / "tree/bin" / name).symlink_to("busybox")
     layout = _layout(home, f"{home}/tree")
-    run("umoci", "config", "--image", f"{layout}:x",
-        "--config.entrypoint", "/bin/sleep", "--config.cmd", "2147483647")  # fmt: skip # as above
+    words = [f"--config.entrypoint={word}" for word in ("/bin/sh", "-c", SLEEP)]
+    run("umoci", "config", "--image", f"{layout}:x", *words)
     return f"{layout}:x"
 
 
