@@ -11,7 +11,8 @@ PEERS    := skopeo umoci buildah mmdebstrap containerd attr openssl apache2-util
 BENCH    := nginx wrk
 IMAGE    := buildah mmdebstrap
 
-.PHONY: demo test fuzz soak lint bench e2e kube-demo cluster-programs cluster-down venv packages proto clean
+.PHONY: demo test fuzz soak lint bench bench-image-volumes e2e kube-demo cluster-programs cluster-down venv packages \
+        proto clean
 demo: $(VENV)/.product
 	@$(BIN)/python -m demo
 
@@ -25,7 +26,7 @@ fuzz: venv
 
 # Promises about minutes, kept for real minutes: fifteen of them, with a real kube-apiserver.
 soak: venv cluster-programs
-	CLUSTER_BIN=$(CLUSTER_BIN) $(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.soak
 
 lint: venv
 	$(BIN)/ruff check
@@ -55,6 +56,10 @@ kube-demo: venv cluster-programs
 .PHONY: manifests
 manifests:  # of the chart; needs helm, in PATH or among the cluster's programs
 	@charts/render >manifests/.new && mv manifests/.new manifests/clip-csi.yaml
+
+# A pod's start, beside Kubernetes' own image volume.
+bench-image-volumes: venv cluster-programs
+	@KUBECONFIG= $(BIN)/python -m bench.image_volumes
 
 cluster-programs: venv
 	@.ci/packages $(CLUSTER_PACKAGES)
