@@ -64,7 +64,8 @@ def _remove_files() -> None:
     STATE.rename(tempfile.mkdtemp(dir=STATE.parent, prefix=GONE))
     gone = [str(path) for path in STATE.parent.glob(f"{GONE}*")]
     rm = ["rm", "-rf", "--one-file-system", "--", *gone]
-    os.posix_spawnp(rm[0], rm, os.environ, setsid=True)
+    quiet = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
+    os.posix_spawnp(rm[0], rm, os.environ, file_actions=quiet, setsid=True)
 
 
 def _make_folders() -> None:
