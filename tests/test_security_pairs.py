@@ -31,7 +31,7 @@ Outcomes = dict[str, Future[subprocess.CompletedProcess[str]]]
 
 TIERS, CONTENT, IMAGE = "tests/tiers/", "tests/content/", "tests/image/"
 ACCESS = "tests/csi/access/"
-SHARED_INDEX = "tests/e2e/test_shared_image_index.py::"
+SHARED_INDEX = "tests/machine/test_shared_image_index.py::"
 PAIRS = [
     Pair(
         check="chunk digest, content cache",

@@ -11,10 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-_IN_CLUSTER_BIN = Path(os.environ.get("CLUSTER_BIN", "/nowhere")) / "helm"
-HELM = str(_IN_CLUSTER_BIN) if _IN_CLUSTER_BIN.exists() else shutil.which("helm")
+from tests.support.cluster_programs import BIN, missing
 
-needs_helm = pytest.mark.skipif(HELM is None, reason="needs helm, in PATH or in CLUSTER_BIN")
+HELM = shutil.which("helm") if missing("helm") else str(BIN / "helm")
+
+needs_helm = pytest.mark.skipif(
+    HELM is None, reason="needs helm, in PATH or by `make cluster-programs`"
+)
 
 CHART = Path(__file__).parents[2] / "charts/clip-csi"
 OPERATORS = "monitoring.coreos.com/v1"
