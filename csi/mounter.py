@@ -15,14 +15,11 @@ from typing import Protocol
 import msgspec
 
 from clipfs import errors
-from clipfs.image.digest import Digest, cache_key
+from clipfs.image.digest import Digest
 from clipfs.image.model import Image
 from clipfs.image.resolved import Resolved
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
-from clipfs.mount import records
-from clipfs.mount.mountinfo import mounts_at
-from clipfs.mount.records import MountRecord
 from clipfs.mount.unmount import unmount
 from clipfs.tiers.origins import lacks_origin
 from csi.collector import Collector
@@ -30,6 +27,7 @@ from csi.command import run_index, run_mount
 from csi.credentials.handing import SOCKET
 from csi.credentials.lending import Lent
 from csi.errors import CallerGone
+from csi.places import Places
 from csi.progress import Meter
 from csi.status.figures import mounted_by
 from csi.status.reporter import Mounted, WorkProgress
@@ -57,10 +55,12 @@ class Watch(Protocol):
 
 
 class Mounter(Protocol):
-    """Images on this node, each mounted at most once for each front."""
+    """Images on this node, each mounted once for each front, and for registries that begin at the
+    same time."""
 
     def mount(self, image: Image, *, front: str, lent: Lent, watch: Watch) -> Tree:
-        """image's tree, mounted now or before; not to be called twice at once for one image.
+        """image's tree, mounted now or before; not to be called twice at once for one image of
+        one registry.
 
         Raises  the ClipError that says why it cannot be, CallerGone if watch wants it no more;
                 then nothing of it is left
@@ -92,11 +92,7 @@ class _Outcome(msgspec.Struct):
 
 
 class ClipMounter:
-    """Mounts below `run/images/`, with the options that the driver was given.
-
-    An image is at `<cache key>`, whatever its front. Who asks for the other front than it has
-    gets it at `<cache key>.<front>`.
-    """
+    """Mounts below `run/images/`, with the options that the driver was given."""
 
     def __init__(
         self,
@@ -115,27 +111,25 @@ class ClipMounter:
         self._image_options = image_options
         self._mount_options = mount_options
         self._collector = collector
-        self._folder = layout.run / "images"
+        self._places = Places(layout)
 
     def mount(self, image: Image, *, front: str, lent: Lent, watch: Watch) -> Tree:
-        place = self._folder / cache_key(image.digest)
-        there = self._record_at(place)
-        if there is not None and front not in ("auto", there.front):
-            place = place.with_name(f"{place.name}.{front}")
-            there = self._record_at(place)
+        there = self._places.living(image.digest, front)
         if there is not None:
             if lacks_origin(self._layout, self._keys, image):
                 self._prove(image, lent, watch)
-            return Tree(place=place, mounted=mounted_by(self._layout, [there]))
-        self._take_away(place, wait_s=0)  # a mount whose server died serves nobody
-        self._collector.make_room()
-        try:
-            return Tree(place=place, mounted=self._launched(image, place, front, lent, watch))
-        except BaseException:
-            self._take_away(place, wait_s=SERVER_END_S)
-            raise
-        finally:
-            self._collector.soon()
+            place, record = there
+            return Tree(place=place, mounted=mounted_by(self._layout, [record]))
+        with self._places.free(image.digest) as place:
+            self._take_away(place, wait_s=0)  # a mount whose server died serves nobody
+            self._collector.make_room()
+            try:
+                return Tree(place=place, mounted=self._launched(image, place, front, lent, watch))
+            except BaseException:
+                self._take_away(place, wait_s=SERVER_END_S)
+                raise
+            finally:
+                self._collector.soon()
 
     def _launched(self, image: Image, place: Path, front: str, lent: Lent, watch: Watch) -> Mounted:
         meter = Meter(image, time.monotonic)
@@ -186,37 +180,21 @@ class ClipMounter:
         _outcome(done, image)
 
     def unmount(self, digest: Digest) -> None:
-        for place in self._places():
-            if _digest_at(place) == digest:
-                self._take_away(place, wait_s=SERVER_END_S)
+        for place in self._places.of(digest):
+            self._take_away(place, wait_s=SERVER_END_S)
         self._collector.soon()
 
     def mounted(self) -> list[Digest]:
-        return list(dict.fromkeys(_digest_at(place) for place in self._places()))
-
-    def _places(self) -> list[Path]:
-        return sorted(self._folder.iterdir()) if self._folder.exists() else []
+        return self._places.digests()
 
     def _take_away(self, place: Path, *, wait_s: float) -> None:
         unmount(self._layout, place, wait_s=wait_s)
         with suppress(OSError):
             place.rmdir()
 
-    def _record_at(self, place: Path) -> MountRecord | None:
-        """Of the living mount at place; None if there is none."""
-        for mount in mounts_at(place)[-1:]:
-            for record in records.mounts(self._layout).all().values():
-                if records.is_answered(record) and records.is_mount_of(record, mount):
-                    return record
-        return None
-
 
 def _nobody_wants(image: Image) -> CallerGone:
     return CallerGone(f"{image.reference}: nobody wants it any more, its mount was stopped")
-
-
-def _digest_at(place: Path) -> Digest:
-    return Digest(place.name.partition(".")[0].replace("_", ":", 1))
 
 
 def _outcome(done: subprocess.CompletedProcess[bytes], image: Image) -> _Outcome:

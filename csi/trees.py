@@ -3,8 +3,9 @@
 A tree is wanted by the volumes that show it, by calls that wait for it, and, for a while, by
 those that may come again (`csi.work`).
 
-Locks are of an image, and short; none is held while a tree is made. Work on one image is done
-one after the other, whatever fronts it is for.
+Locks are of an image, and short; none is held while a tree is made. Work on one image of one
+registry is done one after the other, whatever fronts it is for. A registry that stalls so holds up
+nobody who asks another one for the image, which has to deliver the layers itself anyway.
 """
 
 from collections.abc import Callable, Hashable, Iterator
@@ -127,7 +128,8 @@ class Trees:
 
     def _made(self, image: Image, front: str, lent: Lent, task: Task[Tree, WorkProgress]) -> Tree:
         """In the work's thread."""
-        with self._locks.held(f"tree of {image.digest}", task.is_wanted):
+        turn = f"tree of {image.digest} at {image.reference.registry.lower()}"
+        with self._locks.held(turn, task.is_wanted):
             with self._locks.held(image.digest):
                 pass  # whoever takes its last tree away is done with that
             try:

@@ -24,7 +24,7 @@ FRESH_S = 3600
 def sweep(layout: Layout) -> None:
     """Remove it; what a living process is about to use stays."""
     for path in layout.partial.glob("*.first"):
-        with fill_lock(layout, path.name.removesuffix(".first")) as nobody_fills:
+        with alone(layout.proof_lock(path.name.removesuffix(".first"))) as nobody_fills:
             if nobody_fills:
                 path.unlink(missing_ok=True)
     for key in {path.name.removesuffix(".chunks") for path in layout.partial.iterdir()}:

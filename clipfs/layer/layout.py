@@ -2,7 +2,7 @@
 
 cache/sha256_<layer>                complete, verified payload, and nothing else
 partial/sha256_<layer>[.chunks]     a payload on its way, and which chunks of it are there
-partial/sha256_<layer>.first        one that a first pass writes: unverified until it is whole
+partial/<origin record>.first       one that a first pass writes: unverified until it is whole
 index/sha256_<layer>.v1.toc         layer index
 index/sha256_<layer>.v1.sparse      its sparse files, rebuilt for the kernel
 index/sha256_<layer>.v1.origin.<sha256 of host>   origin record
@@ -16,7 +16,7 @@ run/                                state; may go when nothing is mounted:
     storing/  <layer>.fill          layers on their way to the content cache, or to this disk
     background.fill  reading        of the servers' background fill: who fills, whether a read waits
     <layer>.use  <manifest>.use     locks of those who prepare a mount
-    <origin record>.proof           of who downloads a layer to earn that record
+    <origin record>.proof           of who downloads a layer from that host
     boot                            the boot that all of it speaks of
 """
 
@@ -62,8 +62,9 @@ class Layout:
     def partial_payload(self, key: str) -> Path:
         return self.partial / key
 
-    def first_pass(self, key: str) -> Path:
-        return self.partial / f"{key}.first"
+    def first_pass(self, record: str) -> Path:
+        """record  the name of the origin record that it earns"""
+        return self.partial / f"{record}.first"
 
     def chunk_map(self, key: str) -> Path:
         return self.partial / f"{key}.chunks"

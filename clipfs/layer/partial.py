@@ -7,7 +7,7 @@ a power cut has taken. One byte a chunk, written with pwrite: processes share a 
 a lock. A map speaks of one file, told by its length: a payload file gets it only after its map
 was emptied, so a map that outlived its file (a power cut, a rename half undone) is not believed.
 A first pass, whose bytes nobody can judge before its end, writes to a file that has no map.
-`fill_lock` makes one process at a time the layer's filler on this node.
+`filling` makes one process at a time the layer's filler on this node, for each registry.
 
 Not here: which bytes are right (`clipfs.layer.index`); who fills (`clipfs.tiers`).
 """
@@ -26,7 +26,7 @@ from clipfs.layer.index import CHUNK_BYTES
 from clipfs.layer.layout import Layout
 from clipfs.system.cached import open_cached, replace
 from clipfs.system.durable import naming, sync_folder, write_all
-from clipfs.system.locks import alone, same_file
+from clipfs.system.locks import alone, same_file, together
 from clipfs.system.processes import boot_id
 
 MAP_HEADER_BYTES = 64
@@ -162,9 +162,9 @@ class Partial:
         _sync_map(self.map_fd)
 
 
-def publish_first_pass(layout: Layout, key: str) -> None:
+def publish_first_pass(layout: Layout, key: str, written: Path) -> None:
     """Rename what a first pass has written, complete, verified and fsynced, into `cache/`."""
-    _move_to_cache(layout, key, layout.first_pass(key))
+    _move_to_cache(layout, key, written)
     forget_partial(layout, key)
     sync_folder(layout.partial)
 
@@ -182,8 +182,24 @@ def _move_to_cache(layout: Layout, key: str, file: Path) -> None:
 
 
 @contextmanager
+def filling(layout: Layout, key: str, record: str) -> Iterator[bool]:
+    """Try to become the one filler of a layer on this node that earns the origin record of this
+    name: True while held, False if taken.
+
+    By record, and so by registry: each has to deliver the blob itself, and one that stalls is to
+    hold up nobody who asks another. Two of them write the same verified bytes.
+    """
+    with alone(layout.proof_lock(record)) as mine:
+        if not mine:
+            yield False
+            return
+        with together(layout.fill_lock(key)) as stays:
+            yield stays
+
+
+@contextmanager
 def fill_lock(layout: Layout, key: str) -> Iterator[bool]:
-    """Try to become the one filler of a layer on this node: True while held, False if taken."""
+    """Try to keep all fillers of a layer away on this node: True while held, False if one fills."""
     with alone(layout.fill_lock(key)) as mine:
         yield mine
 

@@ -28,6 +28,16 @@ def alone(path: Path) -> Iterator[bool]:
         os.close(fd)
 
 
+@contextmanager
+def together(path: Path) -> Iterator[bool]:
+    """Try to hold the lock at path with others: True while held, False if one holds it alone."""
+    fd = _opened(path)
+    try:
+        yield _share_now(fd) and same_file(path, fd)
+    finally:
+        end_share(path, fd)
+
+
 def share(path: Path) -> int:
     """A descriptor that holds the lock at path with others; waits while one holds it alone."""
     while True:
@@ -55,6 +65,14 @@ def lock_now(fd: int) -> bool:
     """Whether the file is now locked by this descriptor alone."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _share_now(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

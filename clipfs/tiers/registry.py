@@ -1,8 +1,8 @@
 """The last tier: the whole layer from the registry, downloaded, inflated, verified, on disk.
 
 A registry cannot be asked for a range of a payload, so a read starts the layer's fill and is
-answered as soon as its own chunks are verified; the fill goes on behind it. One fill a layer
-at a time on a node, whichever process runs it: the others watch the chunk map. One in the
+answered as soon as its own chunks are verified; the fill goes on behind it. One fill a layer and
+registry at a time on a node, whichever process runs it: the others watch the chunk map. One in the
 cluster, where the content cache keeps claims (`clipfs.tiers.sharing`).
 
 Not here: the passes (`clipfs.tiers.pass_over_hosts`); storing in the content cache.
@@ -18,7 +18,8 @@ import trio
 from clipfs import errors
 from clipfs.image.model import Layer
 from clipfs.layer.index import LayerIndex
-from clipfs.layer.partial import fill_lock, publish_first_pass
+from clipfs.layer.origin import record_name
+from clipfs.layer.partial import filling, publish_first_pass
 from clipfs.log import log
 from clipfs.tiers.disk import DiskTier
 from clipfs.tiers.pass_over_hosts import Passes
@@ -78,7 +79,7 @@ class RegistryTier:
     async def load_index(self, layer: Layer) -> LayerIndex | None:
         """Never a miss: a first pass leaves index and payload here; another node's, the index."""
         while True:
-            with fill_lock(self._disk.layout, layer.cache_key) as mine:
+            with filling(self._disk.layout, layer.cache_key, self._record(layer)) as mine:
                 index = await self._disk.load_index(layer)
                 if index is None and mine:
                     index = await self._brought(layer)
@@ -123,6 +124,10 @@ class RegistryTier:
             if fill.error is not None and not (missed is None and isinstance(fill.error, AskAgain)):
                 raise fill.error
 
+    def _record(self, layer: Layer) -> str:
+        """The name of what a pass over the layer earns."""
+        return record_name(layer.cache_key, self._passes.reference.registry)
+
     async def _brought(self, layer: Layer) -> LayerIndex:
         """The index that another node stores, if one brings the layer; else a first pass's."""
         if self._sharing is None:
@@ -137,7 +142,7 @@ class RegistryTier:
 
     async def _first_pass(self, layer: Layer) -> LayerIndex:
         layout = self._disk.layout
-        path = layout.first_pass(layer.cache_key)
+        path = layout.first_pass(self._record(layer))
         path.unlink(missing_ok=True)  # of a killed process, whose worker may still write to it
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         try:
@@ -145,7 +150,7 @@ class RegistryTier:
                 layer, payload_fd=fd, on_download=self._hooks.on_download
             )
             self._disk.save_index(layer, result.index)
-            await trio.to_thread.run_sync(publish_first_pass, layout, layer.cache_key)
+            await trio.to_thread.run_sync(publish_first_pass, layout, layer.cache_key, path)
         except BaseException:
             path.unlink(missing_ok=True)
             await self._give_up(layer)
@@ -172,7 +177,8 @@ class RegistryTier:
     async def _run_fill(self, layer: IndexedLayer, fill: _Fill, wanted: Extent | None) -> None:
         try:
             while not self._disk.has_payload(layer):
-                with fill_lock(self._disk.layout, layer.cache_key) as mine:
+                record = self._record(layer.layer)
+                with filling(self._disk.layout, layer.cache_key, record) as mine:
                     if mine:
                         await self._fill_here(layer, fill, wanted)
                 if not mine:

@@ -15,7 +15,7 @@ from clipfs.cache.inventory import Item, inventory
 from clipfs.cache.limits import Limits
 from clipfs.layer.layout import Layout
 from clipfs.layer.origin import record_name
-from clipfs.layer.partial import Partial, fill_lock
+from clipfs.layer.partial import Partial, filling
 from clipfs.layer.use import InUse, touch
 from clipfs.mount import counters, figures, records
 from clipfs.system.locks import alone
@@ -26,6 +26,7 @@ from tests.support.wait import wait_for
 
 A, B, C = (f"sha256_{letter * 64}" for letter in "abc")
 NOTHING = Limits(max_bytes=0)
+HOST = "registry.example"
 
 
 def add(layout: Layout, key: str, *, used_s: int) -> None:
@@ -175,7 +176,7 @@ def test_what_a_record_names_stays_whether_its_mount_is_shown_yet_or_not(three: 
 
 def test_what_is_being_filled_or_stored_stays(three: Layout) -> None:
     mark_storing(three, B)
-    with fill_lock(three, C) as mine:
+    with filling(three, C, record_name(C, HOST)) as mine:
         assert mine
         assert [item.key for item in collect(three, NOTHING).removed] == [A]
 
@@ -208,8 +209,9 @@ DEAD = f"{os.getpid()}.1"
 
 
 def test_what_dead_processes_left_is_swept_and_what_living_ones_do_is_not(layout: Layout) -> None:
-    layout.first_pass(A).write_bytes(b"of a killed one")
-    layout.first_pass(B).write_bytes(b"of a living one")
+    killed, living = (layout.first_pass(record_name(key, HOST)) for key in (A, B))
+    killed.write_bytes(b"of a killed one")
+    living.write_bytes(b"of a living one")
     old, forsaken, fresh, other = (
         layout.index / f"{A}.v1.toc.{name}.tmp"
         for name in (
@@ -228,9 +230,9 @@ def test_what_dead_processes_left_is_swept_and_what_living_ones_do_is_not(layout
     for record_id, started in (("dead", record.started + 1), ("alive", record.started)):
         mine = replace(record, id=record_id, started=started, device="0:9999")
         records.mounts(layout).write(record_id, mine)
-    with fill_lock(layout, B):
+    with filling(layout, B, record_name(B, HOST)):
         collect(layout, Limits())
-    assert os.listdir(layout.partial) == [f"{B}.first"]
+    assert os.listdir(layout.partial) == [living.name]
     assert sorted(os.listdir(layout.index)) == sorted([fresh.name, other.name])
     assert list(records.mounts(layout).all()) == ["alive"]
 
@@ -261,15 +263,16 @@ def test_records_that_did_not_get_their_names_are_swept(layout: Layout) -> None:
 
 
 def test_locks_that_nobody_holds_are_swept(layout: Layout) -> None:
-    record = record_name(A, "registry.example")
+    record, live = (record_name(key, HOST) for key in (A, B))
     for name in (f"{A}.fill", f"{A}.use", f"{B}.fill", f"{B}.use", f"{record}.proof"):
         (layout.run / name).write_bytes(b"")
-    with fill_lock(layout, B), InUse(layout) as use:
+    with filling(layout, B, live), InUse(layout) as use:
         use.hold([B])
         collect(layout, Limits())
         assert sorted(path.name for path in layout.run.glob("sha256_*")) == [
             f"{B}.fill",
             f"{B}.use",
+            f"{live}.proof",
         ]
 
 
@@ -282,7 +285,7 @@ def test_a_partial_payload_goes_once_the_layer_is_whole_and_nobody_fills_it(
         add(layout, B, used_s=0)
     for key in (A, B):
         Partial(layout, key, payload_bytes=65_536).close()
-    with fill_lock(layout, B):
+    with filling(layout, B, record_name(B, HOST)):
         collect(layout, Limits())
     kept = (B,) if is_whole else (A, B)
     names = [name for key in kept for name in (key, f"{key}.chunks")]

@@ -111,7 +111,7 @@ async def test_the_next_fill_goes_on_after_a_killed_worker(partial: Partial) -> 
 async def test_a_cancelled_pass_leaves_no_worker(layout: Layout) -> None:
     with serving(BLOB, hold_at=HALF) as server:
         async with trio.open_nursery() as nursery:
-            path = layout.first_pass(LAYER.cache_key)
+            path = layout.first_pass("record")
             nursery.start_soon(first_pass, LAYER, server.url, path)
             await trio.to_thread.run_sync(server.reached.wait)
             assert len(workers()) == 1

@@ -149,9 +149,9 @@ def test_a_finished_first_pass_replaces_the_partial_and_its_readers_keep_theirs(
 ) -> None:
     with opened(layout) as reader:
         write(reader, 1)
-        layout.first_pass(KEY).write_bytes(PAYLOAD)
+        layout.first_pass("record").write_bytes(PAYLOAD)
         assert present(reader) == {1}
-        publish_first_pass(layout, KEY)
+        publish_first_pass(layout, KEY, layout.first_pass("record"))
         write(reader, 0, 2, 3, 4)
         assert present(reader) == set(range(CHUNKS))
         reader.promote()
