@@ -57,12 +57,21 @@ def run_mount(
 
 
 def run_index(
-    words: Sequence[str], files: Mapping[str, bytes], *, is_wanted: Callable[[], bool]
+    words: Sequence[str],
+    files: Mapping[str, bytes],
+    *,
+    on_told: Callable[[Told], None],
+    is_wanted: Callable[[], bool],
 ) -> subprocess.CompletedProcess[bytes]:
     """`clipfs index`, as `run_mount`."""
-    with _pipe() as (reading, _):
-        lines = _Lines(reading, lambda _: None)
-        return _run(["index", *words], files, pass_fds=[], lines=lines, is_wanted=is_wanted)
+    with _pipe() as (reading, writing):
+        return _run(
+            ["index", *words, "--progress-fd", str(writing)],
+            files,
+            pass_fds=[writing],
+            lines=_Lines(reading, on_told),
+            is_wanted=is_wanted,
+        )
 
 
 def _run(

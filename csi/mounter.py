@@ -73,6 +73,20 @@ class Mounter(Protocol):
         """The images whose trees are here, alive or dead."""
 
 
+@dataclass(slots=True)
+class _Watched:
+    """A watch that is told how far a command is whenever that asks whether it is wanted."""
+
+    watch: Watch
+    meter: Meter
+    given_up: bool = False
+
+    def is_wanted(self) -> bool:
+        self.watch.tell(self.meter.progress())
+        self.given_up = self.given_up or not self.watch.is_wanted()
+        return not self.given_up
+
+
 class _Error(msgspec.Struct):
     code: str
     message: str
@@ -133,14 +147,7 @@ class ClipMounter:
 
     def _launched(self, image: Image, place: Path, front: str, lent: Lent, watch: Watch) -> Mounted:
         meter = Meter(image, time.monotonic)
-        given_up = False
-
-        def is_wanted() -> bool:
-            nonlocal given_up
-            watch.tell(meter.progress())
-            given_up = given_up or not watch.is_wanted()
-            return not given_up
-
+        watched = _Watched(watch, meter)
         reference = image.reference.with_digest(image.digest)
         done = run_mount(
             [
@@ -155,9 +162,9 @@ class ClipMounter:
                 "--resolved": msgspec.json.encode(Resolved.of(image)),
             },
             on_told=meter.told,
-            is_wanted=is_wanted,
+            is_wanted=watched.is_wanted,
         )
-        if given_up:
+        if watched.given_up:
             raise _nobody_wants(image)
         outcome = _outcome(done, image)
         return Mounted(
@@ -170,12 +177,15 @@ class ClipMounter:
 
     def _prove(self, image: Image, lent: Lent, watch: Watch) -> None:
         """Have the image's own registry deliver what another one has brought to this node."""
+        meter = Meter(image, time.monotonic, phase="prove")
+        watched = _Watched(watch, meter)
         done = run_index(
             [str(image.reference.with_digest(image.digest)), *self._image_options],
             {"--registry-config": lent.config.to_json()},
-            is_wanted=watch.is_wanted,
+            on_told=meter.told,
+            is_wanted=watched.is_wanted,
         )
-        if not watch.is_wanted():
+        if watched.given_up:
             raise _nobody_wants(image)
         _outcome(done, image)
 

@@ -27,19 +27,21 @@ class Meter:
     bytes_by_tier  what the mount has read, once it has told so
     """
 
-    def __init__(self, image: Image, clock: Callable[[], float]) -> None:
+    def __init__(self, image: Image, clock: Callable[[], float], *, phase: Phase = "index") -> None:
+        """phase  what is done before anything is told"""
         self._numbers: dict[str, int] = {}
         for number, layer in enumerate(image.layers, 1):
             self._numbers.setdefault(layer.digest, number)
         self._layers = len(image.layers)
         self._clock = clock
-        self._phase: Phase = "index"
+        self._phase = phase
         self._last: dict[str, Told] = {}
         self._samples: dict[str, deque[tuple[float, int]]] = {}
         self.bytes_by_tier: Mapping[str, int] = {}
 
     def told(self, line: Told) -> None:
-        self._phase = line.phase
+        if line.phase != "prove":  # of one layer, while others are indexed
+            self._phase = line.phase
         self.bytes_by_tier = line.bytes_by_tier or self.bytes_by_tier
         if line.digest in self._numbers:
             before = self._last.get(line.digest, line)
@@ -56,7 +58,7 @@ class Meter:
             line = self._last.get(digest)
             if line is not None and line.done_bytes < line.total_bytes:
                 return WorkProgress(
-                    phase=self._phase,
+                    phase="prove" if line.phase == "prove" else self._phase,
                     layer=number,
                     layers=self._layers,
                     done_bytes=line.done_bytes,
@@ -97,6 +99,8 @@ def in_words(progress: WorkProgress | None) -> str:
     figures = _figures_in_words(progress)
     if progress.is_anothers:
         return f"{of_layers}: waiting for another node, which has {figures}"
+    if progress.phase == "prove":
+        return f"downloading {of_layers} as proof that its registry has it: {figures}"
     doing = "indexing" if progress.phase == "index" else "downloading"
     return f"{doing} {of_layers}: {figures}"
 
@@ -105,6 +109,7 @@ def _phase_in_words(progress: WorkProgress) -> str:
     layers = layers_text(progress.layers)
     return {
         "index": f"indexing {layers}",
+        "prove": f"asking its registry for proof of {layers}",
         "merge": f"merging {layers} into one tree",
         "bring": f"bringing {layers} to this node's disk",
         "mount": "mounting",

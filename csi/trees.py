@@ -63,6 +63,7 @@ class Trees:
         self._mounter = mounter
         self._locks = locks
         self._is_shown = is_shown
+        self._at_work: dict[str, Task[Tree, WorkProgress]] = {}  # whose turn it is
         self._works: Works[Tree, WorkProgress] = Works(
             self._given_up, in_words=in_words, linger_s=linger_s
         )
@@ -129,15 +130,23 @@ class Trees:
     def _made(self, image: Image, front: str, lent: Lent, task: Task[Tree, WorkProgress]) -> Tree:
         """In the work's thread."""
         turn = f"tree of {image.digest} at {image.reference.registry.lower()}"
-        with self._locks.held(turn, task.is_wanted):
+
+        def tell_whose_turn_it_is() -> None:
+            if (first := self._at_work.get(turn)) is not None and first.progress is not None:
+                task.tell(first.progress)
+
+        with self._locks.held(turn, task.is_wanted, on_wait=tell_whose_turn_it_is):
             with self._locks.held(image.digest):
                 pass  # whoever takes its last tree away is done with that
             try:
+                self._at_work[turn] = task
                 with InUse(self._layout) as in_use:
                     in_use.hold(keys_of(image))
                     return self._mounter.mount(image, front=front, lent=lent, watch=task)
             except OSError as error:
                 raise errors.node_fault(error) from error
+            finally:
+                del self._at_work[turn]
 
     def _given_up(self, key: Hashable) -> None:
         digest = _digest_of(key)

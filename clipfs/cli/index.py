@@ -21,9 +21,21 @@ from clipfs.tiers.settings import TierSettings
 @click.argument("image")
 @options.root_option
 @options.image_options
+@click.option(
+    "--progress-fd",
+    type=int,
+    hidden=True,  # for the driver, which shows people how far it is
+)
 @options.json_option
 @options.log_options
-def index(image: str, platform: str | None, as_json: bool, root: Path, **given: Any) -> None:
+def index(
+    image: str,
+    platform: str | None,
+    progress_fd: int | None,
+    as_json: bool,
+    root: Path,
+    **given: Any,
+) -> None:
     """Index IMAGE: returns when its layers that are on this node are in the content cache.
 
     An index comes from the nearest tier; a layer is downloaded if no tier knows it, or if nobody
@@ -31,9 +43,11 @@ def index(image: str, platform: str | None, as_json: bool, root: Path, **given: 
     """
     begin = time.perf_counter()
     reference = parse_reference(image)
+    teller = progress.Teller(progress_fd)
     with workers_at_hand(root, reference), progress.shown() as on_progress:
         settings = tier_settings(root=root, **given)
-        found = trio.run(indexed, settings, reference, chosen_platform(platform), on_progress)
+        tell = progress.both(on_progress, teller.on_progress)
+        found = trio.run(indexed, settings, reference, chosen_platform(platform), tell)
     total_s = time.perf_counter() - begin
     if as_json:
         print_json(described(found, settings, total=total_s))

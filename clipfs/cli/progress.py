@@ -26,8 +26,9 @@ LINE_INTERVAL_S = 5
 TOLD_EVERY_S = 0.25
 """Between two lines of one layer in the pipe, but for its last."""
 
-Phase = Literal["index", "merge", "bring", "mount"]
-"""What a mount does, in this order: `bring` layers whole to the disk, for the kernel's front."""
+Phase = Literal["index", "prove", "merge", "bring", "mount"]
+"""What a mount does, in this order: `prove` that the registry has a layer which is cached already,
+`bring` layers whole to the disk, for the kernel's front."""
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,15 +68,16 @@ class Teller:
     def on_progress(self, layer: Layer, progress: PassProgress) -> None:
         """How far a layer's pass is: not of interest where its payload is brought."""
         if self._phase != "bring":
+            phase: Phase = "prove" if progress.is_proof else self._phase
             done_bytes, is_anothers = progress.downloaded_bytes, progress.is_anothers
-            self._tell(layer, done_bytes, layer.size, is_anothers=is_anothers)
+            self._tell(phase, layer, done_bytes, layer.size, is_anothers=is_anothers)
 
     def on_brought(self, layer: Layer, done_bytes: int, total_bytes: int) -> None:
         """How much of a layer's payload is on this disk, from wherever it came."""
-        self._tell(layer, done_bytes, total_bytes)
+        self._tell(self._phase, layer, done_bytes, total_bytes, is_anothers=False)
 
     def _tell(
-        self, layer: Layer, done_bytes: int, total_bytes: int, *, is_anothers: bool = False
+        self, phase: Phase, layer: Layer, done_bytes: int, total_bytes: int, *, is_anothers: bool
     ) -> None:
         now, is_last = self._clock(), done_bytes >= total_bytes
         if not is_last and now - self._last.get(layer.digest, -TOLD_EVERY_S) < TOLD_EVERY_S:
@@ -83,7 +85,7 @@ class Teller:
         self._last[layer.digest] = now
         self._say(
             Told(
-                phase=self._phase,
+                phase=phase,
                 digest=layer.digest,
                 done_bytes=done_bytes,
                 total_bytes=total_bytes,

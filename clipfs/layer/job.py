@@ -63,11 +63,13 @@ class PassProgress(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     proof none).
 
     is_anothers  it is of another node's pass, which this one waits for
+    is_proof     the layer is cached, and downloaded as proof that its registry has it
     """
 
     downloaded_bytes: int
     payload_bytes: int
     is_anothers: bool = False
+    is_proof: bool = False
 
 
 class PassWarning(msgspec.Struct, frozen=True, tag=True):

@@ -12,6 +12,7 @@ Not here: locks, names, the seal, and where to go on when a download breaks off 
 """
 
 import hashlib
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -23,7 +24,7 @@ from clipfs.layer import index as layer_index
 from clipfs.layer.archive.tar import TarParser
 from clipfs.layer.blob.download import READ_BYTES
 from clipfs.layer.blob.source import Source
-from clipfs.layer.chunks import REPORT_BYTES, ChunkWriter
+from clipfs.layer.chunks import REPORT_BYTES, REPORT_S, ChunkWriter
 from clipfs.layer.codec import Bound, inflated
 from clipfs.layer.index import PackedEntries
 from clipfs.layer.job import BlobIsWrong, Job, PassProgress, PassWarning, SourceWanted
@@ -62,10 +63,11 @@ def _tell_if_wrong(source: Source) -> None:
 
 
 def _received(source: Source) -> list[bytes | memoryview]:
-    reported = 0
+    reported, reported_s = 0, time.monotonic()
     while source.read(READ_BYTES):
-        if source.downloaded - reported >= REPORT_BYTES:
-            reported = source.downloaded
+        now = time.monotonic()
+        if source.downloaded - reported >= REPORT_BYTES or now - reported_s >= REPORT_S:
+            reported, reported_s = source.downloaded, now
             report(PassProgress(downloaded_bytes=reported, payload_bytes=0))
     source.check()
     return []

@@ -118,6 +118,7 @@ class Passes:
         log.info(
             "downloading a cached layer, as proof that its registry has it", **fields, host=host
         )
+        self.on_progress(layer, msgspec.structs.replace(_NOTHING, is_proof=True))
         sources = BlobSources(self.registry, self.reference, layer)
         request = PassRequest(
             layer=layer,
@@ -148,7 +149,7 @@ class Passes:
         def on_progress(progress: PassProgress) -> None:
             nonlocal seen, furthest
             on_download(progress.downloaded_bytes - seen.downloaded_bytes)
-            seen = progress
+            seen = msgspec.structs.replace(progress, is_proof=request.payload_fd is None)
             if seen.downloaded_bytes >= furthest.downloaded_bytes:
                 furthest = seen
                 self.on_progress(request.layer, seen)

@@ -55,6 +55,8 @@ def test_a_line_says_whose_pass_it_is_and_in_which_phase() -> None:
         teller = Teller(writing, Clock())
         theirs = PassProgress(downloaded_bytes=5, payload_bytes=9, is_anothers=True)
         teller.on_progress(layer(1, 10), theirs)
+        proof = PassProgress(downloaded_bytes=3, payload_bytes=0, is_proof=True)
+        teller.on_progress(layer(3, 10), proof)
         teller.begin("bring")
         teller.on_progress(layer(2, 10), at(6))
         teller.on_brought(layer(2, 10), 12, 24)
@@ -63,6 +65,7 @@ def test_a_line_says_whose_pass_it_is_and_in_which_phase() -> None:
     assert found == [
         {"phase": "index", "digest": layer(1, 10).digest, "done_bytes": 5, "total_bytes": 10,
          "is_anothers": True},
+        {"phase": "prove", "digest": layer(3, 10).digest, "done_bytes": 3, "total_bytes": 10},
         {"phase": "bring"},
         {"phase": "bring", "digest": layer(2, 10).digest, "done_bytes": 12, "total_bytes": 24},
         {"phase": "mount", "bytes_by_tier": {"registry": 7}},

@@ -38,6 +38,11 @@ def at(
          "about 20 s left"),
         (at(1_200 * MB, 2_900 * MB, 85 * MB, phase="bring"),
          "downloading layer 3 of 7: 41%, 1.2 of 2.9 GB, 85 MB/s, about 20 s left"),
+        (at(1_200 * MB, 2_900 * MB, 85 * MB, phase="prove"),
+         "downloading layer 3 of 7 as proof that its registry has it: 41%, 1.2 of 2.9 GB, "
+         "85 MB/s, about 20 s left"),
+        (at(0, 0, 0, layer=0, phase="prove"),
+         "asking its registry for proof of 7 layers"),
         (at(0, 20 * GB, 0), "indexing layer 3 of 7: 0%, 0 of 20 GB, nothing comes just now"),
         (at(31 * MB, 20 * GB, 1.5 * MB),
          "indexing layer 3 of 7: 0%, 31 MB of 20 GB, 1.5 MB/s, about 4 h left"),
@@ -74,9 +79,11 @@ def digest(number: int) -> Digest:
     return Digest(f"sha256:{number:064x}")
 
 
-def told(number: int, done: int, total: int, *, anothers: bool = False) -> Told:
+def told(
+    number: int, done: int, total: int, *, anothers: bool = False, phase: Phase = "index"
+) -> Told:
     return Told(
-        phase="index", digest=digest(number), done_bytes=done, total_bytes=total,
+        phase=phase, digest=digest(number), done_bytes=done, total_bytes=total,
         is_anothers=anothers,
     )  # fmt: skip
 
@@ -129,6 +136,21 @@ def test_another_nodes_progress_is_told_as_anothers_until_its_own_comes() -> Non
     clock.now += 1
     meter.told(told(1, 300, 1000))
     assert meter.progress().bytes_per_s == 200
+
+
+def test_a_layer_that_is_proved_is_told_as_such_beside_one_that_is_indexed() -> None:
+    clock = Clock()
+    meter = Meter(image(1000, 1000), clock)
+    meter.told(told(1, 50, 1000))
+    meter.told(told(2, 10, 1000, phase="prove"))
+    assert (meter.progress().phase, meter.progress().layer) == ("index", 1)
+    meter.told(told(1, 1000, 1000))
+    assert (meter.progress().phase, meter.progress().layer) == ("prove", 2)
+    meter.told(told(2, 1000, 1000, phase="prove"))
+    assert (meter.progress().phase, meter.progress().layer) == ("index", 0)
+    clock.now += 1
+    meter.told(told(1, 0, 1000, phase="prove"))
+    assert meter.progress().bytes_per_s == 0, "what was indexed is another download"
 
 
 def test_what_a_mount_has_read_is_kept_and_a_digest_of_no_layer_is_passed_over() -> None:
