@@ -9,7 +9,7 @@ nobody who asks another one for the image, which has to deliver the layers itsel
 """
 
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,9 @@ from csi.volume import Volume, name_of
 from csi.work import LINGER_S, Task, Works
 
 OnWait = Callable[[WorkProgress | None], None]
+
+REFUSALS = (errors.Unauthenticated, errors.AccessDenied, errors.ImageNotFound)
+"""What a registry says to some credentials, and perhaps not to others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,22 +98,35 @@ class Trees:
     ) -> Iterator[Tree]:
         """The image's tree, which stays for the block.
 
+        Work that others began with their credentials, and that these were refused, is begun anew
+        with credentials: each caller proved access with its own, and is told of nobody else's.
         Raises  StillIndexing if it is not there when call must be answered: it says how far it is;
                 any ClipError that says why it cannot be
         """
 
+        tried = False  # whether what was done was done with these credentials
+
         def run(task: Task[Tree, WorkProgress]) -> Tree:
+            nonlocal tried
+            tried = True
             lent = Lent(volume=name_of(volume.target), config=credentials)
             return self._made(image, volume.front, lent, task)
 
         name = f"{image.reference.registry}/{image.reference.repository}"
         key = TreeWanted(digest=image.digest, name=name, front=volume.front)
         caller = str(volume.target)
-        try:
-            with self._works.joined(key, run, name=caller, call=call, on_wait=on_wait) as tree:
-                yield tree
-        except StillIndexing as error:
-            raise StillIndexing(f"{image.reference}: {error}") from error
+        with ExitStack() as joined:
+            while True:
+                work = self._works.joined(key, run, name=caller, call=call, on_wait=on_wait)
+                try:
+                    tree = joined.enter_context(work)
+                    break
+                except StillIndexing as error:
+                    raise StillIndexing(f"{image.reference}: {error}") from error
+                except REFUSALS:
+                    if tried:
+                        raise
+            yield tree
 
     def words(self, target: Path) -> str | None:
         """How far the tree is that a call of the volume at target waits for; None: none does."""

@@ -363,6 +363,14 @@ PAIRS = [
         "test_with_a_volume_that_is_gone_its_credentials_go_and_anothers_come",
     ),
     Pair(
+        check="refusals, whose",
+        module="csi.trees",
+        old="                    if tried:\n                        raise",
+        new="                    raise",
+        test=ACCESS + "test_shared_work.py::"
+        "test_a_right_that_is_taken_away_in_the_middle_fails_nobody_who_has_one",
+    ),
+    Pair(
         check="uid of a pod, pull secrets",
         module="csi.cluster.pod_secrets",
         old="if found is None or uid != pod.uid:",
