@@ -295,6 +295,78 @@ PAIRS = [
         "test_a_proof_that_was_given_another_callers_name_proves_nothing",
     ),
     Pair(
+        check="proof, by tag",
+        module="csi.access.admission",
+        old="image's by now\n                return await self._proved(digest, image)",
+        new="image's by now\n                return image",
+        test=ACCESS + "test_every_path.py::"
+        "test_who_has_no_right_at_its_registry_gets_nothing[disk]",
+    ),
+    Pair(
+        check="proof, by digest",
+        module="csi.access.admission",
+        old="return await self._resolved(digest)\n        return await self._proved(digest, image)",
+        new="return await self._resolved(digest)\n        return image",
+        test=ACCESS + "test_every_path.py::"
+        "test_who_has_no_right_at_its_registry_gets_nothing[mounted]",
+    ),
+    Pair(
+        check="proof, Never",
+        module="csi.access.admission",
+        old='"Never":\n            return await self._proved(digest, image)',
+        new='"Never":\n            return image',
+        test=ACCESS + "test_every_path.py::"
+        "test_who_has_no_right_at_its_registry_gets_nothing[disk]",
+    ),
+    Pair(
+        check="proof, Always and in flight",
+        module="csi.access.admission",
+        old="if await self.registry.prove(self.volume.image) != digest:",
+        new="if False:",
+        test=ACCESS + "test_every_path.py::"
+        "test_who_has_no_right_at_its_registry_gets_nothing[in flight]",
+    ),
+    Pair(
+        check="proof, a minute",
+        module="csi.access.proofs",
+        old="return self._fresh.get((caller, digest), 0) > self._clock.now_s()",
+        new="return self._fresh.get((caller, digest), 0) > 0",
+        test=ACCESS + "test_a_minute.py::"
+        "test_a_right_that_is_taken_away_holds_for_a_minute_and_no_longer",
+    ),
+    Pair(
+        check="proofs at once, whose",
+        module="csi.access.access",
+        old="volume.pull_policy, pinned, credentials.to_json()),",
+        new="volume.pull_policy, pinned),",
+        test=ACCESS + "test_a_minute.py::"
+        "test_volumes_that_come_at_once_are_each_asked_for_with_their_own_credentials[IfNotPresent-tag]",
+    ),
+    Pair(
+        check="origin of what is mounted, hostile registry",
+        module="csi.mounter",
+        old="if lacks_origin(self._layout, self._keys, image):",
+        new="if False:",
+        test=ACCESS + "test_every_path.py::"
+        "test_a_hostile_registry_that_names_the_layer_opens_nothing_of_it[mounted]",
+    ),
+    Pair(
+        check="origin record, hostile registry",
+        module="clipfs.tiers.proofs",
+        old="if not await self.has(layer, self._host):",
+        new="if False:",
+        test=ACCESS + "test_every_path.py::"
+        "test_a_hostile_registry_that_names_the_layer_opens_nothing_of_it[disk]",
+    ),
+    Pair(
+        check="origin record, hostile registry, content cache",
+        module="clipfs.tiers.proofs",
+        old="if not await self.has(layer, self._host):",
+        new="if False:",
+        test=ACCESS + "test_every_path.py::"
+        "test_a_hostile_registry_that_names_the_layer_opens_nothing_of_it[cache]",
+    ),
+    Pair(
         check="refusals take proofs back",
         module="csi.access.admission",
         old="self.proofs.take_back_all(self.caller)",
