@@ -19,157 +19,47 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
 import pytest
-from blake3 import blake3
 
 from tests.csi.conftest import Start
-from tests.support import images
 from tests.support.content import ContentServer, run_content_server
 from tests.support.driver import Driver, failure, mounts_below, nothing_left
-from tests.support.faulty_registry import relayed
-from tests.support.guard import Guard
 from tests.support.machine import needs_fuse
+from tests.support.neighbours import (
+    NEIGHBOUR,
+    NOBODY,
+    PASSWORDS,
+    SECRET,
+    STRANGER,
+    Registries,
+    Secret,
+    Try,
+    make_secret,
+    run_registries,
+)
 from tests.support.node import Node
-from tests.support.registry import run_registry, write_htpasswd
 from tests.support.two_nodes import options_of_server, stored
-from tests.support.web import Asked, Reply, WebServer, run_web
 
 pytestmark = needs_fuse
 
-SECRET = "the-neighbours-secret"
-CHUNK_BYTES = 128 << 10
-CALL_S = 40
-"""Who joins work that does not go on is answered after that: nobody here is meant to."""
-
-NEIGHBOUR, STRANGER, NOBODY = ("team-a", "alice"), ("team-b", "mallory"), ("team-b", "")
-PASSWORDS = {"alice": "hush-alice", "mallory": "hush-mallory"}
 PLACES = ("mounted", "disk", "cache", "in flight")
 FRONTS = ("fuse", "erofs")
 POLICIES = ("IfNotPresent", "Always", "Never")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Secret:
-    """The neighbour's image; `contents` are what is in its layer: a name, and digests of chunks."""
-
-    layouts: Path
-    layer: str
-    digests: dict[str, str]
-    contents: tuple[str, ...]
-
-    def all_of_it(self) -> tuple[str, ...]:
-        """What nobody may read who knows but the image's name."""
-        return (*self.contents, self.layer.partition(":")[2], self.digests["same"])
-
-
 @pytest.fixture(scope="module")
 def secret(tmp_path_factory: pytest.TempPathFactory) -> Secret:
-    """`same` is the neighbour's image, `mixed` another one that names its layer, too."""
-    home = tmp_path_factory.mktemp("secret")
-    (home / "tree" / SECRET).mkdir(parents=True)
-    (home / "tree" / SECRET / "key").write_bytes(os.urandom(300_000))
-    (home / "own").mkdir()
-    (home / "own/file").write_text("mine\n")
-    layer = images.layer(home / "tree", home / "tree.tar")
-    images.write_layout(home / "same", [layer])
-    images.write_layout(home / "mixed", [images.layer(home / "own", home / "own.tar"), layer])
-    payload = layer.tar.read_bytes()
-    chunks = [payload[at : at + CHUNK_BYTES] for at in range(0, len(payload), CHUNK_BYTES)]
-    digests = {
-        name: json.loads((home / name / "index.json").read_text())["manifests"][0]["digest"]
-        for name in ("same", "mixed")
-    }
-    manifest = home / "same/blobs" / digests["same"].replace(":", "/")
-    return Secret(
-        layouts=home,
-        layer=json.loads(manifest.read_text())["layers"][0]["digest"],
-        digests=digests,
-        contents=(SECRET, *(blake3(chunk).hexdigest() for chunk in chunks)),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Registries:
-    """`guard` is before the neighbour's registry, at `neighbour`."""
-
-    secret: Secret
-    guard: Guard
-    neighbour: WebServer
-    hostile: WebServer
-
-    def options(self) -> list[str]:
-        return [word for web in (self.neighbour, self.hostile)
-                for word in ("--plain-http", web.address)]  # fmt: skip # as typed by hand
-
-    def image(self) -> str:
-        return f"{self.neighbour.address}/team/app:1"
-
-    def theirs(self, name: str) -> str:
-        return f"{self.hostile.address}/{name}:1"
-
-    def layer_reads(self) -> int:
-        """How often the hostile one was asked for the layer."""
-        return sum(one.method == "GET" and self.secret.layer in one.path
-                   for one in self.hostile.asked)  # fmt: skip
+    return make_secret(tmp_path_factory.mktemp("secret"))
 
 
 @pytest.fixture
 def registries(secret: Secret, tmp_path: Path) -> Iterator[Registries]:
-    with ExitStack() as stack:
-
-        def run(user: str) -> str:
-            users = write_htpasswd(tmp_path / user, {user: PASSWORDS[user]})
-            started = run_registry(tmp_path / f"of-{user}", htpasswd=users)
-            return stack.enter_context(started).address
-
-        addresses = {user: run(user) for user in PASSWORDS}
-        for user, name, tag in (("alice", "same", "team/app:1"), ("mallory", "same", "same:1"),
-                                ("mallory", "mixed", "mixed:1")):  # fmt: skip # a table
-            login = f"{user}:{PASSWORDS[user]}"
-            images.push(secret.layouts / name, addresses[user], tag, creds=login)
-
-        def lies(asked: Asked) -> Reply:
-            name, _, version = asked.path.rpartition("/")
-            if asked.method == "HEAD":
-                digest = version if ":" in version else secret.digests[name.split("/")[2]]
-                return Reply(headers={"Docker-Content-Digest": digest})
-            return (
-                Reply(404) if secret.layer in asked.path else relayed(addresses["mallory"], asked)
-            )
-
-        guard = Guard(addresses["alice"])
-        neighbour, hostile = (stack.enter_context(run_web(one)) for one in (guard, lies))
-        try:
-            yield Registries(secret=secret, guard=guard, neighbour=neighbour, hostile=hostile)
-        finally:
-            guard.let_go()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Try:
-    """A publish by a pod of a namespace, with a user's password if it has any."""
-
-    who: tuple[str, str]
-    image: str
-    front: str = "fuse"
-    policy: str = "IfNotPresent"
-
-    @property
-    def pod(self) -> str:
-        said = f"{self.who}{self.image}{self.front}{self.policy}"
-        return f"{self.who[0]}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
-
-    def publish(self, driver: Driver, within_s: float = CALL_S) -> Path:
-        namespace, user = self.who
-        attributes = {"front": self.front, "pullPolicy": self.policy,
-                      "csi.storage.k8s.io/pod.namespace": namespace}  # fmt: skip # one to a line
-        pair = {"username": user, "password": PASSWORDS[user]} if user else None
-        return driver.publish(self.pod, self.image, pair, attributes=attributes, within_s=within_s)
+    with run_registries(secret, tmp_path) as running:
+        yield running
 
 
 def by_tag_and_digest(name: str, digest: str) -> list[str]:
