@@ -297,8 +297,9 @@ PAIRS = [
     Pair(
         check="proof, by tag",
         module="csi.access.admission",
-        old="image's by now\n                return await self._proved(digest, image)",
-        new="image's by now\n                return image",
+        old="ImageNotFound, errors.CorruptImage):\n"
+        "                return await self._proved(digest, image)",
+        new="ImageNotFound, errors.CorruptImage):\n                return image",
         test=ACCESS + "test_every_path.py::"
         "test_who_has_no_right_at_its_registry_gets_nothing[disk]",
     ),
@@ -313,8 +314,8 @@ PAIRS = [
     Pair(
         check="proof, Never",
         module="csi.access.admission",
-        old='"Never":\n            return await self._proved(digest, image)',
-        new='"Never":\n            return image',
+        old="# which tells the digest\n                return await self._proved(digest, image)",
+        new="# which tells the digest\n                return image",
         test=ACCESS + "test_every_path.py::"
         "test_who_has_no_right_at_its_registry_gets_nothing[disk]",
     ),
@@ -467,7 +468,7 @@ PAIRS = [
     Pair(
         check="single-flight, layer and cluster",
         module="clipfs.tiers.sharing",
-        old="if self._is_mine(claim):",
+        old="if self._claimant.is_nodes(claim.holder):",
         new="if True:",
         test=TIERS + "test_sharing.py::test_of_ten_nodes_one_brings_the_layer",
     ),
