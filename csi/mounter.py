@@ -128,7 +128,7 @@ class ClipMounter:
         self._places = Places(layout)
 
     def mount(self, image: Image, *, front: str, lent: Lent, watch: Watch) -> Tree:
-        there = self._places.living(image.digest, front)
+        there = self._places.living(image, front)
         if there is not None:
             if lacks_origin(self._layout, self._keys, image):
                 self._prove(image, lent, watch)

@@ -1,7 +1,8 @@
 """Where images are mounted on this node, below `run/images/`: what lives there, what is free.
 
-An image is at `<cache key>`, whatever its front. The next mount of it, with the other front or
-while one is still being made for another registry, is at `<cache key>.2`, and so on.
+An image is at `<cache key>`, whatever its front. The next mount of it, with the other front, or by
+a server for another name of the image, is at `<cache key>.2`, and so on. A server asks the registry
+that it was started for, whose owner may take the image away from it.
 
 Not here: mounting (`csi.mounter`).
 """
@@ -13,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from clipfs.image.digest import Digest, cache_key
+from clipfs.image.model import Image
+from clipfs.image.reference import Reference, parse_reference
 from clipfs.layer.layout import Layout
 from clipfs.mount import records
 from clipfs.mount.mountinfo import mounts_at
@@ -28,12 +31,19 @@ class Places:
         self._guard = threading.Lock()
         self._taken: set[Path] = set()  # where a mount is being made
 
-    def living(self, digest: Digest, front: str) -> tuple[Path, MountRecord] | None:
-        """A mount of digest with that front: not one that is still being made."""
-        for place in self.of(digest):
+    def living(self, image: Image, front: str) -> tuple[Path, MountRecord] | None:
+        """A mount of image with that front: not one that is still being made.
+
+        One that the kernel serves alone, or else a server that asks the image's own registry.
+        """
+        for place in self.of(image.digest):
             with self._guard:
                 found = None if place in self._taken else self._record_at(place)
-            if found is not None and front in ("auto", found.front):
+            if found is None or front not in ("auto", found.front):
+                continue
+            if found.front == "erofs" or _name(parse_reference(found.image)) == _name(
+                image.reference
+            ):
                 return place, found
         return None
 
@@ -73,6 +83,10 @@ class Places:
                 if records.is_answered(record) and records.is_mount_of(record, mount):
                     return record
         return None
+
+
+def _name(reference: Reference) -> tuple[str, str]:
+    return reference.registry.lower(), reference.repository
 
 
 def _digest_at(place: Path) -> Digest:

@@ -77,7 +77,7 @@ def test_pods_of_an_image_that_is_mounted_do_not_wait_for_another_registrys_proo
     ends(call, scripted)
     assert shows(driver.target("slow"))
     assert len(scripted.layer_reads()) == 1
-    assert len(servers(tmp_path / "root")) == 1
+    assert len(servers(tmp_path / "root")) == 2
     for pod in ("first", "second", "slow"):
         driver.unpublish(pod)
     nothing_left(driver, tmp_path / "root", "first", "second", "slow")

@@ -23,7 +23,7 @@ from tests.support.scripted_registry import ScriptedRegistry
 pytestmark = needs_fuse
 
 
-def test_one_image_is_one_mount_under_whatever_name(
+def test_one_image_of_one_repository_is_one_mount_by_tag_and_by_digest(
     driver: Driver, image: str, scripted: ScriptedRegistry, tmp_path: Path
 ) -> None:
     names = [
@@ -36,9 +36,9 @@ def test_one_image_is_one_mount_under_whatever_name(
         assert (
             driver.publish(str(pod), name, attributes={"platform": "linux/amd64"}) / "hello"
         ).exists()
-    assert len(servers(tmp_path / "root")) == 1
+    assert len(servers(tmp_path / "root")) == 2
     for pod in range(len(names)):
-        assert len(servers(tmp_path / "root")) == 1
+        assert len(servers(tmp_path / "root")) == 2
         driver.unpublish(str(pod))
     nothing_left(driver, tmp_path / "root", *map(str, range(len(names))))
 
