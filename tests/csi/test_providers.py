@@ -6,6 +6,7 @@ One module, though long: it is the kubelet's exec protocol read once through, on
 import base64
 import json
 import os
+import signal
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -290,7 +291,6 @@ def test_a_plugin_that_fails_is_named_and_never_quoted(
         'answer["cacheDuration"] = "-1s"',
         f'answer["auth"] = ["{HUSH}"]',
         'answer["auth"] = {"h.io": {"username": 1}}',
-        'answer = "x" * (2 << 20)',
     ],
 )
 def test_a_wrong_answer_is_none(plugins: Plugins, change: str) -> None:
@@ -325,17 +325,56 @@ def test_one_that_fails_does_not_hide_what_another_knows(plugins: Plugins) -> No
     assert asked(plugins.opened()) == "p1"
 
 
-def test_what_a_plugin_says_is_logged_without_what_may_be_secret(plugins: Plugins) -> None:
-    token = base64.b64encode(os.urandom(30)).decode()
-    body = (
-        f'answer["auth"] = auth(**{{"h.io": "{HUSH}"}})\n'
-        f'print("region eu-1: got {HUSH}, {token}; password: short", file=sys.stderr)'
-    )
-    plugins.add("helper", body)
-    with capture_logs() as lines:
+@pytest.mark.parametrize("after", ["", "; sleep 1000"], ids=["ends", "goes-on"])
+def test_a_plugin_that_says_too_much_is_ended(plugins: Plugins, after: str) -> None:
+    plugins.add_program("helper", f"{SH}head -c 3000000 /dev/zero{after}")
+    with pytest.raises(SourceFailed, match="helper answered more than 1048576 bytes"):
         plugins.opened().credentials(volume_of(IMAGE))
-    (line,) = [one for one in lines if one["event"] == "credential provider says"]
-    assert line["said"] == "region eu-1: got ***, ***; password: ***"
+
+
+ANSWER = json.dumps(
+    {"apiVersion": V1, "kind": "CredentialProviderResponse", "cacheKeyType": "Image",
+     "auth": {"h.io": {"username": "user", "password": "p1"}}}
+)  # fmt: skip  # one document
+
+
+@pytest.mark.parametrize("child", ["sleep 1000", "setsid sleep 1000"], ids=["child", "daemon"])
+def test_what_a_plugin_leaves_behind_keeps_nobody_waiting(
+    plugins: Plugins, tmp_path: Path, child: str
+) -> None:
+    mark = {"name": "MARK", "value": str(tmp_path)}
+    plugins.add_program("helper", f"{SH}{child} &\necho '{ANSWER}'", env=[mark])
+    assert asked(plugins.opened()) == "p1"
+    if child.startswith("setsid"):
+        for path in with_environment(f"MARK={tmp_path}"):
+            os.kill(int(Path(path).parent.name), signal.SIGKILL)
+    wait_for(lambda: not with_environment(f"MARK={tmp_path}"))
+
+
+def test_a_plugin_that_closes_its_pipes_is_waited_for(plugins: Plugins, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    program = f"{SH}exec <&-\necho '{ANSWER}'\nexec >&- 2>&-\nread line <{gate}\nexit 4"
+    plugins.add_program("helper", program)
+    with ThreadPoolExecutor(1) as pool:
+        call = pool.submit(plugins.opened().credentials, volume_of(IMAGE))
+        gate.write_text("go on\n")
+        with pytest.raises(SourceFailed, match="ended with status 4"):
+            call.result(60)
+
+
+@pytest.mark.parametrize("status", [0, 3])
+def test_of_what_a_plugin_says_on_stderr_the_length_alone_is_told(
+    plugins: Plugins, status: int
+) -> None:
+    words = f"pw: hunter2 {HUSH}\n"
+    program = f"{SH}echo '{words.strip()}' >&2\nhead -c 3000000 /dev/zero >&2\necho '{ANSWER}'\n"
+    plugins.add_program("helper", f"{program}exit {status}")
+    with capture_logs() as lines, suppress(SourceFailed):
+        plugins.opened().credentials(volume_of(IMAGE))
+    told = {"provider": "helper", "status": status, "stderr_bytes": 3000000 + len(words)}
+    assert [one for one in lines if one.items() >= told.items()] != []
+    assert not any(word in json.dumps(lines) for word in ("hunter2", HUSH, "\\u0000"))
 
 
 PASS_ON = 'answer["auth"] = auth(**{"h.io": asked.get("serviceAccountToken", "none")})\n'
