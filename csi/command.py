@@ -20,6 +20,7 @@ import msgspec
 from clipfs.cli.progress import Told
 from clipfs.log import log
 from clipfs.system.durable import write_all
+from clipfs.system.processes import end_of, said_now
 from csi.about import fields_for_a_server
 
 LOOK_S = 0.5
@@ -94,36 +95,40 @@ def _run(
             pass_fds=(*fds.values(), *pass_fds),
             start_new_session=True,
         )
-        try:
-            said = _followed(process, lines, is_wanted)
-        except BaseException:
-            _kill(process)
-            raise
-        finally:
-            process.wait()
-            assert process.stdout is not None
-            process.stdout.close()
+        assert process.stdout is not None
+        with process.stdout:
+            try:
+                said = _followed(process, process.stdout.fileno(), lines, is_wanted)
+            except BaseException:
+                _kill(process)
+                raise
+            finally:
+                process.wait()
     return subprocess.CompletedProcess(command, process.returncode, said)
 
 
 def _followed(
-    process: subprocess.Popen[bytes], lines: "_Lines", is_wanted: Callable[[], bool]
+    process: subprocess.Popen[bytes],
+    stdout: int,
+    lines: "_Lines",
+    is_wanted: Callable[[], bool],
 ) -> bytes:
-    """What it says on stdout until that ends; then it has ended, or does."""
-    assert process.stdout is not None
+    """What it says on stdout until it has ended, whoever holds that open, or closes it."""
     said, stopped_s = b"", None
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        selector.register(lines.reading, selectors.EVENT_READ)
+    os.set_blocking(stdout, False)
+    with selectors.DefaultSelector() as selector, end_of(process.pid) as end:
+        for fd in (end, stdout, lines.reading):
+            selector.register(fd, selectors.EVENT_READ)
         while True:
             ready = {key.fd for key, _ in selector.select(LOOK_S)}
             lines.read()
-            if process.stdout.fileno() in ready:
-                data = os.read(process.stdout.fileno(), _READ_BYTES)
-                if not data:
-                    lines.read()
-                    return said
+            if stdout in ready or end in ready:
+                data = said_now(stdout)
                 said += data
+                if not data and end in ready:
+                    return said
+                if not data and stdout in ready:
+                    selector.unregister(stdout)
             if not is_wanted():
                 now = time.monotonic()
                 stopped_s = _stopped(process, now) if stopped_s is None else stopped_s

@@ -2,7 +2,12 @@
 
 import os
 import select
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+READ_BYTES = 1 << 16
+"""What a pipe holds."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -51,3 +56,21 @@ def wait_for_end(pid: int, started: int, *, within_s: float) -> bool:
         return bool(poll.poll(within_s * 1000))
     finally:
         os.close(fd)
+
+
+@contextmanager
+def end_of(pid: int) -> Iterator[int]:
+    """A descriptor that is readable once the process, a child of ours, has ended."""
+    fd = os.pidfd_open(pid)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def said_now(pipe: int) -> bytes:
+    """What is in a pipe that does not block; nothing at its end, too."""
+    try:
+        return os.read(pipe, READ_BYTES)
+    except BlockingIOError:
+        return b""

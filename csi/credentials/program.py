@@ -13,20 +13,20 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import IO
+
+from clipfs.system.processes import end_of, said_now
 
 REAP_S = 5
 """For a killed program that the kernel does not let go, in a call to a disk perhaps."""
 
 LOOK_S = 0.5
 """Between two looks whether the answer is still wanted."""
-
-_READ_BYTES = 1 << 16
 
 
 class TookTooLong(Exception):
@@ -95,7 +95,7 @@ class _Talk:
         self.stderr_bytes = 0
 
     def until_end(self, until_s: float, is_wanted: Callable[[], bool]) -> None:
-        with selectors.DefaultSelector() as selector, _end_of(self._process) as end:
+        with selectors.DefaultSelector() as selector, end_of(self._process.pid) as end:
             for file, event, step in (
                 (self._process.stdin, selectors.EVENT_WRITE, self._ask),
                 (self._process.stdout, selectors.EVENT_READ, self._hear),
@@ -126,14 +126,14 @@ class _Talk:
         return bool(self._request)
 
     def _hear(self, stdout: IO[bytes]) -> bool:
-        data = _read(stdout)
+        data = said_now(stdout.fileno())
         self.answer += data
         if len(self.answer) > self._max_bytes:
             raise SaidTooMuch
         return bool(data)
 
     def _count(self, stderr: IO[bytes]) -> bool:
-        data = _read(stderr)
+        data = said_now(stderr.fileno())
         self.stderr_bytes += len(data)
         return bool(data)
 
@@ -147,24 +147,6 @@ def _step(selector: selectors.BaseSelector, wait_s: float) -> None:
         fd = key.fd
         if not key.data():
             selector.unregister(fd)
-
-
-def _read(pipe: IO[bytes]) -> bytes:
-    """What is there now; nothing at its end, too."""
-    try:
-        return os.read(pipe.fileno(), _READ_BYTES)
-    except BlockingIOError:
-        return b""
-
-
-@contextmanager
-def _end_of(process: subprocess.Popen[bytes]) -> Iterator[int]:
-    """A descriptor that is readable once the process has ended; its number stays its own."""
-    fd = os.pidfd_open(process.pid)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
