@@ -15,7 +15,7 @@ from typing import Protocol
 import msgspec
 
 from clipfs import errors
-from clipfs.image.digest import Digest
+from clipfs.image.digest import Digest, cache_key
 from clipfs.image.model import Image
 from clipfs.image.resolved import Resolved
 from clipfs.layer.layout import Layout
@@ -64,6 +64,13 @@ class Mounter(Protocol):
 
         Raises  the ClipError that says why it cannot be, CallerGone if watch wants it no more;
                 then nothing of it is left
+        """
+
+    def is_here(self, image: Image, *, front: str) -> bool:
+        """Whether `mount` would bring nothing from afar before the tree is there.
+
+        It would where the image's host has not delivered a layer yet: what others have brought
+        is not told.
         """
 
     def unmount(self, digest: Digest) -> None:
@@ -144,6 +151,14 @@ class ClipMounter:
                 raise
             finally:
                 self._collector.soon()
+
+    def is_here(self, image: Image, *, front: str) -> bool:
+        if lacks_origin(self._layout, self._keys, image):
+            return False
+        return self._places.living(image, front) is not None or (
+            self._layout.image_index(cache_key(image.digest)).exists()
+            and all(self._layout.payload(layer.cache_key).exists() for layer in image.layers)
+        )
 
     def _launched(self, image: Image, place: Path, front: str, lent: Lent, watch: Watch) -> Mounted:
         meter = Meter(image, time.monotonic)

@@ -139,10 +139,8 @@ class Publisher:
         check_target(volume.target)
         with InUse(self._layout) as in_use:  # what is here stays, whoever makes room
             in_use.hold(keys_of(image))
-            if volume.pull_policy == "Never" and not self._trees.is_here(image):
-                raise errors.ImageNotFound(
-                    f"{volume.image} is not on this node, and pullPolicy is Never"
-                )
+            if volume.pull_policy == "Never":
+                self._check_is_here(volume, image)
             try:
                 self._handing.volume_here(image.digest, volume)
                 tree = self._shown(volume, image, chosen.config, call)
@@ -197,6 +195,12 @@ class Publisher:
 
     def _prove(self, volume: Volume, digest: Digest, credentials: RegistryConfig) -> Image:
         return self._admit(volume, credentials, pinned=digest, asker=PATIENT)
+
+    def _check_is_here(self, volume: Volume, image: Image) -> None:
+        if not self._trees.is_here(image, front=volume.front):
+            raise errors.ImageNotFound(
+                f"{volume.image} is not on this node, and pullPolicy is Never"
+            )
 
     def _there(self, volume: Volume) -> VolumeRecord | None:
         """Of just this volume, if it is at its target; VolumeConflict if something else is.

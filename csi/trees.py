@@ -78,14 +78,9 @@ class Trees:
     def mounted(self) -> list[Digest]:
         return self._mounter.mounted()
 
-    def is_here(self, image: Image) -> bool:
-        """Whether the image is mounted, or whole on this node."""
-        if image.digest in self._mounter.mounted():
-            return True
-        index = self._layout.image_index(cache_key(image.digest))
-        return index.exists() and all(
-            self._layout.payload(layer.cache_key).exists() for layer in image.layers
-        )
+    def is_here(self, image: Image, *, front: str) -> bool:
+        """Whether the image's tree is on this node, or can be made without a download."""
+        return self._mounter.is_here(image, front=front)
 
     @contextmanager
     def joined(

@@ -216,3 +216,13 @@ def test_never_is_enough_for_an_image_that_another_pod_reads_lazily(
         lambda: lazy.driver.publish("third", f"{image}-none", attributes={"pullPolicy": "Never"})
     )
     assert (code, "no such image" in details) == ("NOT_FOUND", True)
+
+
+def test_never_is_not_enough_for_a_tree_whose_server_died_before_the_layers_were_whole(
+    lazy: Lazy, image: str, tmp_path: Path
+) -> None:
+    (server,) = servers(tmp_path / "root")
+    os.kill(server, signal.SIGKILL)
+    never = {"pullPolicy": "Never"}
+    code, details = failure(lambda: lazy.driver.publish("other", image, attributes=never))
+    assert (code, "is not on this node" in details) == ("NOT_FOUND", True)

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.csi.conftest import Start
 from tests.support.content import run_content_server
 from tests.support.driver import Driver, failure, nothing_left, servers
@@ -87,3 +89,24 @@ def test_what_was_delivered_once_is_known_to_the_next_driver(
     first.process.wait(20)
     assert (start().publish("other", name) / "hello").read_text() == "world\n"
     assert len(scripted.layer_reads()) == 1
+
+
+@pytest.mark.parametrize("named", ["tag", "digest"])
+@pytest.mark.parametrize("refuse", [{"layers": 404}, {}], ids=["has-no-layer", "has-them"])
+def test_never_says_the_same_whether_others_have_brought_the_layers_or_not(
+    driver: Driver, image: str, scripted: ScriptedRegistry, refuse: dict[str, int], named: str
+) -> None:
+    version = ":1" if named == "tag" else f"@{scripted.digest}"
+    name = f"{scripted.address}/app{version}"
+    expected = ("NOT_FOUND", f"{name} is not on this node, and pullPolicy is Never")
+    scripted.refuse = refuse
+
+    def never() -> None:
+        driver.publish("thief", name, attributes={"pullPolicy": "Never"})
+
+    assert failure(never) == expected
+    driver.publish("owner", image)
+    assert failure(never) == expected, "it is mounted"
+    driver.unpublish("owner")
+    assert failure(never) == expected, "it is whole on the disk"
+    assert scripted.layer_reads() == []

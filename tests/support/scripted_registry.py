@@ -25,7 +25,7 @@ class ScriptedRegistry:
     digest      of the image's manifest, which has `size` bytes
     manifests   tag -> media type and body, instead of the layout's image
     wants       "user:password", without which every answer is a 401
-    refuse      kind of document ("manifests", "blobs") -> HTTP status
+    refuse      kind of document ("manifests", "blobs", "layers") -> HTTP status
     spoil       flip the last byte of every layer
     open_gate() let go on the layers that stop in the middle after close_gate()
     at_gate     set once a layer has stopped there
@@ -94,8 +94,9 @@ class ScriptedRegistry:
         if match is None:
             return 404, "text/plain", b""
         kind, version = match["kind"], match["version"]
-        if kind in self.refuse:
-            return self.refuse[kind], "application/json", b"{}"
+        for one in (kind, "layers" if version in self._layers else kind):
+            if one in self.refuse:
+                return self.refuse[one], "application/json", b"{}"
         if kind == "manifests" and version in self.manifests:
             return 200, *self.manifests[version]
         if kind == "manifests":
