@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import grpc
 
 from clipfs import errors
+from clipfs.image.reference import may_hold_secret
 from clipfs.log import log
 from csi.about import lines_about
 from csi.calls import Call, wait_s
@@ -43,9 +44,9 @@ class Node(NodeServicer):
     ) -> pb.NodePublishVolumeResponse:
         answer_by = time.monotonic() + wait_s(context.time_remaining())
         said = request.volume_context
-        about = lines_about(
-            request.volume_id, pod=str(pod_of(said) or ""), image=said.get("image", "")
-        )
+        image = said.get("image", "")
+        shown = "" if may_hold_secret(image) else image
+        about = lines_about(request.volume_id, pod=str(pod_of(said) or ""), image=shown)
         with about, _renamed(context, "NodePublishVolume", self._on_published):
             volume = parse_publish(request, self._rules)
             call = Call(still_wanted=context.is_active, answer_by=answer_by)

@@ -28,6 +28,7 @@ _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[a-fA-F0-9:]+\])(?::[0-9]{{1,
 _PATH_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_PATH_PART}(?:/{_PATH_PART})*")
 _TAG = re.compile(r"[\w][\w.-]{0,127}", re.ASCII)
+_ALMOST_DIGEST = re.compile(r"(?i)(?:sha[0-9]+|md5):[^@/]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +85,12 @@ def parse_reference(text: str) -> Reference:
     )
 
 
+def may_hold_secret(text: str) -> bool:
+    """Whether a password may stand in it, as in user:password@host: it is not to be repeated."""
+    _, at, rest = text.partition("@")
+    return bool(at) and _ALMOST_DIGEST.fullmatch(rest) is None
+
+
 def _split_host(name: str) -> tuple[str, str]:
     """The first component is a host if it looks like one: a dot, a colon, a capital, localhost."""
     first, slash, rest = name.partition("/")
@@ -104,6 +111,9 @@ def _is_port(registry: str) -> bool:
 
 def _invalid(text: str, reason: str) -> errors.InvalidInput:
     shown = ascii(text[:200]) if text else "''"
+    if may_hold_secret(text):
+        shown = "(which may hold a password, so that it is not repeated)"
+        reason += "; credentials go into a secret or a docker config"
     return errors.InvalidInput(
         f"image reference {shown}: {reason}; write it as [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]"
     )

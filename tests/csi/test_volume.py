@@ -134,6 +134,22 @@ def test_what_is_wrong_with_a_request_is_named_in_a_few_words(
 
 
 @pytest.mark.parametrize(
+    "image",
+    [
+        "alice:hush@host:5000/app:1",
+        "https://alice:hush@host/app",
+        "alice:hush@sha256:5000/app",
+        f"alice:hu@hush@host/app@sha256:{'a' * 64}",
+        "hush@",
+    ],
+)
+def test_an_image_that_may_hold_a_password_is_refused_and_not_repeated(image: str) -> None:
+    with pytest.raises(errors.InvalidInput, match="which may hold a password") as caught:
+        parse_publish(attributes(image=image), RULES)
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         pytest.param("/elsewhere/mount", id="elsewhere"),
