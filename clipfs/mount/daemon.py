@@ -7,6 +7,7 @@ pays for one interpreter start only. The child holds none of the caller's descri
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -109,8 +110,15 @@ def _detach(keep: int, log_folder: Path | None) -> None:
 
 
 def forget_old_logs(log_folder: Path) -> None:
-    """Forget the oldest logs of servers that have ended, but for the last KEPT_LOGS."""
-    ended = [path for path in log_folder.glob("*.log") if start_time(int(path.stem)) is None]
-    ended.sort(key=lambda path: path.stat().st_mtime_ns)
-    for path in ended[:-KEPT_LOGS]:
-        path.unlink(missing_ok=True)
+    """Forget the oldest logs of servers that have ended, but for the last KEPT_LOGS.
+
+    Others may do so at the same moment. What cannot be forgotten stays: no mount fails of it.
+    """
+    ended: list[tuple[int, Path]] = []
+    for path in log_folder.glob("*.log"):
+        if path.stem.isdecimal() and start_time(int(path.stem)) is None:
+            with suppress(OSError):
+                ended.append((path.stat().st_mtime_ns, path))
+    for _, path in sorted(ended)[:-KEPT_LOGS]:
+        with suppress(OSError):
+            path.unlink()

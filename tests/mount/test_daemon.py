@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clipfs.mount import syscalls
-from clipfs.mount.daemon import KEPT_LOGS
+from clipfs.mount.daemon import KEPT_LOGS, forget_old_logs
 from tests.support.machine import needs_fuse
 from tests.support.wait import wait_for
 
@@ -142,3 +142,17 @@ def test_a_log_that_cannot_be_made_is_told_to_the_caller(tmp_path: Path) -> None
 
 def test_a_server_without_a_log_of_its_own_says_it_to_the_callers_stderr() -> None:
     assert "three words here" in call("complains", "").stderr
+
+
+def test_what_is_odd_among_the_logs_or_gone_by_now_fails_no_mount(tmp_path: Path) -> None:
+    ended = [2**30 + number for number in range(KEPT_LOGS + 3)]
+    for age, pid in enumerate(ended):
+        (tmp_path / f"{pid}.log").touch()
+        os.utime(tmp_path / f"{pid}.log", (1000 + age, 1000 + age))
+    (tmp_path / "notes.log").touch()
+    (tmp_path / "1000000001.log").symlink_to("gone")
+    (tmp_path / "1000000002.log").mkdir()
+    os.utime(tmp_path / "1000000002.log", (1, 1))
+    forget_old_logs(tmp_path)
+    left = {f"{pid}.log" for pid in ended[-KEPT_LOGS:]}
+    assert set(os.listdir(tmp_path)) == {*left, "notes.log", "1000000001.log", "1000000002.log"}
