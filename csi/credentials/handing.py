@@ -17,7 +17,7 @@ import struct
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -76,15 +76,18 @@ class Handing:
         """Answer, in a thread of its own, until the block ends. NodeFault without a socket."""
         listening = _bound(self._path)
         ready: Future[_Loop] = Future()
-        thread = threading.Thread(target=trio.run, args=(self._serve, listening, ready))
+        thread = threading.Thread(target=self._run, args=(listening, ready))
         thread.start()
-        self._loop = loop = ready.result()
         try:
+            self._loop = loop = ready.result()
             yield
         finally:
             self._loop = None
-            loop.token.run_sync_soon(loop.nursery.cancel_scope.cancel)
+            if ready.done() and ready.exception() is None:
+                with suppress(trio.RunFinishedError):
+                    loop.token.run_sync_soon(loop.nursery.cancel_scope.cancel)
             thread.join()
+            listening.close()
             self._path.unlink(missing_ok=True)
 
     def volume_here(self, image: Digest, volume: Volume) -> None:
@@ -97,6 +100,17 @@ class Handing:
         if (loop := self._loop) is not None:
             with suppress(trio.RunFinishedError):
                 loop.token.run_sync_soon(self._take_back, loop.nursery, name)
+
+    def _run(self, listening: socket.socket, ready: Future[_Loop]) -> None:
+        """The thread's; what ends it too early is told to who waits for it, or else is a bug."""
+        try:
+            trio.run(self._serve, listening, ready)
+        except BaseException as error:
+            if ready.done():
+                log.exception("credentials are handed to nobody any more, this is a bug")
+            else:
+                named = errors.node_fault(error) if isinstance(error, OSError) else error
+                ready.set_exception(named)
 
     async def _serve(self, listening: socket.socket, ready: Future[_Loop]) -> None:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
@@ -192,15 +206,16 @@ def _is_ours(stream: trio.SocketStream) -> bool:
 def _bound(path: Path) -> socket.socket:
     """A socket that listens at path, in the place of one that a killed driver left."""
     fresh = path.with_name(f".{path.name}.new")
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        fresh.unlink(missing_ok=True)
-        with short_name(fresh) as name:
-            listening.bind(name)
-        fresh.chmod(0o600)
-        listening.listen(BACKLOG)
-        fresh.rename(path)
-    except OSError as error:
-        listening.close()
-        raise errors.node_fault(error) from error
+    with ExitStack() as stack:
+        try:
+            listening = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            fresh.unlink(missing_ok=True)
+            with short_name(fresh) as name:
+                listening.bind(name)
+            fresh.chmod(0o600)
+            listening.listen(BACKLOG)
+            fresh.rename(path)
+        except OSError as error:
+            raise errors.node_fault(error) from error
+        stack.pop_all()
     return listening

@@ -1,5 +1,6 @@
 """Credentials from the driver to the servers of images: both ends real, one socket between."""
 
+import errno
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest
 from clipfs.image.driver import CredentialsSocket, Hello, held_credentials
@@ -254,6 +256,44 @@ async def test_many_who_wait_for_a_slow_source_keep_nobody_else_waiting(place: P
         await trio.to_thread.run_sync(wait_for, lambda: len(slow.waiting) >= 40)
         async with place.server(volume, image=OTHER) as held:
             assert await held.renewed(refused=START)
+
+
+class BrokenSecrets(Secrets):
+    """An API server that ends the thread which asks it."""
+
+    def pull_secrets(self, pod: Pod) -> list[bytes]:
+        raise SystemExit
+
+
+async def test_a_loop_that_has_died_keeps_no_driver_from_its_end(place: Place) -> None:
+    place.stop()
+    place.secrets = BrokenSecrets()
+    place.make()
+    place.start()
+    place.publish("web")
+    with socket.socket(socket.AF_UNIX) as mine:
+        with short_name(place.path) as name:
+            mine.connect(name)
+        mine.sendall(msgspec.json.encode(Hello(image=DIGEST, volume="")) + b"\n")
+        mine.settimeout(30)
+        assert mine.recv(100) == b"", "its end"
+        place.stop()
+    assert not place.path.exists()
+
+
+def test_a_loop_that_fails_before_it_answers_keeps_no_driver_waiting(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.stop()
+    place.make()
+
+    def no_listener(_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(trio, "SocketListener", no_listener)
+    with pytest.raises(errors.NodeFault, match="Too many open files"):
+        place.start()
+    assert not place.path.exists()
 
 
 NOBODY = 65534
