@@ -5,6 +5,9 @@ every other code is final, so all must be undone before it is sent.
 Source: CSI specification, "Error Scheme" and the errors of each RPC.
 """
 
+import copy
+from typing import TypeVar
+
 from grpc import StatusCode
 
 from clipfs import errors
@@ -62,3 +65,16 @@ GRPC_CODE: dict[type[errors.ClipError], StatusCode] = {
     StillIndexing: StatusCode.ABORTED,
     RefusedByPolicy: StatusCode.PERMISSION_DENIED,
 }
+
+E = TypeVar("E", bound=BaseException)
+
+
+def anew(error: E) -> E:
+    """error, for one more thread to raise: that adds to a traceback, which is one's own here.
+
+    Itself if it cannot be copied.
+    """
+    try:
+        return copy.copy(error)
+    except Exception:  # a foreign class may want anything
+        return error

@@ -10,7 +10,7 @@ from concurrent.futures import Future, wait
 from typing import Generic, TypeVar
 
 from csi.asker import PATIENT, Asker
-from csi.errors import CallerGone
+from csi.errors import CallerGone, anew
 
 RECHECK_S = 1
 """How often one who waits looks whether its asker still does."""
@@ -28,6 +28,7 @@ class Joined(Generic[T]):
     def call(self, key: Hashable, function: Callable[[], T], asker: Asker = PATIENT) -> T:
         """What function returns, or raises, here or in the thread that called first.
 
+        An error is one object for each who gets it: raising it adds to its traceback.
         Raises  CallerGone if asker wants it no more; it may be function that finds that. If it
                 was the first one's, one of the others calls function anew
         """
@@ -40,8 +41,11 @@ class Joined(Generic[T]):
                 self._fulfil(key, outcome, function)
                 return outcome.result()
             _wait(outcome, asker)
-            if not isinstance(outcome.exception(), CallerGone):
+            error = outcome.exception()
+            if error is None:
                 return outcome.result()
+            if not isinstance(error, CallerGone):
+                raise anew(error) from error
 
     def _fulfil(self, key: Hashable, outcome: Future[T], function: Callable[[], T]) -> None:
         try:

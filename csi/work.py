@@ -21,10 +21,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Generic, TypeVar
 
-from clipfs import errors
 from clipfs.log import log
 from csi.calls import Call
-from csi.errors import CallerGone, StillIndexing
+from csi.errors import CallerGone, StillIndexing, anew
 from csi.interest import Interest
 
 LINGER_S = 300
@@ -124,7 +123,7 @@ class Works(Generic[T, P]):
             self._wait(task, call, on_wait)
             served = True
             if task.error is not None:
-                raise _anew(task.error)
+                raise anew(task.error) from task.error
             yield task.result  # type: ignore[misc] # a T, as there is no error
         finally:
             with self._changed:
@@ -244,12 +243,3 @@ class Works(Generic[T, P]):
                 self._changed.wait(RECHECK_S)
             work.running, work.next = work.next, None
             return work.running
-
-
-def _anew(error: Exception) -> Exception:
-    """Of its own for each who gets it: raising it adds to its traceback."""
-    if not isinstance(error, errors.ClipError):
-        return error
-    fresh = type(error)(*error.args)
-    fresh.__cause__ = error
-    return fresh

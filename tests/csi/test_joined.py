@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from clipfs import errors
+from csi.cluster.errors import ApiRejected
 from csi.errors import CallerGone
 from csi.joined import Joined
 from tests.support.wait import wait_for
@@ -102,3 +103,21 @@ def test_where_the_first_gives_up_one_of_the_others_asks_anew() -> None:
         others = [pool.submit(joined.call, key, ask) for _ in range(CALLS - 1)]
         assert {call.result() for call in others} == {"there"}
         assert isinstance(first.exception(), CallerGone)
+
+
+def test_each_who_gets_an_error_gets_one_of_his_own() -> None:
+    joined, key = Joined[None](), Key()
+
+    def ask() -> None:
+        assert key.all_there.wait(60)
+        raise ApiRejected("no such pod", status=404)
+
+    def outcome() -> BaseException | None:
+        with pytest.raises(ApiRejected, match="no such pod") as caught:
+            joined.call(key, ask)
+        assert caught.value.status == 404
+        return caught.value
+
+    with ThreadPoolExecutor(CALLS) as pool:
+        calls = [pool.submit(outcome) for _ in range(CALLS)]
+        assert len({id(error) for error in [call.result() for call in calls]}) == CALLS
