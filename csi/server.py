@@ -7,6 +7,7 @@ driver on the same root adopts them.
 import os
 import signal
 import threading
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,7 +36,8 @@ class Endpoint:
     def __init__(
         self, path: Path, add_services: Callable[[grpc.Server], None], *, threads: int
     ) -> None:
-        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+        self._fresh = fresh_name(path)
+        if max(len(os.fsencode(one)) for one in (path, self._fresh)) > MAX_SOCKET_PATH_BYTES:
             raise errors.InvalidInput(
                 f"socket {path}: the path is longer than {MAX_SOCKET_PATH_BYTES} bytes"
             )
@@ -45,6 +47,7 @@ class Endpoint:
         self._add_services = add_services
         self._threads = threads
         self._refused = False
+        self._ending: list[threading.Event] = []
         self._open()
 
     def is_there(self) -> bool:
@@ -64,17 +67,18 @@ class Endpoint:
             self._refused = True
             return
         self._refused = False
-        old.stop(GRACE_S)
+        self._ending = [one for one in self._ending if not one.is_set()] + [old.stop(GRACE_S)]
         log.warning("a socket was gone and is made again", path=str(self.path))
 
     def close(self) -> None:
         """Take no new call, finish those in flight. Another driver's socket is left alone."""
         if self.is_there():
             self.path.unlink(missing_ok=True)
-        self._server.stop(GRACE_S).wait()
+        for one in (self._server.stop(GRACE_S), *self._ending):
+            one.wait()
 
     def _open(self) -> None:
-        fresh = self.path.with_name(".new")  # short, and the kubelet passes over such names
+        fresh = self._fresh
         server = grpc.server(ThreadPoolExecutor(self._threads))
         self._add_services(server)
         try:
@@ -88,6 +92,14 @@ class Endpoint:
             server.stop(None)
             raise errors.NodeFault(f"socket {self.path}: {error}") from error
         self._server, self._made = server, made
+
+
+def fresh_name(path: Path) -> Path:
+    """Where the socket of path is made: its own among those of other drivers, and short.
+
+    The kubelet passes over names with a dot.
+    """
+    return path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ from typing import Any
 import grpc
 import pytest
 
+from csi.server import Endpoint, fresh_name
 from tests.csi.conftest import Start
 from tests.support.driver import (
     Driver,
     M,
+    channel_to,
     failure,
     nothing_left,
     run_driver,
@@ -34,9 +37,8 @@ def registration(folder: Path, driver_name: str = "csi.clipfs.dev") -> Path:
 
 
 def ask(path: Path, method: str, request: Any, answer: str) -> Any:
-    """One call on a socket as it is now; by default gRPC shares connections between channels."""
-    own = [("grpc.use_local_subchannel_pool", 1)]
-    with grpc.insecure_channel(f"unix://{path}", own) as channel:
+    """One call on a socket as it is now."""
+    with channel_to(path) as channel:
         return channel.unary_unary(
             method,
             request_serializer=lambda message: message.SerializeToString(),
@@ -113,7 +115,7 @@ def test_sockets_that_a_killed_driver_left_are_replaced(start: Start, tmp_path: 
     first.process.kill()
     first.process.wait()
     stale = [path.stat().st_ino for path in paths]
-    half_made = paths[0].with_name(".new")
+    half_made = fresh_name(paths[0])
     with socket.socket(socket.AF_UNIX) as one:
         one.bind(str(half_made))
     second = start()
@@ -242,3 +244,55 @@ def test_sigterm_removes_the_folder_of_the_socket_if_it_is_the_drivers_own(
     assert driver.returncode == 0
     assert not endpoint.exists()
     assert endpoint.parent.exists() is not goes
+
+
+def test_drivers_that_make_sockets_in_one_folder_at_once_do_not_take_each_others(
+    tmp_path: Path,
+) -> None:
+    """One of them stands still between a socket's making and its renaming."""
+    paths = [registration(tmp_path, name) for name in ("a.example", "b.example")]
+    with socket.socket(socket.AF_UNIX) as other:
+        other.bind(str(fresh_name(paths[0])))
+        made = fresh_name(paths[0]).stat().st_ino
+        endpoint = Endpoint(paths[1], lambda _: None, threads=1)
+        try:
+            fresh_name(paths[0]).rename(paths[0])
+            assert paths[0].stat().st_ino == made
+        finally:
+            endpoint.close()
+
+
+class Slow:
+    """Its call ends once `path`, renewed, is gone; it notes whether `closed` was set before."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.begun, self.renewed, self.closed = (threading.Event() for _ in range(3))
+        self.closed_first: bool | None = None
+
+    def serve(self, server: grpc.Server) -> None:
+        methods = {"Call": grpc.unary_unary_rpc_method_handler(self.answer)}
+        server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("Slow", methods)])
+
+    def answer(self, request: bytes, context: grpc.ServicerContext) -> bytes:
+        self.begun.set()
+        assert self.renewed.wait(60)
+        wait_for(lambda: not self._path.exists())  # the first thing that an end does
+        self.closed_first = self.closed.wait(0.5)
+        return b"done"
+
+
+def test_calls_on_a_socket_that_was_renewed_are_finished_before_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "csi.sock"
+    slow = Slow(path)
+    endpoint = Endpoint(path, slow.serve, threads=2)
+    with channel_to(path) as channel:
+        call = channel.unary_unary("/Slow/Call", bytes, bytes).future(b"", timeout=60)
+        assert slow.begun.wait(60)
+        path.rename(tmp_path / "elsewhere")
+        endpoint.renew()
+        slow.renewed.set()
+        endpoint.close()
+        slow.closed.set()
+        assert call.result(60) == b"done"
+    assert slow.closed_first is False

@@ -155,6 +155,11 @@ class Driver:
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
 
+def channel_to(socket: Path) -> grpc.Channel:
+    """A connection of its own: by default gRPC shares them, and their pauses after a failure."""
+    return grpc.insecure_channel(f"unix://{socket}", [("grpc.use_local_subchannel_pool", 1)])
+
+
 @contextmanager
 def run_driver(
     home: Path,
@@ -189,7 +194,7 @@ def run_driver(
     try:
         wait_for(lambda: socket.exists() or process.poll() is not None, 30)
         assert process.poll() is None, log.read_text()
-        with grpc.insecure_channel(f"unix://{socket}") as channel:
+        with channel_to(socket) as channel:
             grpc.channel_ready_future(channel).result(30)
             yield Driver(process, channel, home / "kubelet", log)
     finally:
