@@ -49,6 +49,10 @@ def drive(driver: DriverSettings) -> None:
     layout = driver.tiers.layout
     collector = Collector(layout, driver.limits)
     cluster = open_cluster(driver.kubeconfig)
+    if cluster is None and driver.startup_taint is not None:
+        raise errors.InvalidInput(
+            "--startup-taint needs a cluster to ask: give --kubeconfig, or run in a pod"
+        )
     reporter = (
         ClusterReporter(cluster, driver.node_id, NodeFigures(layout)) if cluster else NoReporter()
     )
@@ -73,7 +77,7 @@ def drive(driver: DriverSettings) -> None:
         if cluster is not None and driver.startup_taint is not None:
             taint.start(
                 cluster,
-                key=driver.startup_taint,
+                taint=driver.startup_taint,
                 node=driver.node_id,
                 driver=driver.driver_name,
                 ended=told,

@@ -18,6 +18,7 @@ from clipfs.cli.settings import chosen_platform, tier_settings
 from clipfs.mount.syscalls import check_context
 from clipfs.tiers.settings import TierSettings
 from csi.access.policy import Policy, load_policy
+from csi.cluster.taint import StartupTaint
 from csi.credentials.options import providers_of
 from csi.credentials.order import CredentialSettings
 from csi.metrics.options import Address, address_of
@@ -38,7 +39,7 @@ class DriverSettings:
     image_options, mount_options  of every command with an image, and of `clipfs mount` alone
     access_grace_s, policy        as of `Access`
     metrics                       where they are served; None: no port is opened
-    kubeconfig, startup_taint     as of `open_cluster`; the taint's key, if there is one
+    kubeconfig, startup_taint     as of `open_cluster`; the taint, if there is one
     """
 
     endpoint: Path
@@ -57,7 +58,7 @@ class DriverSettings:
     policy: Policy | None
     metrics: Address | None
     kubeconfig: Path | None
-    startup_taint: str | None
+    startup_taint: StartupTaint | None
 
 
 def driver_settings(given: Mapping[str, Any], *, logs: Mapping[str, str]) -> DriverSettings:

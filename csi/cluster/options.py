@@ -6,8 +6,16 @@ from typing import Any, TypeVar
 import click
 
 from clipfs.cli.options import FILE
+from csi.cluster.taint import StartupTaint, parse_taint
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _taint(text: str) -> StartupTaint:
+    try:
+        return parse_taint(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def cluster_options(command: F) -> F:
@@ -21,7 +29,8 @@ def cluster_options(command: F) -> F:
     )
     taint = click.option(
         "--startup-taint",
-        metavar="KEY",
+        type=_taint,
+        metavar="KEY[=VALUE][:EFFECT]",
         help="Taken off this node once its CSINode lists the driver; clipfs.dev/not-ready.",
     )
     return config(taint(command))

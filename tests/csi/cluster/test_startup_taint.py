@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from csi.cluster.api import Cluster
-from csi.cluster.taint import remove_when_listed, start
+from csi.cluster.taint import StartupTaint, remove_when_listed, start
 from tests.support.apiserver import ApiServer, manifest, needs_apiserver
 from tests.support.wait import wait_for
 
@@ -53,7 +53,7 @@ def taints(server: ApiServer) -> list[str]:
 
 
 def removed(cluster: Cluster, pause: Callable[[float], bool]) -> None:
-    remove_when_listed(cluster, key=KEY, node="n1", driver=DRIVER, pause=pause)
+    remove_when_listed(cluster, taint=StartupTaint(key=KEY), node="n1", driver=DRIVER, pause=pause)
 
 
 def test_it_stays_until_the_csinode_lists_the_driver_and_others_stay_for_good(
@@ -76,14 +76,14 @@ def test_a_thread_does_it_beside_the_driver_and_ends_with_it(
     api_server: ApiServer, cluster: Cluster, node: str
 ) -> None:
     ended = threading.Event()
-    waiting = start(cluster, key=KEY, node="n1", driver=DRIVER, ended=ended)
+    waiting = start(cluster, taint=StartupTaint(key=KEY), node="n1", driver=DRIVER, ended=ended)
     assert waiting.is_alive(), "the driver is not listed"
     ended.set()
     waiting.join(10)
     assert not waiting.is_alive()
     assert KEY in taints(api_server)
     know(api_server, DRIVER)
-    start(cluster, key=KEY, node="n1", driver=DRIVER, ended=threading.Event())
+    start(cluster, taint=StartupTaint(key=KEY), node="n1", driver=DRIVER, ended=threading.Event())
     wait_for(lambda: KEY not in taints(api_server))
 
 
