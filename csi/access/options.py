@@ -16,7 +16,11 @@ DEFAULT_GRACE_S = 24 * 3600
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_DURATION = re.compile(r"([0-9]{1,9})(h|m|s)|0")
+MAX_GRACE_H = 10 * 365 * 24
+"""Who wants more wants no proof."""
+
+_DURATION = re.compile(r"([0-9]+)(h|m|s)|0")
+MAX_DIGITS = 9
 _SECONDS = {"h": 3600, "m": 60, "s": 1}
 
 
@@ -24,8 +28,13 @@ def duration_s(text: str) -> int:
     """Seconds of 24h, 30m, 90s or 0."""
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise click.BadParameter(f"{text!r} is no duration; write 24h, 30m, 90s or 0")
-    return int(match[1]) * _SECONDS[match[2]] if match[1] else 0
+        raise click.BadParameter(f"{text[:40]!r} is no duration; write 24h, 30m, 90s or 0")
+    if not match[1]:
+        return 0
+    number, unit_s = match[1].lstrip("0") or "0", _SECONDS[match[2]]
+    if len(number) > MAX_DIGITS or int(number) * unit_s > MAX_GRACE_H * _SECONDS["h"]:
+        raise click.BadParameter(f"{text[:40]!r} is too long; at most {MAX_GRACE_H}h")
+    return int(number) * unit_s
 
 
 def access_options(command: F) -> F:

@@ -3,6 +3,7 @@
 Not here: `--registry-config`, which `clipfs mount` has too (`clipfs.cli.options`).
 """
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ import click
 
 from clipfs import errors
 from csi.credentials.provider_config import ProviderConfig, load_providers
+from csi.credentials.pull_secrets import EVERY_NAMESPACE
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -23,8 +25,21 @@ def credential_options(command: F) -> F:
     return command
 
 
+_NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def _namespace(text: str) -> str:
+    if text != EVERY_NAMESPACE and _NAMESPACE.fullmatch(text) is None:
+        raise click.BadParameter(
+            f"{text[:100]!r} is no namespace; write one name (a to z, digits, dashes), the option "
+            "again for another, '*' for all"
+        )
+    return text
+
+
 _pod_pull_secrets = click.option(
     "--pod-pull-secrets",
+    type=_namespace,
     metavar="NAMESPACE",
     multiple=True,
     help="A namespace whose pods' imagePullSecrets, and their service accounts', the driver may "

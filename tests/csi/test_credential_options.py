@@ -48,6 +48,21 @@ def test_namespaces_are_as_many_as_are_given() -> None:
     assert (found["pod_pull_secrets"], found["token_requests"]) == (("a", "b"), True)
 
 
+@pytest.mark.parametrize("text", ["", "Team_A", "a*", "a,b", "-a", "a" * 64, "a.b", "a\n"])
+def test_what_is_no_namespace_is_a_usage_error(text: str) -> None:
+    @click.command()
+    @credential_options
+    def command(**_: Any) -> None:
+        pass
+
+    done = CliRunner().invoke(command, ["--pod-pull-secrets", text])
+    assert (done.exit_code, "is no namespace; write one name" in done.output) == (2, True)
+
+
+def test_every_namespace_is_a_star() -> None:
+    assert given("--pod-pull-secrets", "*")["pod_pull_secrets"] == ("*",)
+
+
 def test_the_plugins_of_the_file_are_taken_from_the_folder(tmp_path: Path) -> None:
     plugins = Plugins(tmp_path)
     plugins.add("helper", "pass")

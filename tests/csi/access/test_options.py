@@ -23,10 +23,25 @@ def given(*words: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("24h", 86400), ("30m", 1800), ("90s", 90), ("0", 0), ("0h", 0), ("168h", 604800)],
+    [
+        ("24h", 86400),
+        ("30m", 1800),
+        ("90s", 90),
+        ("0", 0),
+        ("0h", 0),
+        ("168h", 604800),
+        ("87600h", 315360000),
+    ],
 )
 def test_a_duration_is_a_number_and_its_unit(text: str, seconds: int) -> None:
     assert given("--access-grace", text)["access_grace_s"] == seconds
+
+
+@pytest.mark.parametrize("text", ["99999999999h", "87601h", "9" * 10_000 + "s", "315360001s"])
+def test_one_that_is_too_long_is_told_so(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="is too long; at most 87600h") as caught:
+        given("--access-grace", text)
+    assert len(str(caught.value)) < 200
 
 
 def test_what_is_not_said_is_a_day_and_no_policy() -> None:
