@@ -33,6 +33,8 @@ def open_cluster(
         if kubeconfig is not None:
             return ClusterClient(lambda: by_kubeconfig(kubeconfig))
         return ClusterClient(lambda: by_service_account(mounted, environ))
+    except errors.InvalidInput as error:
+        raise errors.InvalidInput(f"--kubeconfig {kubeconfig}: {error}") from None
     except Exception as error:
         where = f"--kubeconfig {kubeconfig}" if kubeconfig else f"the service account in {mounted}"
         raise errors.InvalidInput(

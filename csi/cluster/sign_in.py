@@ -6,15 +6,20 @@ none, since a parser's complaint may quote a token.
 
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from kubernetes.client import ApiClient, Configuration
 from kubernetes.config.incluster_config import InClusterConfigLoader
 from kubernetes.config.kube_config import load_kube_config
 
+from clipfs import errors
+
 
 def by_kubeconfig(path: Path) -> ApiClient:
     configuration = Configuration()
     load_kube_config(str(path), client_configuration=configuration, persist_config=False)
+    if urlsplit(configuration.host).scheme not in ("http", "https"):
+        raise errors.InvalidInput("its server is no https:// or http:// URL")
     return _client(configuration)
 
 

@@ -38,6 +38,20 @@ def test_without_a_cluster_nothing_is_opened_and_the_client_is_not_loaded(tmp_pa
     assert open_cluster(None, mounted=tmp_path, environ=in_cluster) is None, "no token"
 
 
+@pytest.mark.parametrize("server", ["ftp://h.example", "h.example:6443", "https//h", "''"])
+def test_a_kubeconfig_whose_server_is_no_url_of_http_is_refused(
+    server: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "config"
+    path.write_text(
+        "{current-context: c, contexts: [{name: c, context: {cluster: k, user: u}}],\n"
+        f"clusters: [{{name: k, cluster: {{server: {server}}}}}],\n"
+        "users: [{name: u, user: {token: hush}}]}\n"
+    )
+    with pytest.raises(InvalidInput, match="config: its server is no https:// or http:// URL"):
+        open_cluster(path)
+
+
 @pytest.mark.parametrize(
     "text",
     [
