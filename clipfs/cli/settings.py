@@ -54,9 +54,7 @@ def tier_settings(
             if index_key_file
             else KeyRing.own(layout.index / "key")
         ),
-        registry_config=(
-            load_registry_config(registry_config) if registry_config else RegistryConfig.empty()
-        ),
+        registry_config=_credentials(registry_config),
         plain_http=frozenset(plain_http),
         ca_pem=load_ca_file(ca_file) if ca_file else "",
         mirrors=Mirrors(checked_folder(mirrors)) if mirrors else NO_MIRRORS,
@@ -65,6 +63,15 @@ def tier_settings(
             token_of(content_cache_token_file) if content_cache_token_file else None
         ),
     )
+
+
+def _credentials(path: Path | None) -> RegistryConfig:
+    if path is None:
+        return RegistryConfig.empty()
+    found = load_registry_config(path)
+    for what in found.unused.values():
+        log.warning("a part of the registry config is not used", what=what)
+    return found
 
 
 def checked_folder(path: Path) -> Path:

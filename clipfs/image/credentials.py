@@ -1,7 +1,8 @@
 """Registry credentials, from a docker `config.json` or a Kubernetes pull secret.
 
 Nothing here prints a secret: reprs and errors name files and hosts only. Credential helpers
-are programs of the machine that wrote the file; they are not run.
+are programs of the machine that wrote the file; they are not run. What an entry has instead of
+credentials is remembered, to be told to who misses them.
 
 Source: docker's config.json, "auths"; Kubernetes, "kubernetes.io/dockerconfigjson".
 """
@@ -34,17 +35,24 @@ class _Auth(msgspec.Struct):
     username: str | None = None
     password: str | None = None
     identitytoken: str | None = None
+    registrytoken: str | None = None
 
 
-class _Config(msgspec.Struct):
+class _Config(msgspec.Struct, rename="camel"):
     auths: dict[str, _Auth | None] | None = None
+    creds_store: str | None = None
+    cred_helpers: dict[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RegistryConfig:
-    """Credentials by `host[:port]` or `host[:port]/path`; the longest path wins."""
+    """Credentials by `host[:port]` or `host[:port]/path`; the longest path wins.
+
+    unused  by place, "" is any: what is there instead of credentials, as a sentence
+    """
 
     by_place: Mapping[str, Credentials] = field(repr=False)
+    unused: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     @classmethod
     def empty(cls) -> Self:
@@ -58,17 +66,21 @@ class RegistryConfig:
     def from_json(cls, data: bytes, *, source: str) -> Self:
         """The `auths` of a config.json; InvalidInput names source, never the content."""
         try:
-            auths = msgspec.json.decode(data, type=_Config).auths or {}
-            read = {_place(key): _credentials(auth) for key, auth in auths.items()}
-        except (ValueError, RecursionError):  # msgspec's, base64's and UTF-8's are ValueErrors
+            said = msgspec.json.decode(data, type=_Config)
+        except (ValueError, RecursionError):  # msgspec's and UTF-8's are ValueErrors
             raise errors.InvalidInput(
                 f"registry config {source} is not a docker config.json with auths"
             ) from None  # the cause may quote a secret
-        return cls({place: one for place, one in read.items() if one is not None})
+        auths = {_place(key): auth for key, auth in (said.auths or {}).items()}
+        read = {place: _credentials(auth, place, source) for place, auth in auths.items()}
+        known = {place: one for place, one in read.items() if one is not None}
+        return cls(known, _unused(said, auths, source))
 
     def merged(self, nearer: "RegistryConfig") -> "RegistryConfig":
         """Both; where both speak of a place, nearer's word holds."""
-        return RegistryConfig({**self.by_place, **nearer.by_place})
+        return RegistryConfig(
+            {**self.by_place, **nearer.by_place}, {**self.unused, **nearer.unused}
+        )
 
     def to_json(self) -> bytes:
         """A config.json with these credentials: for a process of our own, never for a disk."""
@@ -84,12 +96,13 @@ class RegistryConfig:
 
     def for_repository(self, registry: str, repository: str) -> Credentials | None:
         """What to show registry for repository; None if nothing is known for either."""
-        parts = [registry, *repository.split("/")]
-        for length in range(len(parts), 0, -1):
-            found = self.by_place.get("/".join(parts[:length]))
-            if found is not None:
-                return found
-        return None
+        places = [place for place in _places(registry, repository) if place in self.by_place]
+        return self.by_place[places[0]] if places else None
+
+    def unused_for(self, registry: str, repository: str) -> str | None:
+        """What there is for repository in place of credentials; None: nothing."""
+        places = [*_places(registry, repository), ""]
+        return next((self.unused[place] for place in places if place in self.unused), None)
 
 
 def load_registry_config(path: Path) -> RegistryConfig:
@@ -104,6 +117,24 @@ def load_registry_config(path: Path) -> RegistryConfig:
     return RegistryConfig.from_json(data, source=str(path))
 
 
+def _places(registry: str, repository: str) -> list[str]:
+    """What may speak of repository, the longest first."""
+    parts = [registry, *repository.split("/")]
+    return ["/".join(parts[:length]) for length in range(len(parts), 0, -1)]
+
+
+def _unused(said: _Config, auths: Mapping[str, _Auth | None], source: str) -> dict[str, str]:
+    unused = {"": f"{source} leaves credentials to a credsStore, which is not asked"}
+    if not said.creds_store:
+        unused.clear()
+    for place in map(_place, said.cred_helpers or ()):
+        unused[place] = f"{source} leaves {place} to a program of credHelpers, which is not run"
+    for place, auth in auths.items():
+        if auth is not None and auth.registrytoken:
+            unused[place] = f"{source} has a registrytoken for {place}, which is not used"
+    return unused
+
+
 def _place(key: str) -> str:
     """`https://index.docker.io/v1/` -> docker.io; others lose scheme, /v1/, /v2/ and slash."""
     host, _, path = key.split("://", 1)[-1].rstrip("/").partition("/")
@@ -112,16 +143,31 @@ def _place(key: str) -> str:
     return host if path in ("", "v1", "v2") else f"{host}/{path}"
 
 
-def _credentials(auth: _Auth | None) -> Credentials | None:
+def _credentials(auth: _Auth | None, place: str, source: str) -> Credentials | None:
     """None for an entry that holds none: docker writes those where a helper keeps the secret."""
     if auth is None:
         return None
     username, password = auth.username or "", auth.password or ""
     if auth.auth:
-        username, _, password = base64.b64decode(auth.auth).decode().partition(":")
-        password = password.strip("\0")
+        username, password = _pair(auth.auth, place, source)
     if not (username or auth.identitytoken):
         return None
     return Credentials(
         username=username, password=password, identity_token=auth.identitytoken or None
     )
+
+
+def _pair(auth: str, place: str, source: str) -> tuple[str, str]:
+    """As the kubelet reads it: lines do not count, and the padding may be left out."""
+    bare = auth.replace("\r", "").replace("\n", "")
+    padded = bare if "=" in bare else bare + "=" * (-len(bare) % 4)
+    try:
+        username, colon, password = base64.b64decode(padded, validate=True).decode().partition(":")
+    except ValueError:  # base64's and UTF-8's
+        colon = ""
+    if not colon:
+        raise errors.InvalidInput(
+            f"registry config {source} is not a docker config.json with auths: the auth of "
+            f"{place[:100]!a} is not the base64 of user:password"
+        ) from None
+    return username, password.strip("\0")

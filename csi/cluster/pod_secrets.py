@@ -9,9 +9,10 @@ copies the service account's into a pod that names none, so mostly both are the 
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
+from clipfs.image.credentials import RegistryConfig
 from clipfs.log import log
 from csi.cluster.api import Json, PodApi
 from csi.cluster.errors import ApiRefused, ApiRejected
@@ -30,17 +31,19 @@ class PodSecrets:
     def __init__(self, api: PodApi) -> None:
         self._api = api
 
-    def pull_secrets(self, pod: Pod) -> list[bytes]:
+    def pull_secrets(self, pod: Pod, *, on_lack: Callable[[str], None]) -> list[bytes]:
         """The docker configs of pod's pull secrets, then of its service account's, in order.
 
-        A `.dockercfg` is given as the docker config that means the same.
+        A `.dockercfg` is given as the docker config that means the same. One that is not there, or
+        is no pull secret, is left out, and on_lack told which and why.
 
-        Raises  ApiRefused, which names the Role that is missing; ApiUnavailable; ApiRejected if
+        Raises  InvalidInput, which names a secret that is no docker config;
+                ApiRefused, which names the Role that is missing; ApiUnavailable; ApiRejected if
                 the pod is not the one that the kubelet means
         """
         with _refusal_explained(pod):
             names = [*_names(self._spec(pod)), *_names(self._service_account(pod))]
-            configs = [self._config(pod, name) for name in dict.fromkeys(names)]
+            configs = [self._config(pod, name, on_lack) for name in dict.fromkeys(names)]
         return [config for config in configs if config is not None]
 
     def service_account_annotations(self, pod: Pod) -> Mapping[str, str]:
@@ -67,19 +70,24 @@ class PodSecrets:
             log.warning("service account not found", pod=str(pod), service_account=name)
         return found or {}
 
-    def _config(self, pod: Pod, name: str) -> bytes | None:
-        """None, and a warning, if there is no such secret or it is no pull secret."""
+    def _config(self, pod: Pod, name: str, on_lack: Callable[[str], None]) -> bytes | None:
         secret = self._api.secret(pod.namespace, name)
         if secret is None:
-            log.warning("pull secret not found", pod=str(pod), secret=name)
+            on_lack(f"pull secret {name} of pod {pod} is not there")
             return None
-        key = _KEYS.get(secret.get("type", ""))
+        kind = secret.get("type", "")
+        key = _KEYS.get(kind)
+        if key is None:
+            on_lack(f"secret {name} of pod {pod} is no pull secret: it has type {kind[:100]}")
+            return None
         try:
             data = base64.b64decode(secret["data"][key], validate=True)
         except (KeyError, TypeError, binascii.Error):
-            log.warning("secret is no pull secret", pod=str(pod), secret=name)
+            on_lack(f"pull secret {name} of pod {pod} has no {key}, or none in base64")
             return None
-        return data if key == ".dockerconfigjson" else b'{"auths":' + data + b"}"
+        config = data if key == ".dockerconfigjson" else b'{"auths":' + data + b"}"
+        RegistryConfig.from_json(config, source=f"pull secret {name} of pod {pod}")
+        return config
 
 
 def _names(owner: Json) -> list[str]:

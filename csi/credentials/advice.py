@@ -40,7 +40,11 @@ def with_advice(
         return error
     kind, failed = type(error), "".join(f"; {one}" for one in chosen.failed)
     if chosen.source == NOBODY:
-        return kind(f"{error}: no credentials: {_way_out(volume, namespaces)}{failed}")
+        way_out = _way_out(volume, namespaces)
+        if not chosen.failed:
+            return kind(f"{error}: no credentials: {way_out}")
+        why = "; ".join(chosen.failed)
+        return kind(f"{error}: no credentials that can be used: {why}; correct that, or {way_out}")
     remedy = f"{chosen.source}: {_REMEDIES[kind]}"
     pod, is_earlier = volume.pod, chosen.source in (GIVEN_SECRET, PULL_SECRETS)
     if pod is not None and not is_earlier and not may_ask(pod, namespaces):

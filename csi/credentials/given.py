@@ -40,7 +40,7 @@ def config_of(secrets: Mapping[str, str], image: Reference) -> RegistryConfig:
     secrets = {key: value for key, value in secrets.items() if key != TOKENS_KEY}
     if DOCKER_CONFIG in secrets:
         return RegistryConfig.from_json(
-            secrets[DOCKER_CONFIG].encode(), source=f"secret key {DOCKER_CONFIG}"
+            secrets[DOCKER_CONFIG].encode(), source=f"{DOCKER_CONFIG} of the volume's secret"
         )
     if "username" in secrets and "password" in secrets:
         return RegistryConfig.single(image.registry, secrets["username"], secrets["password"])

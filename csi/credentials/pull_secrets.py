@@ -11,7 +11,7 @@ Not here: the API server (`csi.cluster`).
 Source: Kubernetes, "Pull an Image from a Private Registry".
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 from clipfs.image.credentials import RegistryConfig
@@ -26,10 +26,10 @@ EVERY_NAMESPACE = "*"
 
 
 class PodSecrets(Protocol):
-    def pull_secrets(self, pod: Pod) -> list[bytes]:
+    def pull_secrets(self, pod: Pod, *, on_lack: Callable[[str], None]) -> list[bytes]:
         """The docker configs of the pod's imagePullSecrets and then its service account's.
 
-        One that is not there, or is of another type, is left out.
+        One that is not there, or is none, is left out, and on_lack told which and why.
         Raises  ClipError if the cluster does not say
         """
 
@@ -48,17 +48,19 @@ class PullSecrets:
         if volume.pod is None or not may_ask(volume.pod, self._namespaces):
             return None
         asker.waits_for(f"asking the API server for the pull secrets of pod {volume.pod}")
+        lacks = list[str]()
         configs = [
             RegistryConfig.from_json(data, source=f"imagePullSecret {number} of pod {volume.pod}")
-            for number, data in enumerate(self._asked(volume.pod), start=1)
+            for number, data in enumerate(self._asked(volume.pod, lacks.append), start=1)
         ]
-        if not configs:
-            return None
-        return Found(config=configs[0], further=tuple(configs[1:]), can_be_asked_again=True)
+        first, *further = configs or [RegistryConfig.empty()]
+        return Found(
+            config=first, further=tuple(further), can_be_asked_again=True, lacks=tuple(lacks)
+        )
 
-    def _asked(self, pod: Pod) -> list[bytes]:
+    def _asked(self, pod: Pod, on_lack: Callable[[str], None]) -> list[bytes]:
         try:
-            return self._secrets.pull_secrets(pod)
+            return self._secrets.pull_secrets(pod, on_lack=on_lack)
         except (ApiRefused, ApiRejected) as error:
             raise SourceFailed(str(error)) from error
 

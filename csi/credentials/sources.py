@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.mirrors import Mirrors
+from clipfs.image.reference import Reference
 from clipfs.log import log
 from csi.asker import PATIENT, Asker
 from csi.cluster.errors import ApiUnavailable
@@ -38,11 +39,13 @@ class Found:
 
     further             more of them, which come after those of config
     can_be_asked_again  whether the source may have others later, for the same volume
+    lacks               what is wrong where there might have been more, for who misses them
     """
 
     config: RegistryConfig
     further: tuple[RegistryConfig, ...] = ()
     can_be_asked_again: bool = False
+    lacks: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -68,7 +71,7 @@ class Chosen:
 
     source   its name; NOBODY: without credentials
     further  of the same source, in case that config is refused
-    failed   sources that should have known, and do not answer
+    failed   sources that should have known, and do not answer, or have no credentials but else
     unasked  the source that could not be asked just now, whose would have come first; NOBODY's
              are shown then, which may do, and those of no later source
     """
@@ -114,9 +117,14 @@ class Sources:
             except ApiUnavailable as error:
                 log.warning("source of credentials is away", source=source.name, error=str(error))
                 return _nobody(failed, unasked=f"{source.name}: {error}")
-            configs = configs_for((found.config, *found.further), names) if found else []
-            if found is not None and configs:
+            if found is None:
+                continue
+            if configs := configs_for((found.config, *found.further), names):
                 return _chosen(source.name, found, configs, failed)
+            lacks = [*found.lacks, *_unused(found, volume.image, hosts)]
+            for one in lacks:
+                log.warning("source of credentials has none", source=source.name, why=one)
+            failed += lacks
         return _nobody(failed)
 
 
@@ -160,3 +168,13 @@ def hosts_by(mirrors: Mirrors) -> Callable[[str], Sequence[str]]:
         return [registry, *(urlsplit(base).netloc for base in bases)]
 
     return hosts_of
+
+
+def _unused(found: Found, image: Reference, hosts: Sequence[str]) -> list[str]:
+    """What there is for the image that is no credentials."""
+    said = [
+        config.unused_for(host, image.repository)
+        for config in (found.config, *found.further)
+        for host in hosts
+    ]
+    return [one for one in dict.fromkeys(said) if one is not None]

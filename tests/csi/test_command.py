@@ -28,7 +28,10 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Odd:
 
 def test_one_that_closes_its_stdout_is_stopped_once_nobody_wants_it(odd: Odd) -> None:
     odd("echo half; exec sleep 1000 >&-")
-    assert run_index(["image"], {}, is_wanted=lambda: False).returncode == -signal.SIGINT
+    assert (
+        run_index(["image"], {}, on_told=lambda _: None, is_wanted=lambda: False).returncode
+        == -signal.SIGINT
+    )
 
 
 def test_one_that_closes_its_stdout_is_heard_and_waited_for(odd: Odd, tmp_path: Path) -> None:
@@ -40,14 +43,14 @@ def test_one_that_closes_its_stdout_is_heard_and_waited_for(odd: Odd, tmp_path: 
         next(looks, lambda: None)()
         return True
 
-    done = run_index(["image"], {}, is_wanted=is_wanted)
+    done = run_index(["image"], {}, on_told=lambda _: None, is_wanted=is_wanted)
     assert (done.returncode, done.stdout) == (7, b"all\n")
 
 
 def test_what_it_leaves_behind_keeps_nobody_waiting(odd: Odd, tmp_path: Path) -> None:
     odd("sleep 1000 & echo $! > pid; echo done")
     try:
-        done = run_index(["image"], {}, is_wanted=lambda: True)
+        done = run_index(["image"], {}, on_told=lambda _: None, is_wanted=lambda: True)
         assert (done.returncode, done.stdout) == (0, b"done\n")
     finally:
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)

@@ -321,7 +321,10 @@ def test_a_refusal_of_credentials_says_whose_they_are_and_who_failed(place: Plac
     )
     assert "hush-word" not in told
     told = refused(place, volume_of(IMAGE), errors.Unauthenticated)
-    assert told.endswith("namespaces; credential provider helper ended with status 1")
+    assert (
+        ": no credentials that can be used: credential provider helper ended with status 1; "
+        "correct that, or give the volume a nodePublishSecretRef"
+    ) in told
 
 
 def test_other_errors_stay_as_they_are(place: Place) -> None:
@@ -373,3 +376,27 @@ def test_no_repr_shows_a_secret(place: Place) -> None:
             volume.attributes
         )
         assert "hush-word" not in shown
+
+
+def test_what_a_volume_s_own_secret_has_in_place_of_credentials_is_told(place: Place) -> None:
+    config = json.dumps({"auths": {"h.io": {"registrytoken": "hush-word"}}})
+    own = volume_of(IMAGE, secrets={".dockerconfigjson": config})
+    told = refused(place, own, errors.Unauthenticated)
+    assert (
+        ": no credentials that can be used: .dockerconfigjson of the volume's secret has a "
+        "registrytoken for h.io, which is not used; correct that, or "
+    ) in told
+    assert "hush-word" not in told
+
+
+def test_what_is_wrong_with_pull_secrets_is_told_to_who_misses_them_alone(place: Place) -> None:
+    place.namespaces = ["*"]
+    place.secrets.lacks = ["pull secret a of pod team-a/web is not there"]
+    place.secrets.by_pod["team-a/web"] = [b'{"credsStore": "sh"}']
+    assert (
+        ": no credentials that can be used: pull secret a of pod team-a/web is not there; "
+        "imagePullSecret 1 of pod team-a/web leaves credentials to a credsStore, which is not "
+        "asked; correct that, or "
+    ) in refused(place, volume_of(IMAGE), errors.Unauthenticated)
+    place.secrets.by_pod["team-a/web"] = [docker_config_of({"h.io": "word"})]
+    assert place.sources().choose(volume_of(IMAGE)).failed == ()

@@ -6,7 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -231,11 +231,11 @@ class SlowSecrets(Secrets):
         self.gate = threading.Event()
         self.waiting: list[Pod] = []
 
-    def pull_secrets(self, pod: Pod) -> list[bytes]:
+    def pull_secrets(self, pod: Pod, *, on_lack: Callable[[str], None]) -> list[bytes]:
         if pod.name == "slow":
             self.waiting.append(pod)
             self.gate.wait()
-        return super().pull_secrets(pod)
+        return super().pull_secrets(pod, on_lack=on_lack)
 
 
 async def test_many_who_wait_for_a_slow_source_keep_nobody_else_waiting(place: Place) -> None:
@@ -261,7 +261,7 @@ async def test_many_who_wait_for_a_slow_source_keep_nobody_else_waiting(place: P
 class BrokenSecrets(Secrets):
     """An API server that ends the thread which asks it."""
 
-    def pull_secrets(self, pod: Pod) -> list[bytes]:
+    def pull_secrets(self, pod: Pod, *, on_lack: Callable[[str], None]) -> list[bytes]:
         raise SystemExit
 
 

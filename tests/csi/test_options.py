@@ -222,6 +222,22 @@ def test_a_wrong_option_is_refused_in_one_line(
     assert "Traceback" not in done.stderr
 
 
+def test_a_docker_config_that_is_none_is_refused_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"auths": {"h.io": {"auth": "hush!"}}}')
+    done = node(*GOOD, "--root", str(tmp_path), "--registry-config", str(tmp_path / "config.json"))
+    assert done.returncode == 1
+    assert "the auth of 'h.io' is not the base64 of user:password" in done.stderr
+    assert "hush" not in done.stderr
+
+
+def test_what_of_a_docker_config_is_not_used_is_said_once(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"credsStore": "sh", "credHelpers": {"h.io": "sh"}}')
+    words = [*GOOD, "--root", str(tmp_path), "--registry-config", str(tmp_path / "config.json")]
+    done = node(*words, "--metrics", "192.0.2.1:90")  # which ends it
+    assert done.stderr.count("which is not asked") == 1
+    assert done.stderr.count("leaves h.io to a program of credHelpers, which is not run") == 1
+
+
 def test_what_driver_and_mount_both_take_reaches_the_mount(tmp_path: Path) -> None:
     of_each_volume = {"platform", "front", "registry_config"}
     shared = {one.name for one in mount.params} & {one.name for one in node_command.params}

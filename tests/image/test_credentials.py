@@ -32,6 +32,11 @@ def config(**auths: object) -> RegistryConfig:
     [
         pytest.param({"auth": encoded(f"me:{SECRET}")}, id="docker-login"),
         pytest.param({"auth": encoded(f"me:{SECRET}\0\0")}, id="padded"),
+        pytest.param({"auth": encoded(f"me:{SECRET}").rstrip("=")}, id="unpadded"),
+        pytest.param(
+            {"auth": f"{encoded(f'me:{SECRET}')[:6]}\r\n{encoded(f'me:{SECRET}')[6:]}\n"},
+            id="lines",
+        ),
         pytest.param(USER, id="kubectl-create-secret"),
         pytest.param({**USER, "auth": encoded(f"me:{SECRET}"), "email": "e"}, id="both"),
     ],
@@ -133,6 +138,8 @@ def test_a_config_written_for_another_process_is_read_as_itself() -> None:
         pytest.param(b'{"auths": [1]}', id="auths-list"),
         pytest.param(b'{"auths": {"h": {"password": 5}}}', id="number"),
         pytest.param(b'{"auths": {"h": {"auth": "pa:ss-w0rd"}}}', id="not-base64"),
+        pytest.param(b'{"auths": {"h": {"auth": "!!!"}}}', id="no-letter-of-base64"),
+        pytest.param(b'{"auths": {"h": {"auth": "bWU="}}}', id="no-password"),
         pytest.param('{"auths": {"h": {"auth": "pa:ss-w0rdé"}}}'.encode(), id="not-ascii"),
         pytest.param(b'{"auths": {"h": {"auth": "/////w=="}}}', id="base64-of-no-text"),
         pytest.param(b"pa:ss-w0rd\xff", id="not-utf-8"),
@@ -143,6 +150,34 @@ def test_a_broken_config_is_named_and_never_quoted(text: bytes) -> None:
     with pytest.raises(errors.InvalidInput, match="the-file is not a docker config") as caught:
         RegistryConfig.from_json(text, source="the-file")
     assert "w0rd" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_an_auth_that_is_none_is_named_by_its_place() -> None:
+    with pytest.raises(errors.InvalidInput, match=r"auth of 'host\.io' is not the base64 of user:"):
+        config(**{"https://host.io/v1/": {"auth": "!!!"}})
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"auths": {"https://h.io": {"registrytoken": SECRET}}},
+         "the-file has a registrytoken for h.io, which is not used"),
+        ({"credHelpers": {"h.io": "sh"}},
+         "the-file leaves h.io to a program of credHelpers, which is not run"),
+        ({"auths": {"h.io": {}}, "credsStore": "sh"},
+         "the-file leaves credentials to a credsStore, which is not asked"),
+        ({"auths": {"g.io": {"registrytoken": SECRET}}}, None),
+        ({"credHelpers": {"g.io": "sh"}}, None),
+        ({"auths": {"h.io": {}}}, None),
+    ],
+    ids=str,
+)  # fmt: skip  # one row a config
+def test_what_is_there_in_place_of_credentials_is_told_to_who_misses_them(
+    said: dict[str, object], told: str | None
+) -> None:
+    found = RegistryConfig.from_json(json.dumps(said).encode(), source="the-file")
+    assert found.for_repository("h.io", "a") is None
+    assert found.unused_for("h.io", "a") == told
 
 
 def test_no_repr_shows_a_secret() -> None:

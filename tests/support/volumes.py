@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,9 +32,12 @@ class Secrets:
     annotations: dict[str, str] = field(default_factory=dict)
     asked: list[Pod] = field(default_factory=list)
     is_away: bool = False
+    lacks: list[str] = field(default_factory=list)
 
-    def pull_secrets(self, pod: Pod) -> list[bytes]:
+    def pull_secrets(self, pod: Pod, *, on_lack: Callable[[str], None]) -> list[bytes]:
         self._ask(pod)
+        for one in self.lacks:
+            on_lack(one)
         return self.by_pod.get(str(pod), [])
 
     def service_account_annotations(self, pod: Pod) -> Mapping[str, str]:

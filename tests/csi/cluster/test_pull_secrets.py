@@ -91,7 +91,7 @@ def test_a_pod_s_secrets_come_before_its_service_account_s(
     opened: Tenant, secrets: PodSecrets
 ) -> None:
     opened.secret("of-pod")
-    configs = secrets.pull_secrets(opened.pod("both", "of-pod"))
+    configs = secrets.pull_secrets(opened.pod("both", "of-pod"), on_lack=print)
     assert hosts(configs) == ["of-pod.example", "of-account.example"]
     auth = json.loads(configs[0])["auths"]["of-pod.example"]["auth"]
     assert base64.b64decode(auth) == b"user:password of of-pod"
@@ -100,7 +100,7 @@ def test_a_pod_s_secrets_come_before_its_service_account_s(
 def test_a_pod_that_names_none_has_its_service_account_s_once(
     opened: Tenant, secrets: PodSecrets
 ) -> None:
-    assert hosts(secrets.pull_secrets(opened.pod("none"))) == ["of-account.example"]
+    assert hosts(secrets.pull_secrets(opened.pod("none"), on_lack=print)) == ["of-account.example"]
 
 
 def test_a_legacy_dockercfg_is_given_as_a_docker_config(
@@ -108,7 +108,7 @@ def test_a_legacy_dockercfg_is_given_as_a_docker_config(
 ) -> None:
     legacy = base64.b64encode(b'{"old.example": {"auth": "dTpw"}}').decode()
     opened.secret("legacy", "kubernetes.io/dockercfg", **{".dockercfg": legacy})
-    configs = secrets.pull_secrets(opened.pod("legacy", "legacy"))
+    configs = secrets.pull_secrets(opened.pod("legacy", "legacy"), on_lack=print)
     assert json.loads(configs[0]) == {"auths": {"old.example": {"auth": "dTpw"}}}
 
 
@@ -117,7 +117,7 @@ def test_what_is_missing_or_no_pull_secret_is_passed_over_with_a_warning(
 ) -> None:
     opened.secret("opaque", "Opaque", password="aHVzaC1odXNo")
     pod = opened.pod("sparse", "absent", "opaque")
-    assert hosts(secrets.pull_secrets(pod)) == ["of-account.example"]
+    assert hosts(secrets.pull_secrets(pod, on_lack=print)) == ["of-account.example"]
     said = "".join(capsys.readouterr())
     assert "absent" in said
     assert "opaque" in said
@@ -128,9 +128,9 @@ def test_what_is_missing_or_no_pull_secret_is_passed_over_with_a_warning(
 def test_a_rotated_secret_is_seen_at_the_next_look(opened: Tenant, secrets: PodSecrets) -> None:
     opened.secret("rotated")
     pod = opened.pod("rotated", "rotated")
-    before = secrets.pull_secrets(pod)[0]
+    before = secrets.pull_secrets(pod, on_lack=print)[0]
     opened.secret("rotated", **docker_config("rotated.example", "user", "another"))
-    assert secrets.pull_secrets(pod)[0] != before
+    assert secrets.pull_secrets(pod, on_lack=print)[0] != before
 
 
 def test_another_pod_of_that_name_gives_nothing(opened: Tenant, secrets: PodSecrets) -> None:
@@ -138,7 +138,7 @@ def test_another_pod_of_that_name_gives_nothing(opened: Tenant, secrets: PodSecr
     for uid in ("00000000-0000-0000-0000-000000000000", ""):
         other = Pod(namespace=pod.namespace, name=pod.name, uid=uid, service_account="default")
         with pytest.raises(ApiRejected, match="not the one that the kubelet means"):
-            secrets.pull_secrets(other)
+            secrets.pull_secrets(other, on_lack=print)
 
 
 def test_annotations_of_the_service_account_are_told(opened: Tenant, secrets: PodSecrets) -> None:
@@ -152,7 +152,7 @@ def test_a_namespace_without_the_role_is_closed_and_the_error_names_the_role(
 ) -> None:
     pod = closed.pod("wants", "of-account")
     with pytest.raises(ApiRefused) as refusal:
-        secrets.pull_secrets(pod)
+        secrets.pull_secrets(pod, on_lack=print)
     assert "pull-closed" in str(refusal.value)
     assert "clip-pull-secrets" in str(refusal.value)
     assert "podPullSecrets.namespaces" in str(refusal.value)
@@ -176,7 +176,7 @@ def test_a_role_that_is_taken_away_closes_at_once(
     role = manifest("examples/pull-secrets.yaml")
     api_server.grant(role, "get", "secrets", namespace=made.namespace)
     pod = made.pod("wants")
-    assert hosts(secrets.pull_secrets(pod)) == ["of-account.example"]
+    assert hosts(secrets.pull_secrets(pod, on_lack=print)) == ["of-account.example"]
     api_server.withdraw(role, "get", "secrets", namespace=made.namespace)
     with pytest.raises(ApiRefused):
-        secrets.pull_secrets(pod)
+        secrets.pull_secrets(pod, on_lack=print)
