@@ -15,13 +15,14 @@ from typing import Protocol
 import msgspec
 
 from clipfs import errors
-from clipfs.image.digest import Digest, cache_key
+from clipfs.image.digest import Digest
 from clipfs.image.model import Image
 from clipfs.image.resolved import Resolved
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing
 from clipfs.mount.unmount import unmount
 from clipfs.tiers.origins import lacks_origin
+from csi.access.known import is_whole
 from csi.collector import Collector
 from csi.command import run_index, run_mount
 from csi.credentials.handing import SOCKET
@@ -67,11 +68,7 @@ class Mounter(Protocol):
         """
 
     def is_here(self, image: Image, *, front: str) -> bool:
-        """Whether `mount` would bring nothing from afar before the tree is there.
-
-        It would where the image's host has not delivered a layer yet: what others have brought
-        is not told.
-        """
+        """Whether `mount` needs nothing from afar, the proof of a layer of others among that."""
 
     def unmount(self, digest: Digest) -> None:
         """Take the image's tree away; done already is done."""
@@ -153,12 +150,8 @@ class ClipMounter:
                 self._collector.soon()
 
     def is_here(self, image: Image, *, front: str) -> bool:
-        if lacks_origin(self._layout, self._keys, image):
-            return False
-        return self._places.living(image, front) is not None or (
-            self._layout.image_index(cache_key(image.digest)).exists()
-            and all(self._layout.payload(layer.cache_key).exists() for layer in image.layers)
-        )
+        is_here = self._places.living(image, front) is not None or is_whole(self._layout, image)
+        return is_here and not lacks_origin(self._layout, self._keys, image)
 
     def _launched(self, image: Image, place: Path, front: str, lent: Lent, watch: Watch) -> Mounted:
         meter = Meter(image, time.monotonic)

@@ -60,5 +60,12 @@ def is_indexed(layout: Layout, image: Image) -> bool:
     )
 
 
+def is_whole(layout: Layout, image: Image) -> bool:
+    """Whether the node has image and all its payloads."""
+    return layout.image_index(cache_key(image.digest)).exists() and all(
+        layout.payload(layer.cache_key).exists() for layer in image.layers
+    )
+
+
 def _image_key(reference: Reference, digest: Digest, platform: Platform) -> tuple[str, ...]:
     return reference.registry, reference.repository, digest, str(platform)

@@ -222,7 +222,7 @@ def test_never_is_not_enough_for_a_tree_whose_server_died_before_the_layers_were
     lazy: Lazy, image: str, tmp_path: Path
 ) -> None:
     (server,) = servers(tmp_path / "root")
-    os.kill(server, signal.SIGKILL)
+    kill(server)
     never = {"pullPolicy": "Never"}
     code, details = failure(lambda: lazy.driver.publish("other", image, attributes=never))
     assert (code, "is not on this node" in details) == ("NOT_FOUND", True)
