@@ -14,6 +14,7 @@ from csi.status.reporter import subject_of
 from tests.support.apiserver import ApiServer, manifest, needs_apiserver, run_apiserver
 from tests.support.cluster_pods import described, make_pod
 from tests.support.reports import IMAGE, MOUNTED, PROGRESS, REFERENCE, Told, volume_of
+from tests.support.tables import rows_of
 from tests.support.wait import wait_for
 
 pytestmark = needs_apiserver
@@ -73,16 +74,17 @@ def test_get_clipmounts_is_a_dashboard(api_server: ApiServer, told: Told) -> Non
     told.reporter.mounted(mounted, IMAGE, MOUNTED)
     told.reporter.failed(failed, NO_TAG)
     told.run()
-    said = api_server.kubectl("get", "clipmounts", "-A").splitlines()
-    assert said[0].split() == [
-        *("NAMESPACE", "NAME", "PHASE", "IMAGE", "POD", "NODE"),
+    said = api_server.kubectl("get", "clipmounts", "-A")
+    rows = {row["POD"]: list(row.values()) for row in rows_of(said)}
+    assert said.splitlines()[0].split() == [
+        *("NAMESPACE", "NAME", "PHASE", "DIGEST", "IMAGE", "POD", "NODE"),
         *("FRONT", "LAYERS", "DISK", "CACHE", "REGISTRY", "AGE"),
     ]
-    rows = {row[4]: row for row in (re.split(r"\s{2,}", line) for line in said[1:])}
-    assert rows["web"][2:11] == [
-        *("Mounted", REFERENCE, "web", "n1", "erofs", "2/3", "4.3 MB", "430 kB", "160 MB"),
+    assert rows["web"][2:12] == [
+        *("Mounted", "1" * 12, REFERENCE, "web", "n1", "erofs", "2/3"),
+        *("4.3 MB", "430 kB", "160 MB"),
     ]
-    assert rows["broken"][2:6] == ["Failed", REFERENCE, "broken", "n1"]
+    assert rows["broken"][2:8] == ["Failed", "", REFERENCE, "broken", "n1", ""]
     wide = api_server.kubectl("get", "clipmounts", "-n", "see-mounts", "-o", "wide")
     assert "no such tag; name one that is there" in wide
 
