@@ -79,13 +79,14 @@ class Meter:
         samples = self._samples[digest]
         self._forget_old(samples)
         begin_s, begin_bytes = samples[0]
+        last_s, last_bytes = samples[-1]
         past_s = self._clock() - begin_s
-        came = samples[-1][1] - begin_bytes
+        came = last_bytes - begin_bytes if last_s > self._clock() - LATELY_S else 0
         return max(0.0, came / past_s) if past_s > 0 else 0.0
 
     def _forget_old(self, samples: deque[tuple[float, int]]) -> None:
-        """But for the last: where it stands still, that one is compared with itself."""
-        while len(samples) > 1 and samples[0][0] < self._clock() - LATELY_S:
+        """But for one before: from a slow registry something may come every 7 s."""
+        while len(samples) > 1 and samples[1][0] < self._clock() - LATELY_S:
             samples.popleft()
 
 

@@ -125,6 +125,18 @@ def test_what_stands_still_has_no_speed_and_no_end() -> None:
     assert (meter.progress().bytes_per_s, meter.progress().left_s) == (0, None)
 
 
+def test_what_comes_every_seven_seconds_has_a_speed_all_the_time() -> None:
+    clock = Clock()
+    meter = Meter(image(1000), clock)
+    meter.told(told(1, 0, 1000))
+    clock.now += 7
+    for step in range(1, 10):
+        meter.told(told(1, 70 * step, 1000))
+        for _ in range(7):
+            clock.now += 1
+            assert meter.progress().bytes_per_s > 0
+
+
 def test_another_nodes_progress_is_told_as_anothers_until_its_own_comes() -> None:
     clock = Clock()
     meter = Meter(image(1000), clock)
