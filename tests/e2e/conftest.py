@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.kubernetes import NODES, Cluster, running_cluster
+from tests.e2e.objects import inline, pod
 from tests.e2e.product import Product, installed_product
+from tests.e2e.registries import Registries, running_registries
 from tests.e2e.sample import Sample, build_sample
 from tests.support.wait import wait_for
 
@@ -41,6 +43,18 @@ def image(sample: Sample, cluster: Cluster) -> str:
     return cluster.push(sample.layout, "sample:zstd")
 
 
+@pytest.fixture
+def fresh(samples: Path, request: pytest.FixtureRequest) -> Sample:
+    """The sample in layers that no node has, and no other test uses."""
+    return build_sample(samples, codec=request.param)
+
+
+@pytest.fixture(scope="session")
+def registries(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registries]:
+    with running_registries(tmp_path_factory.mktemp("registries")) as found:
+        yield found
+
+
 @dataclass(slots=True)
 class Pods:
     """The objects of one test; all go at its end, and nothing of theirs may stay."""
@@ -50,19 +64,28 @@ class Pods:
     def run(self, *pods: dict[str, Any]) -> None:
         """Return when all are Ready."""
         self.product.cluster.apply(*pods)
-        self.product.cluster.wait_ready(*(one["metadata"]["name"] for one in pods))
+        for one in pods:
+            where = one["metadata"]
+            self.product.cluster.wait_ready(where["name"], namespace=where["namespace"])
+
+    def run_and_store(self, image: str, node: str) -> None:
+        """A pod `first` of image is Ready, and the content cache has all of its layers."""
+        self.run(pod("first", node, inline(image)))
+        wait_for(lambda: not self.product.stats(node)["storing"], within_s=60)
 
     def make(self, *objects: dict[str, Any]) -> None:
         self.product.cluster.apply(*objects)
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, *, namespace: str = "default") -> None:
         """Return when the pod is gone."""
-        self.product.cluster.kubectl("delete", "pod", name, "--timeout=60s")
+        self.product.cluster.kubectl("delete", "pod", "-n", namespace, name, "--timeout=60s")
 
     def delete_all(self) -> None:
         """Return when the pods are gone and no trace of their volumes is left on any node."""
         for kind in ("pod", "pvc", "pv", "secret"):
-            self.product.cluster.kubectl("delete", kind, "-l", "app=clip-test", "--timeout=60s")
+            self.product.cluster.kubectl(
+                "delete", kind, "-A", "-l", "app=clip-test", "--timeout=60s"
+            )
         left: list[str] = []
 
         def gone() -> bool:

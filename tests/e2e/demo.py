@@ -87,8 +87,9 @@ def show(product: Product, pods: Pods, sample: Sample, image: str) -> None:
     print(table(head, [row.cells() for row in rows]))
     say("kubectl get clipmounts -A")
     print(kubectl("get", "clipmounts", "-A"))
-    say("kubectl describe pod wrong-tag, its events")
-    print(kubectl("describe", "pod", "wrong-tag").partition("Events:")[2])
+    for name in ("demo-0", "wrong-tag"):
+        say(f"kubectl describe pod {name}, its events")
+        print(kubectl("describe", "pod", name).partition("Events:")[2])
     for node in NODES:
         say(f"clipfs stats on {node}")
         print(product.on_driver(node, "clipfs", "stats"))

@@ -3,15 +3,14 @@
 import base64
 from typing import Any
 
-from tests.e2e.kubernetes import NODE_LABEL, REGISTRY
-
-DRIVER = "csi.clipfs.dev"
+from tests.e2e.kubernetes import DRIVER, NODE_LABEL, REGISTRY
 
 
-def inline(image: str, **attributes: str) -> dict[str, Any]:
-    """A volume of the pod's own."""
+def inline(image: str, *, secret: str | None = None, **attributes: str) -> dict[str, Any]:
+    """A volume of the pod's own; secret: its nodePublishSecretRef."""
     attributes = {"image": image, **attributes}
-    return {"csi": {"driver": DRIVER, "readOnly": True, "volumeAttributes": attributes}}
+    named = {"nodePublishSecretRef": {"name": secret}} if secret else {}
+    return {"csi": {"driver": DRIVER, "readOnly": True, "volumeAttributes": attributes, **named}}
 
 
 def secret(name: str, **said: str) -> dict[str, Any]:
@@ -36,14 +35,17 @@ def pod(
     *,
     containers: tuple[str, ...] = ("main",),
     sub_path: str = "",
+    namespace: str = "default",
+    pull_secret: str | None = None,
 ) -> dict[str, Any]:
     """A pod that sleeps, with the volume at /image in each of its containers."""
     mount = {"name": "image", "mountPath": "/image", "subPath": sub_path}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
-        "metadata": {"name": name, "labels": {"app": "clip-test"}},
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": "clip-test"}},
         "spec": {
+            "imagePullSecrets": [{"name": pull_secret}] if pull_secret else [],
             "nodeSelector": {NODE_LABEL: node},
             "terminationGracePeriodSeconds": 1,  # 0 would not wait for the kubelet
             "automountServiceAccountToken": False,

@@ -10,12 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.kubernetes import NODES, REGISTRY, Cluster
+from tests.e2e.kubernetes import DRIVER, NODES, Cluster
+from tests.e2e.registries import PLAIN_HTTP
+from tests.support.apiserver import manifest
 from tests.support.wait import wait_for
 
 HERE = Path(__file__).parent
-MANIFESTS = HERE.parents[1] / "manifests/plain"
 NAMESPACE = "clip"
+PULL_SECRETS_OF = "allowed"
+"""The namespace whose pods' imagePullSecrets the driver may use."""
+
+TAINT = "clipfs.dev/not-ready"
+OPTIONS = (
+    *(f"--plain-http={address}" for address in PLAIN_HTTP),
+    f"--pod-pull-secrets={PULL_SECRETS_OF}",
+    f"--startup-taint={TAINT}",
+)
+"""What an administrator adds to the manifests."""
+
 MOUNTS = "/images/run/images/"
 """Where the driver mounts images: in the command line of each one's server, and of no other."""
 
@@ -43,9 +55,47 @@ class Product:
         found: dict[str, Any] = json.loads(self.on_driver(node, "clipfs", "stats", "--json"))
         return found
 
+    def log(self, node: str) -> str:
+        """What the driver on node and the servers in its pod have logged."""
+        return self._kubectl("logs", self.node_pod(node))
+
     def restarts(self, node: str) -> int:
         path = "jsonpath={.status.containerStatuses[0].restartCount}"
         return int(self._kubectl("get", self.node_pod(node), "-o", path))
+
+    def address(self, node: str, port: str) -> str:
+        """HOST:PORT of a named port of the driver's pod on node."""
+        found = json.loads(self._kubectl("get", self.node_pod(node), "-o", "json"))
+        (container,) = found["spec"]["containers"]
+        ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+        return f"{found['status']['podIP']}:{ports[port]}"
+
+    def driver(self, node: str) -> int:
+        """The driver's process below the container's PID 1, by the node's pid."""
+        drivers = pids(self.cluster.on(node, "pgrep", "-f", "clip-csi node"))
+        (child,) = (one for one in drivers if self._parent(node, one) in drivers)
+        return child
+
+    @contextmanager
+    def frozen_driver(self, node: str) -> Iterator[None]:
+        """The driver's process on node does nothing in the block."""
+        driver = str(self.driver(node))
+        self.cluster.on(node, "kill", "-STOP", driver)
+        try:
+            yield
+        finally:
+            self.cluster.on(node, "kill", "-CONT", driver)
+
+    def replace_driver(self, node: str) -> None:
+        """Delete the driver's pod on node; return when the next one is ready."""
+        self._kubectl("delete", self.node_pod(node), "--timeout=60s")
+        wait_for(lambda: self.node_pod(node))
+        self._kubectl("wait", self.node_pod(node), "--for=condition=Ready", "--timeout=60s")
+
+    def is_ready(self, node: str) -> bool:
+        """Whether the kubelet takes the driver's pod on node for ready."""
+        path = "jsonpath={.status.containerStatuses[0].ready}"
+        return self._kubectl("get", self.node_pod(node), "-o", path) == "true"
 
     def servers(self, node: str) -> list[int]:
         """Processes that serve images on node."""
@@ -80,6 +130,10 @@ class Product:
             ]
         return [line for said in seen for line in said.splitlines()]
 
+    def _parent(self, node: str, pid: int) -> int:
+        said = self.cluster.on(node, "ps", "-o", "ppid=", "-p", str(pid), check=False)
+        return int(said or 0)
+
     def _kubectl(self, *words: str) -> str:
         return self.cluster.kubectl("-n", NAMESPACE, *words)
 
@@ -99,13 +153,7 @@ def installed_product(cluster: Cluster, home: Path, *, keep: bool = False) -> It
     _uninstall(cluster)
     try:
         _install(cluster, image, home)
-        for what, count in (("daemonset", "numberReady"), ("statefulset", "readyReplicas")):
-            wanted = len(NODES) if what == "daemonset" else 1
-            cluster.kubectl(
-                "-n", NAMESPACE, "wait", what, "--all", "--timeout=120s",
-                f"--for=jsonpath={{.status.{count}}}={wanted}",
-            )  # fmt: skip
-        wait_for(lambda: set(cluster.nodes.values()) <= _registered(cluster), within_s=60)
+        _wait_installed(cluster)
         yield Product(cluster)
     finally:
         if not keep:
@@ -127,6 +175,7 @@ def _install(cluster: Cluster, image: str, home: Path) -> None:
     for name, key in (("clip-index-key", "key"), ("clip-content-cache-token", "token")):
         cluster.apply(_secret(name, key))
     cluster.kubectl("apply", "-k", str(_overlay(home, image)))
+    cluster.kubectl("apply", "-f", manifest("examples/startup-taint.yaml"))
 
 
 def _uninstall(cluster: Cluster) -> None:
@@ -135,9 +184,26 @@ def _uninstall(cluster: Cluster) -> None:
         "-n", NAMESPACE, "delete", "daemonset,statefulset", "--all", "--cascade=foreground",
         "--timeout=60s",
     )  # fmt: skip
-    cluster.kubectl("delete", "-k", str(MANIFESTS), "--ignore-not-found", "--timeout=60s")
+    for kind, path in (("-f", "examples/startup-taint.yaml"), ("-k", "plain")):
+        cluster.kubectl("delete", kind, manifest(path), "--ignore-not-found", "--timeout=60s")
     for node in NODES if cluster.is_own else ():
         cluster.on(node, "find", "/images", "-xdev", "-mindepth", "1", "-delete")
+
+
+def _wait_installed(cluster: Cluster) -> None:
+    """Return when all is ready; AssertionError shows what stands in its way."""
+    try:
+        for what, count in (("daemonset", "numberReady"), ("statefulset", "readyReplicas")):
+            wanted = len(NODES) if what == "daemonset" else 1
+            cluster.kubectl(
+                "-n", NAMESPACE, "wait", what, "--all", "--timeout=120s",
+                f"--for=jsonpath={{.status.{count}}}={wanted}",
+            )  # fmt: skip
+        wait_for(lambda: set(cluster.nodes.values()) <= _registered(cluster), within_s=60)
+    except AssertionError as error:
+        why = cluster.kubectl("-n", NAMESPACE, "describe", "pods")
+        logs = cluster.kubectl("-n", NAMESPACE, "logs", "-l", "app=clip-node", "--tail=20")
+        raise AssertionError(f"{error}\n{why}\n{logs}") from None
 
 
 def _registered(cluster: Cluster) -> set[str]:
@@ -147,21 +213,21 @@ def _registered(cluster: Cluster) -> set[str]:
         node["metadata"]["name"]
         for node in nodes
         for driver in node["spec"]["drivers"] or []
-        if driver["name"] == "csi.clipfs.dev"
+        if driver["name"] == DRIVER
     }
 
 
 def _overlay(home: Path, image: str) -> Path:
-    """The manifests with what is this cluster's own: the image's place, plain HTTP."""
+    """The manifests with what is this cluster's own: the image's place, OPTIONS."""
     folder = home / "overlay"
     folder.mkdir()
     argument = "/spec/template/spec/containers/0/args/-"
     name, _, tag = image.rpartition(":")
-    patch = [{"op": "add", "path": argument, "value": f"--plain-http={REGISTRY}"}]
+    patch = [{"op": "add", "path": argument, "value": option} for option in OPTIONS]
     overlay = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": [os.path.relpath(MANIFESTS, folder.resolve())],
+        "resources": [os.path.relpath(manifest("plain"), folder.resolve())],
         "images": [{"name": "clip-csi", "newName": name, "newTag": tag}],
         "patches": [{"target": {"kind": "DaemonSet"}, "patch": json.dumps(patch)}],
     }

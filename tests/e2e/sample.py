@@ -1,4 +1,4 @@
-"""A real image for the cluster: Debian packages, one a layer, and what is in them."""
+"""Images for the cluster: a real one of Debian packages, one a layer, and random bytes."""
 
 import hashlib
 import json
@@ -44,6 +44,44 @@ def build_sample(home: Path, *, codec: str) -> Sample:
         layers=tuple(layer["digest"] for layer in manifest["layers"]),
         files=_files(layers),
         payload_bytes=sum(layer.tar.stat().st_size for layer in layers),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class RandomImage:
+    """An image that nobody has seen before: `/LAYER/data`, LAYER from 0, in an OCI layout.
+
+    digest      of its manifest
+    layers      digests, the lowest first
+    blob_bytes  of its layers, compressed
+    data        sha256 of each layer's file
+    """
+
+    layout: Path
+    digest: str
+    layers: tuple[str, ...]
+    blob_bytes: int
+    data: tuple[str, ...]
+
+
+def random_image(home: Path, *, layers: int = 1, layer_bytes: int = 1 << 20) -> RandomImage:
+    made, data = [], []
+    for number in range(layers):
+        folder = home / f"{number}.d"
+        (folder / str(number)).mkdir(parents=True)
+        body = os.urandom(layer_bytes)
+        (folder / f"{number}/data").write_bytes(body)
+        data.append(hashlib.sha256(body).hexdigest())
+        made.append(images.layer(folder, home / f"{number}.tar"))
+    images.write_layout(home / "oci", made)
+    index = json.loads((home / "oci/index.json").read_text())
+    manifest = json.loads(_blob(home / "oci", index))
+    return RandomImage(
+        layout=home / "oci",
+        digest=index["manifests"][0]["digest"],
+        layers=tuple(layer["digest"] for layer in manifest["layers"]),
+        blob_bytes=sum(layer["size"] for layer in manifest["layers"]),
+        data=tuple(data),
     )
 
 

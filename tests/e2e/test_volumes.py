@@ -5,15 +5,14 @@ never been: no mount, no server, no record, no folder (`Pods.delete_all`).
 """
 
 import json
-from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Pods
 from tests.e2e.kubernetes import NODES, Cluster
 from tests.e2e.objects import claimed, inline, persistent, pod, secret
-from tests.e2e.product import Product, pids
-from tests.e2e.sample import Sample, build_sample
+from tests.e2e.product import Product
+from tests.e2e.sample import Sample
 from tests.support.wait import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
@@ -35,18 +34,6 @@ def test_the_driver_registers_itself_on_every_node(product: Product) -> None:
     assert found == set(product.cluster.nodes.values())
 
 
-@pytest.fixture
-def fresh(samples: Path, request: pytest.FixtureRequest) -> Sample:
-    """The sample in layers that no node has, and no other test uses."""
-    return build_sample(samples, codec=request.param)
-
-
-def run_on_n1_and_store(pods: Pods, image: str) -> None:
-    """A pod of image on n1 is Ready, and the content cache has all of its layers."""
-    pods.run(pod("first", "n1", inline(image)))
-    wait_for(lambda: not pods.product.stats("n1")["storing"], within_s=60)
-
-
 @pytest.mark.parametrize("fresh", ["gzip"], indirect=True)
 def test_the_first_node_pays_and_the_second_asks_the_registry_for_no_layer(
     fresh: Sample, product: Product, cluster: Cluster, pods: Pods
@@ -56,7 +43,7 @@ def test_the_first_node_pays_and_the_second_asks_the_registry_for_no_layer(
     biggest, *_, smallest = fresh.files
 
     begin = len(cluster.registry.requests())
-    run_on_n1_and_store(pods, image)
+    pods.run_and_store(image, "n1")
     assert digest_in(cluster, "first", f"/image/{biggest}") == fresh.files[biggest]
     assert layers <= {path for _, path, _ in cluster.registry.requests()[begin:]}
 
@@ -75,21 +62,6 @@ def test_the_first_node_pays_and_the_second_asks_the_registry_for_no_layer(
     assert any(path.startswith("/v2/first-and-second/manifests/") for path in asked)
     assert not layers & asked
     print(f"n2 held {on_disk} of {fresh.payload_bytes} payload bytes after one small file")
-
-
-def test_a_pod_with_a_wrong_tag_says_so_in_one_line_of_its_events(
-    image: str, cluster: Cluster, pods: Pods
-) -> None:
-    wrong = image.rpartition(":")[0] + ":nowhere"
-    pods.make(pod("wrong", "n1", inline(wrong)))
-
-    def reason() -> list[str]:
-        told = cluster.kubectl("describe", "pod", "wrong").splitlines()
-        return [line.strip() for line in told if "FailedMount" in line and "NotFound" in line]
-
-    (line,) = wait_for(reason, within_s=60)
-    print(line)
-    assert f"{wrong}: " in line
 
 
 def test_the_kubelet_brings_a_secret_that_changes_and_the_volume_stays_whatever_it_is(
@@ -165,26 +137,20 @@ def test_a_pod_reads_on_when_the_drivers_process_is_killed(
     fresh: Sample, product: Product, cluster: Cluster, pods: Pods
 ) -> None:
     image = cluster.push(fresh.layout, "killed:1")
-    run_on_n1_and_store(pods, image)
+    pods.run_and_store(image, "n1")
     pods.run(pod("reader", "n2", inline(image)))
-    driver = child_of_pid_1(product, "n2")
+    driver = product.driver("n2")
     before = product.stats("n2")["content_cache"]["bytes"]
     cluster.on("n2", "kill", "-9", str(driver))
     path, digest = next(iter(fresh.files.items()))
     assert digest_in(cluster, "reader", f"/image/{path}") == digest
     assert product.stats("n2")["content_cache"]["bytes"] > before, "nothing was read from afar"
     pods.run(pod("later", "n2", inline(image)))
-    assert child_of_pid_1(product, "n2") != driver
+    assert product.driver("n2") != driver
     assert product.restarts("n2") == 0
     assert len(product.servers("n2")) == 1
-
-
-def child_of_pid_1(product: Product, node: str) -> int:
-    """The driver's process below the container's PID 1, by the node's pid."""
-    drivers = pids(product.cluster.on(node, "pgrep", "-f", "clip-csi node"))
-    (child,) = (
-        driver
-        for driver in drivers
-        if set(pids(product.cluster.on(node, "ps", "-o", "ppid=", "-p", str(driver)))) & {*drivers}
-    )
-    return child
+    (said,) = cluster.kubectl(
+        "get", "clipmounts", "-o", "jsonpath={.items[?(@.spec.pod=='reader')].status.phase}"
+    ).split()
+    assert said == "Mounted"
+    assert not [one for one in cluster.events("reader") if "ClipDegraded" in one]

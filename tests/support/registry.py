@@ -1,4 +1,4 @@
-"""A real registry (CNCF distribution, Debian's docker-registry) on a free loopback port."""
+"""A real registry (CNCF distribution, Debian's docker-registry), mostly on a free loopback port."""
 
 import re
 import subprocess
@@ -16,7 +16,7 @@ http: {{addr: "{address}"{tls}}}
 log: {{accesslog: {{disabled: false}}, level: info, formatter: json}}
 {auth}
 """
-_LISTENING = re.compile(r"listening on (127\.0\.0\.1:\d+)")
+_LISTENING = re.compile(r"listening on ([\d.]+:\d+)")
 _REQUEST = re.compile(r'"(GET|HEAD|PUT|POST|PATCH) (\S+) HTTP/1\.1" (\d+)')
 
 
@@ -95,7 +95,7 @@ def run_registry(
     (bcrypt lines) it wants basic credentials, with token a token of that server; with tls it
     speaks HTTPS.
 
-    address  that of one that has ended, to take its place
+    address  where it listens: that of one that has ended, to take its place
     """
     home.mkdir(parents=True, exist_ok=True)
     config, log = home / "config.yml", home / "log"

@@ -1,4 +1,4 @@
-"""A TCP relay on loopback; whoever made it sees every piece before it goes on."""
+"""A TCP relay, mostly on loopback; whoever made it sees every piece before it goes on."""
 
 import selectors
 import socket
@@ -13,16 +13,19 @@ OnPiece = Callable[[bytes, bool], None]
 
 
 @contextmanager
-def relay(upstream: str, on_connection: Callable[[], OnPiece]) -> Iterator[str]:
+def relay(
+    upstream: str, on_connection: Callable[[], OnPiece], *, listen: str = "127.0.0.1:0"
+) -> Iterator[str]:
     """The address, host:port, of a relay to upstream, another; it ends with the block."""
+    host, _, port = listen.partition(":")
     ended = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((host, int(port))) as listener:
         listener.settimeout(0.1)
         args = (listener, upstream, on_connection, ended)
         accepting = threading.Thread(target=_accept, args=args)
         accepting.start()
         try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}"
+            yield f"{host}:{listener.getsockname()[1]}"
         finally:
             ended.set()
             accepting.join()

@@ -1,4 +1,4 @@
-"""A registry on loopback that misbehaves as a test says: refusals, wrong bytes, a blob that stops.
+"""A registry that misbehaves as a test says: refusals, wrong bytes, a blob that stops.
 
 It serves one OCI layout's image under every repository name. `requests` says what it was
 asked, so that a test can show that its fault was met.
@@ -69,6 +69,14 @@ class ScriptedRegistry:
         (self._blobs / name).write_bytes(data)
         return {"mediaType": media_type, "digest": f"sha256:{name}", "size": len(data)}
 
+    def add_foreign_image(self) -> None:
+        """As the tag `1`: one whose layer is somewhere else."""
+        layer_type = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+        layer = {"mediaType": layer_type, "digest": "sha256:" + "1" * 64, "size": 9}
+        config = self.add_blob(b"{}", "application/vnd.oci.image.config.v1+json")
+        document = {"schemaVersion": 2, "config": config, "layers": [layer]}
+        self.manifests["1"] = (_MANIFEST, json.dumps(document).encode())
+
     def add_index(self, tag: str, images: Mapping[str, tuple[str, int]]) -> None:
         """An index as tag: architecture -> digest and size of its image."""
         children = [
@@ -120,7 +128,9 @@ class ScriptedRegistry:
 
 
 @contextmanager
-def run_scripted_registry(layout: Path) -> Iterator[ScriptedRegistry]:
+def run_scripted_registry(
+    layout: Path, *, listen: str = "127.0.0.1:0"
+) -> Iterator[ScriptedRegistry]:
     script = ScriptedRegistry(layout)
 
     class Handler(BaseHTTPRequestHandler):
@@ -157,11 +167,12 @@ def run_scripted_registry(layout: Path) -> Iterator[ScriptedRegistry]:
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    host, _, port = listen.partition(":")
+    with ThreadingHTTPServer((host, int(port)), Handler) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        script.address = f"127.0.0.1:{server.server_port}"
+        script.address = f"{host}:{server.server_port}"
         try:
             yield script
         finally:

@@ -5,6 +5,8 @@ import re
 
 def rows_of(said: str) -> list[dict[str, str]]:
     """Each line below the head: its cells by the head's words; an empty cell is ""."""
+    if not said:
+        return []
     head, *lines = said.splitlines()
     starts = [match.start() for match in re.finditer(r"\S+", head)]
     columns = list(zip(head.split(), starts, [*starts[1:], None], strict=True))

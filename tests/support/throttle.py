@@ -35,10 +35,10 @@ class Throttle:
 
 
 @contextmanager
-def throttle(upstream: str) -> Iterator[Throttle]:
+def throttle(upstream: str, *, listen: str = "127.0.0.1:0") -> Iterator[Throttle]:
     """A relay to upstream, host:port, that has no limit yet."""
     made = Throttle()
-    with relay(upstream, lambda: made.on_piece) as made.address:
+    with relay(upstream, lambda: made.on_piece, listen=listen) as made.address:
         try:
             yield made
         finally:

@@ -1,6 +1,5 @@
 """`kubectl describe pod` of a pod that fails: the reason and the way out, in one line each."""
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -28,15 +27,6 @@ def refuse(status: int) -> Change:
 
 def spoil(registry: ScriptedRegistry) -> None:
     registry.spoil = True
-
-
-def foreign(registry: ScriptedRegistry) -> None:
-    layer_type = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
-    layer = {"mediaType": layer_type, "digest": "sha256:" + "1" * 64, "size": 9}
-    config = registry.add_blob(b"{}", "application/vnd.oci.image.config.v1+json")
-    document = {"schemaVersion": 2, "config": config, "layers": [layer]}
-    media_type = "application/vnd.oci.image.manifest.v1+json"
-    registry.manifests["1"] = (media_type, json.dumps(document).encode())
 
 
 def told(
@@ -85,7 +75,7 @@ GOLDEN = {
         ("no-credentials", refuse(401)),
         ("denied", refuse(403)),
         ("corrupt-layer", spoil),
-        ("media-type", foreign),
+        ("media-type", ScriptedRegistry.add_foreign_image),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
