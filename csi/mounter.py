@@ -30,7 +30,7 @@ from csi.credentials.lending import Lent
 from csi.errors import CallerGone
 from csi.places import Places
 from csi.progress import Meter
-from csi.status.figures import mounted_by
+from csi.status.figures import Made, made_records, mounted_by
 from csi.status.reporter import Mounted, WorkProgress
 
 SERVER_END_S = 2
@@ -130,6 +130,7 @@ class ClipMounter:
         self._mount_options = mount_options
         self._collector = collector
         self._places = Places(layout)
+        self._made = made_records(layout)
 
     def mount(self, image: Image, *, front: str, lent: Lent, watch: Watch) -> Tree:
         there = self._places.living(image, front)
@@ -175,9 +176,12 @@ class ClipMounter:
         if watched.given_up:
             raise _nobody_wants(image)
         outcome = _outcome(done, image)
+        seconds = outcome.seconds.get("total", 0)
+        made = Made(seconds=seconds, bytes_by_tier=dict(meter.bytes_by_tier))
+        self._made.write(place.name, made)
         return Mounted(
             front=outcome.front,
-            seconds=outcome.seconds.get("total", 0),
+            seconds=seconds,
             layers=len(outcome.layers),
             complete=sum(layer.complete for layer in outcome.layers),
             bytes_by_tier=meter.bytes_by_tier,
@@ -207,6 +211,7 @@ class ClipMounter:
 
     def _take_away(self, place: Path, *, wait_s: float) -> None:
         unmount(self._layout, place, wait_s=wait_s)
+        self._made.remove(place.name)
         with suppress(OSError):
             place.rmdir()
 

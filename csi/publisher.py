@@ -8,6 +8,7 @@ Locks are taken target first, then image, and no other way round.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from clipfs import errors
@@ -27,10 +28,10 @@ from csi.credentials.asking import Asking
 from csi.credentials.handing import Handing
 from csi.errors import CallerGone, StillIndexing, VolumeNotFound
 from csi.locks import NamedLocks, StillWanted, always
-from csi.mounter import Mounter, Tree
+from csi.mounter import Mounter
 from csi.records import VolumeRecord, subject_of_record, volume_of
 from csi.renewal import Renewal
-from csi.status.reporter import NoReporter, Reporter, WorkProgress, subject_of
+from csi.status.reporter import Mounted, NoReporter, Reporter, WorkProgress, subject_of
 from csi.trees import Trees, keys_of
 from csi.unfinished import Unfinished
 from csi.volume import Volume
@@ -143,7 +144,7 @@ class Publisher:
                 self._check_is_here(volume, image)
             try:
                 self._handing.volume_here(image.digest, volume)
-                tree = self._shown(volume, image, chosen.config, call)
+                mounted = self._shown(volume, image, chosen.config, call)
             except StillIndexing:
                 self._unfinished.pin(volume.target, image.digest)
                 raise
@@ -154,7 +155,7 @@ class Publisher:
                 self._trees.drop_unused(image.digest)
                 raise
         self._unfinished.end(volume.target)
-        self._reporter.mounted(volume, image, tree.mounted)
+        self._reporter.mounted(volume, image, mounted)
         log.info("volume published", digest=image.digest)
 
     def unpublish(self, volume_id: str, target: Path, still_wanted: StillWanted = always) -> None:
@@ -211,8 +212,10 @@ class Publisher:
             self._remove(left)
         return self._binds.there(volume)
 
-    def _shown(self, volume: Volume, image: Image, credentials: RegistryConfig, call: Call) -> Tree:
-        """The image's tree, once it is at the volume's target."""
+    def _shown(
+        self, volume: Volume, image: Image, credentials: RegistryConfig, call: Call
+    ) -> Mounted:
+        """The image's tree is at the volume's target; what its mount came to."""
 
         def on_wait(progress: WorkProgress | None) -> None:
             if progress is not None and progress.layer:
@@ -222,8 +225,9 @@ class Publisher:
             self._trees.joined(volume, image, credentials, call, on_wait) as tree,
             self._locks.held(image.digest, call.still_wanted),
         ):
+            is_shared = tree.mounted.is_shared and self._binds.shows(image.digest)
             self._binds.make(volume, image.digest, tree.place)
-            return tree
+            return replace(tree.mounted, is_shared=is_shared)
 
     def _remove(self, record: VolumeRecord) -> None:
         """Take the volume away, and its image's tree with the last one."""

@@ -18,6 +18,8 @@ Phase = Literal["Resolving", "Indexing", "Mounted", "Degraded", "Failed"]
 READABLE: tuple[Phase, ...] = ("Mounted", "Degraded")
 SHORT_DIGITS = 12
 """Of a digest where people compare nodes at a glance: as many as `docker` shows."""
+
+Counts = Mapping[str, int]
 _TIERS = {"disk": "disk", "content_cache": "contentCache", "registry": "registry"}
 
 
@@ -71,10 +73,16 @@ def news(state: State) -> tuple[str, ...]:
     return state.phase, state.digest, state.degraded, code
 
 
-def with_known(figures: Mounted, known: Mounted | None) -> Mounted:
-    """figures, with the bytes that were known of tiers which nobody counts any more."""
-    before = known.bytes_by_tier if known else {}
-    return replace(figures, bytes_by_tier={**before, **figures.bytes_by_tier})
+def grown(total: Mapping[str, int], before: Mapping[str, int], now: Mapping[str, int]) -> Counts:
+    """The totals by tier, after counters that stood at before have come to now.
+
+    One that stands lower counts anew: another mount, another server. What is not counted stays.
+    """
+    after = dict(total)
+    for tier, count in now.items():
+        seen = before.get(tier, 0)
+        after[tier] = total.get(tier, 0) + (count - seen if count >= seen else count)
+    return after
 
 
 def last_error(error: ClipError, time: str) -> LastError:
@@ -136,8 +144,11 @@ def carried(found: Json, state: State) -> State:
     figures = state.figures
     if figures is not None:
         known = status.get("bytes") or {}
-        counts = {tier: known[name] for tier, name in _TIERS.items() if name in known}
-        figures = with_known(figures, replace(figures, bytes_by_tier=counts))
+        counts = dict(figures.bytes_by_tier)
+        for tier, name in _TIERS.items():
+            if name in known:  # as ours, or more: it knows what counted before
+                counts[tier] = max(known[name], counts.get(tier, 0))
+        figures = replace(figures, bytes_by_tier=counts)
     return replace(
         state,
         figures=figures,

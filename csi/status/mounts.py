@@ -10,11 +10,11 @@ first, so that a driver that starts anew writes nothing anew.
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from csi.status.bucket import Bucket
-from csi.status.clip_mount import READABLE, State, changed, news, status_fields, with_known
+from csi.status.clip_mount import READABLE, Counts, State, changed, grown, news, status_fields
 from csi.status.reporter import Mounted, Subject
 
 SETTLE_S = 0.5
@@ -46,6 +46,7 @@ class _Mount:
     written      what the API has; None: nobody knows
     exists       whether the API has it; None: nobody knows
     counters_at  when to look at the counters again
+    counts       at which the counters stood when they were added to the state's last
     """
 
     state: State
@@ -53,6 +54,7 @@ class _Mount:
     written: State | None = None
     exists: bool | None = False
     counters_at: float = 0.0
+    counts: Counts = field(default_factory=dict)
     is_gone: bool = False
 
 
@@ -80,7 +82,10 @@ class Mounts:
             mount = self._new(subject, now, time)
             self._due[subject.key] = now + SETTLE_S
         before, mount.told_at = mount.state, now
+        figures: Mounted | None = fields.pop("figures", None)
         mount.state = changed(before, time, **fields)
+        if figures is not None:
+            _add(mount, figures)
         if news(mount.state) != news(before):
             self._due.setdefault(subject.key, now + SETTLE_S)
 
@@ -189,7 +194,7 @@ class Mounts:
                 self._forget(key)
                 continue
             if state.phase in READABLE and (found := self._figures(state.digest)) is not None:
-                mount.state = replace(state, figures=with_known(found, state.figures))
+                _add(mount, found)
             if mount.written is None or status_fields(mount.state) != status_fields(mount.written):
                 self._due.setdefault(key, now)
             self._look_at_counters(mount, self._later(now))
@@ -204,6 +209,15 @@ class Mounts:
     def _forget(self, key: Key) -> None:
         del self._mounts[key]
         self._due.pop(key, None)
+
+
+def _add(mount: _Mount, found: Mounted) -> None:
+    """The image's counters are these now."""
+    known = mount.state.figures
+    total = known.bytes_by_tier if known is not None else {}
+    total = grown(total, mount.counts, found.bytes_by_tier)
+    mount.counts = {**mount.counts, **found.bytes_by_tier}
+    mount.state = replace(mount.state, figures=replace(found, bytes_by_tier=total))
 
 
 def _step(mount: _Mount) -> Step:

@@ -50,10 +50,11 @@ class WorkProgress:
 class Mounted:
     """A volume that is there.
 
-    seconds        that its image's mount took; 0: it was there
-    bytes_by_tier  read for it so far: disk, content_cache, registry; without those that nobody
-                   counts, as where the kernel reads the disk alone
+    seconds        that the making of its image's mount took; 0: nobody knows
+    bytes_by_tier  read for the mount so far, and by what made it: disk, content_cache, registry;
+                   without those that nobody counts. What the kernel reads alone is not among them
     complete       how many of its layers are whole on this disk
+    is_shared      another volume shows the mount already: it was not made for this one
     """
 
     front: str
@@ -61,6 +62,7 @@ class Mounted:
     layers: int
     complete: int
     bytes_by_tier: Mapping[str, int]
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,10 +44,17 @@ def mounted_text(image: Image, mounted: Mounted) -> str:
         if tier in mounted.bytes_by_tier
     )
     return one_line(
-        f"{image.reference} mounted with {mounted.front} in {time_text(mounted.seconds)}, "
+        f"{image.reference} mounted with {mounted.front}{_made_text(mounted)}, "
         f"{mounted.complete} of {layers_text(mounted.layers)} on this node"
         + (f"; read so far: {read}" if read else "")
     )
+
+
+def _made_text(mounted: Mounted) -> str:
+    took = f"in {time_text(mounted.seconds)}" if mounted.seconds else ""
+    if mounted.is_shared:
+        return ", sharing a mount that was there" + (f" (made {took})" if took else "")
+    return f" {took}" if took else ""
 
 
 def layers_text(count: int) -> str:

@@ -102,6 +102,7 @@ class Folder:
         self.told = threading.Event()
         self.error: errors.ClipError | None = None
         self.unmounted = 0
+        self.made = 0
 
     def mount(self, image: Image, *, front: str, lent: Lent, watch: Watch) -> Tree:
         watch.tell(HALF)
@@ -110,7 +111,8 @@ class Folder:
             pass
         if self.error is not None:
             raise self.error
-        return Tree(place=self._place, mounted=MOUNTED)
+        self.made += 1
+        return Tree(place=self._place, mounted=replace(MOUNTED, is_shared=self.made > 1))
 
     def is_here(self, image: Image, *, front: str) -> bool:
         return True
@@ -136,7 +138,8 @@ class Heard(NoReporter):
             self.words.append(f"indexing {progress.done_bytes}")
 
     def mounted(self, volume: Volume, image: Image, mounted: Mounted) -> None:
-        self.words.append(f"mounted {mounted.front} {dict(mounted.bytes_by_tier)}")
+        how = "shared" if mounted.is_shared else f"{mounted.seconds} s"
+        self.words.append(f"mounted {mounted.front}, {how} {dict(mounted.bytes_by_tier)}")
 
     def failed(self, volume: Volume, error: errors.ClipError) -> None:
         self.words.append(f"failed: {error}")
@@ -206,7 +209,7 @@ def test_whoever_watches_hears_of_a_volume_from_its_image_to_its_end(
     publisher.publish(volume)
     publisher.unpublish("v", volume.target)
     assert [one for one in heard.words if not one.startswith("resolved")] == [
-        "indexing 5", "mounted fuse {'registry': 7}", "gone v"
+        "indexing 5", "mounted fuse, 1.5 s {'registry': 7}", "gone v"
     ]  # fmt: skip
     assert heard.words[0] == "resolved bbbb"
     assert folder.unmounted
@@ -229,4 +232,23 @@ def test_whoever_watches_hears_why_a_volume_fails_and_not_of_calls_that_come_aga
     assert [one for one in heard.words if one.startswith("failed")] == ["failed: spoiled"]
     publisher.unpublish("v", volume.target)
     assert heard.words[-1] == "gone v"
+    publisher.end()
+
+
+@needs_fuse
+def test_what_a_tree_took_is_told_to_the_first_volume_that_shows_it_whoever_waited(
+    folder: Folder, tmp_path: Path
+) -> None:
+    heard = Heard()
+    publisher = publisher_on(tmp_path, folder, heard)
+    first, second = volume_at(tmp_path / "first"), volume_at(tmp_path / "second")
+    with pytest.raises(StillIndexing):
+        publisher.publish(first, Call(answer_by=time.monotonic()))
+    folder.gate.set()
+    wait_for(lambda: folder.made)  # between two calls
+    publisher.publish(first)
+    publisher.publish(second)
+    assert [one for one in heard.words if one.startswith("mounted")] == [
+        "mounted fuse, 1.5 s {'registry': 7}", "mounted fuse, shared {'registry': 7}"
+    ]  # fmt: skip
     publisher.end()

@@ -25,7 +25,7 @@ def digest_of(image: str) -> str:
 
 
 def test_a_server_s_mount_counts_what_is_read(
-    driver: Driver, image: str, layout_data: bytes, tmp_path: Path
+    driver: Driver, image: str, blob_bytes: int, layout_data: bytes, tmp_path: Path
 ) -> None:
     figures, digest = NodeFigures(Layout(tmp_path / "root")), digest_of(image)
     assert figures(digest) is None, "it is not mounted yet"
@@ -33,6 +33,7 @@ def test_a_server_s_mount_counts_what_is_read(
     before = figures(digest)
     assert before is not None
     assert (before.front, before.layers, before.complete) == ("fuse", 1, 1)
+    assert before.bytes_by_tier["registry"] == blob_bytes, "what made the mount has moved"
     assert (target / "data").read_bytes() == layout_data
     after = figures(digest)
     assert after is not None
@@ -42,12 +43,12 @@ def test_a_server_s_mount_counts_what_is_read(
     assert figures(digest) is None
 
 
-def test_where_the_kernel_serves_alone_nobody_counts(
-    start: Start, image: str, tmp_path: Path
+def test_where_the_kernel_serves_alone_what_made_the_mount_is_all_that_is_counted(
+    start: Start, image: str, blob_bytes: int, tmp_path: Path
 ) -> None:
     start("--front", "erofs").publish("pod", image)
     figures, digest = NodeFigures(Layout(tmp_path / "root")), digest_of(image)
     mounted = figures(digest)
     assert mounted is not None
-    assert (mounted.front, mounted.seconds, mounted.complete) == ("erofs", 0, 1)
-    assert mounted.bytes_by_tier == {}
+    assert (mounted.front, mounted.complete) == ("erofs", 1)
+    assert mounted.bytes_by_tier["registry"] == blob_bytes

@@ -29,8 +29,14 @@ class Figures:
         return self.now
 
     def read(self, count: int) -> None:
-        read = {**MOUNTED.bytes_by_tier, "disk": count}
+        """So many bytes more than its mount has read."""
+        by_tier = MOUNTED.bytes_by_tier
+        read = {**by_tier, "disk": by_tier["disk"] + count}
         self.now = replace(MOUNTED, bytes_by_tier=read)
+
+    def begin_anew(self, **by_tier: int) -> None:
+        """Another server counts from now on."""
+        self.now = replace(MOUNTED, bytes_by_tier=by_tier)
 
 
 @pytest.fixture
@@ -198,7 +204,7 @@ def test_counters_are_written_every_5_minutes_and_only_if_they_have_changed(
         figures.read(second)
         told.run(1)
     assert calls(cluster) == ["apply_clip_mount_status"] * 12
-    assert status(cluster)["bytes"]["disk"] > 3_200
+    assert status(cluster)["bytes"]["disk"] > MOUNTED.bytes_by_tier["disk"] + 3_200
 
 
 def test_it_is_deleted_with_the_volume_and_written_no_more(
@@ -277,6 +283,34 @@ def test_what_nobody_counts_any_more_stays_as_it_was(
     assert only(cluster) == before
 
 
+def test_no_counter_goes_backwards_whatever_counts_anew(
+    told: Told, cluster: MemoryCluster, figures: Figures
+) -> None:
+    disk, registry = (MOUNTED.bytes_by_tier[tier] for tier in ("disk", "registry"))
+    seen = []
+
+    def look() -> None:
+        told.run(600)
+        bytes_of = status(cluster)["bytes"]
+        seen.append((bytes_of["disk"] - disk, bytes_of["registry"] - registry))
+
+    told.reporter.mounted(VOLUME, IMAGE, MOUNTED)
+    look()
+    figures.begin_anew(disk=0, registry=0)
+    look()
+    figures.begin_anew(disk=7, registry=3)
+    look()
+    told.reporter.mounted(VOLUME, IMAGE, replace(MOUNTED, bytes_by_tier={"disk": 1}))
+    look()
+    told.restart()
+    figures.begin_anew(disk=2)
+    told.reporter.adopted(subject(), IMAGE.digest)
+    look()
+    figures.begin_anew(disk=12)
+    look()
+    assert seen == [(0, 0), (0, 0), (7, 3), (14, 3), (14, 3), (24, 3)]
+
+
 def test_a_driver_that_starts_anew_mends_what_is_not_so(
     told: Told, cluster: MemoryCluster, figures: Figures
 ) -> None:
@@ -292,7 +326,7 @@ def test_a_driver_that_starts_anew_mends_what_is_not_so(
     figures.read(5)
     told.reporter.adopted(subject(), IMAGE.digest)
     told.run(600)
-    assert status(cluster)["bytes"]["disk"] == 5
+    assert status(cluster)["bytes"]["disk"] == MOUNTED.bytes_by_tier["disk"] + 5
     assert status(cluster)["conditions"][0]["lastTransitionTime"] == since
 
 

@@ -37,6 +37,14 @@ def test_a_mount_that_nobody_counts_says_no_bytes() -> None:
     )
 
 
+def test_a_mount_that_was_there_says_that_it_is_shared() -> None:
+    assert mounted_text(IMAGE, replace(MOUNTED, is_shared=True)) == (
+        "registry.example/app:1 mounted with erofs, sharing a mount that was there (made in "
+        "1.2 s), 2 of 3 layers on this node; read so far: disk 4.3 MB, content cache 430 kB, "
+        "registry 160 MB"
+    )
+
+
 @pytest.mark.parametrize(
     ("count", "said"),
     [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (9_940, "9.9 kB"), (9_960, "10 kB"),
