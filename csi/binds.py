@@ -18,7 +18,7 @@ from clipfs.mount.records import is_ours
 from clipfs.mount.syscalls import bind_read_only, detach
 from clipfs.system.processes import boot_id
 from csi.errors import VolumeConflict
-from csi.records import VolumeRecord, record_of, volume_records
+from csi.records import VolumeRecord, left_records, record_of, volume_records
 from csi.volume import Volume, name_of
 
 
@@ -27,6 +27,7 @@ class Binds:
 
     def __init__(self, layout: Layout) -> None:
         self._records = volume_records(layout)
+        self._left = left_records(layout)
 
     def all(self) -> list[VolumeRecord]:
         return list(self._records.all().values())
@@ -37,6 +38,11 @@ class Binds:
     def shows(self, digest: str) -> bool:
         """Whether a volume is of the image with this digest."""
         return any(record.digest == digest for record in self.all())
+
+    def shown_before(self, volume: Volume) -> Digest | None:
+        """What just this volume showed, if its mount has gone and it was not unpublished."""
+        left = self._left.read(name_of(volume.target))
+        return Digest(left.digest) if left is not None and _is_of(left, volume) else None
 
     def left_over(self, target: Path) -> VolumeRecord | None:
         """The volume at target if its mount is gone."""
@@ -53,7 +59,7 @@ class Binds:
             if mounts_at(volume.target):
                 raise VolumeConflict(f"{volume.target} is a mount that this driver did not make")
             return None
-        if (known.volume_id, known.attributes) != (volume.volume_id, dict(volume.attributes)):
+        if not _is_of(known, volume):
             raise VolumeConflict(
                 f"{volume.target} holds another volume, or the same with other attributes "
                 f"(image {known.image}); unpublish it first"
@@ -81,6 +87,24 @@ class Binds:
                 os.rmdir(folder)
         self._records.remove(name_of(target))
 
+    def set_aside(self, record: VolumeRecord) -> None:
+        """The same, of one that may be published again: then it is to show what it showed."""
+        self._left.write(name_of(Path(record.target)), record)
+        self.remove(record)
+
+    def forget(self, target: Path) -> VolumeRecord | None:
+        """What was set aside of the volume at target, which does not come again."""
+        name = name_of(target)
+        left = self._left.read(name)
+        self._left.remove(name)
+        return left
+
+    def forget_gone(self) -> None:
+        """As long as the kubelet has a volume there is a folder for it, the target's parent."""
+        for name, left in self._left.all().items():
+            if not Path(left.target).parent.exists():
+                self._left.remove(name)
+
     def remove_unknown(self, target: Path) -> bool:
         """Unmount what is ours at target though its record was lost; whether there was any."""
         self._records.remove(name_of(target))  # it may be there and unreadable
@@ -88,6 +112,10 @@ class Binds:
         if is_there:
             _detach_all(target)
         return is_there
+
+
+def _is_of(record: VolumeRecord, volume: Volume) -> bool:
+    return (record.volume_id, record.attributes) == (volume.volume_id, dict(volume.attributes))
 
 
 def is_mounted(record: VolumeRecord) -> bool:

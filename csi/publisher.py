@@ -83,7 +83,9 @@ class Publisher:
                     continue
                 log.info("volume is gone")
                 with _failure_logged("volume is left as it is"):
-                    self._remove(record)
+                    self._set_aside(record)
+        with _failure_logged("volumes of another time are left as they are"):
+            self._binds.forget_gone()
         for digest in self._trees.mounted():
             with _failure_logged("image is left as it is", digest=digest):
                 self._trees.drop_unused(digest)
@@ -134,7 +136,7 @@ class Publisher:
         return f"{volume.image}: {said or 'another call for the same volume is under way'}"
 
     def _publish(self, volume: Volume, call: Call) -> None:
-        pinned = self._unfinished.begin(volume)
+        pinned = self._unfinished.begin(volume) or self._binds.shown_before(volume)
         image, chosen = self._admissions.joined(volume, pinned, call)
         self._reporter.resolved(volume, image)
         check_target(volume.target)
@@ -190,9 +192,12 @@ class Publisher:
         """What is kept of a volume that was there, or of calls that do not come again."""
         self._handing.volume_gone(target)
         self._renewal.gone(target)
-        volume = self._unfinished.end(target)
-        if volume is not None and (subject := subject_of(volume)) is not None:
-            self._reporter.gone(subject)
+        volume, left = self._unfinished.end(target), self._binds.forget(target)
+        subjects = [subject_of(volume)] if volume is not None else []
+        subjects += [subject_of_record(left)] if left is not None else []
+        for subject in subjects:
+            if subject is not None:
+                self._reporter.gone(subject)
 
     def _prove(self, volume: Volume, digest: Digest, credentials: RegistryConfig) -> Image:
         return self._admit(volume, credentials, pinned=digest, asker=PATIENT)
@@ -209,7 +214,7 @@ class Publisher:
         What is left of one whose mount is gone is removed: the target is free for this one.
         """
         if (left := self._binds.left_over(volume.target)) is not None:
-            self._remove(left)
+            self._set_aside(left)
         return self._binds.there(volume)
 
     def _shown(
@@ -233,6 +238,12 @@ class Publisher:
         """Take the volume away, and its image's tree with the last one."""
         with self._locks.held(record.digest):
             self._binds.remove(record)
+            self._trees.drop_if_unused(Digest(record.digest))
+
+    def _set_aside(self, record: VolumeRecord) -> None:
+        """The same, of one whose mount is gone and which may be published again."""
+        with self._locks.held(record.digest):
+            self._binds.set_aside(record)
             self._trees.drop_if_unused(Digest(record.digest))
 
     def _remove_unknown(self, target: Path) -> None:

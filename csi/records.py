@@ -1,4 +1,5 @@
 """What the driver keeps of each published volume, in `run/volumes`; mountinfo says what is mounted.
+Of one whose mount has gone without an unpublish, as in a reboot, the same is in `run/left`.
 
 Not here: when a record is written and removed (`csi.binds`).
 """
@@ -39,6 +40,11 @@ class VolumeRecord(msgspec.Struct, frozen=True, kw_only=True):
 def volume_records(layout: Layout) -> RecordStore[VolumeRecord]:
     """By `csi.volume.name_of` their target."""
     return RecordStore(layout.run / "volumes", VolumeRecord)
+
+
+def left_records(layout: Layout) -> RecordStore[VolumeRecord]:
+    """The same, of volumes that the kubelet may publish again."""
+    return RecordStore(layout.run / "left", VolumeRecord)
 
 
 def record_of(volume: Volume, digest: Digest) -> VolumeRecord:

@@ -48,7 +48,7 @@ def sweep(layout: Layout) -> None:
 
 def _records(layout: Layout) -> Iterator[Path]:
     """Those that did not get their names."""
-    for name in ("mounts", "volumes"):
+    for name in ("mounts", "volumes", "made", "left"):
         yield from (layout.run / name).glob("*.tmp")
 
 

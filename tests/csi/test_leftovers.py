@@ -35,6 +35,7 @@ def test_the_right_payload_is_verified_and_no_other(root: Path, layout: Path) ->
     "name",
     ["index/x.v1.toc.1.2.ab.tmp", "run/volumes/x.json.1.2.ab.tmp", "run/x.fill", "run/x.use",
      "run/x.proof", "run/mounts/x.json", "run/volumes/x.json", "run/images/x", "run/counters/1.2",
+     "run/made/x.json", "run/left/x.json",
      "partial/x.first"],
 )  # fmt: skip # one to a kind
 def test_what_a_dead_process_leaves_is_litter(name: str, root: Path) -> None:

@@ -36,10 +36,15 @@ def test_volumes_of_an_earlier_boot_are_cleaned_up_and_may_be_published_again(
     make_it_an_earlier_boots(root)
     payloads = sorted(os.listdir(root / "cache"))
     driver = start()
-    nothing_left(driver, root, "one", "two")
+    assert mounts_below(tmp_path) == []
+    assert [
+        path for kind in ("mounts", "volumes", "images") for path in (root / "run" / kind).iterdir()
+    ] == []
+    assert not any(target.exists() for target in targets)
     assert sorted(os.listdir(root / "cache")) == payloads
     assert (driver.publish("one", image) / "hello").read_text() == "world\n"
     driver.unpublish("one")
+    driver.unpublish("two")
     nothing_left(driver, root, "one", "two")
 
 

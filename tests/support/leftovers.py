@@ -54,7 +54,8 @@ def litter(root: Path, *, driver: int) -> list[str]:
     left += [f"process {pid}" for pid in processes_of(root) if pid != driver]
     left += [str(path.relative_to(root)) for path in _half_written(root)]
     for pattern in ("partial/*.first", "run/*.fill", "run/*.use", "run/*.proof",
-                    "run/images/*", "run/mounts/*", "run/volumes/*",
+                    "run/images/*", "run/mounts/*", "run/volumes/*", "run/made/*",
+                    "run/left/*",
                     "run/counters/*.*"):  # fmt: skip
         left += [str(path.relative_to(root)) for path in root.glob(pattern)]
     partial = {
