@@ -53,7 +53,7 @@ def drive(driver: DriverSettings) -> None:
         raise errors.InvalidInput(
             "--startup-taint needs a cluster to ask: give --kubeconfig, or run in a pod"
         )
-    reporter = (
+    reporter: Reporter = (
         ClusterReporter(cluster, driver.node_id, NodeFigures(layout)) if cluster else NoReporter()
     )
     secrets = PodSecrets(cluster) if cluster is not None else None
@@ -82,7 +82,7 @@ def drive(driver: DriverSettings) -> None:
                 driver=driver.driver_name,
                 ended=told,
             )
-        endpoints = [_services(driver, publisher, exposed)]
+        endpoints = [_services(driver, publisher, reporter, exposed)]
         if driver.endpoint.parent.name == driver.driver_name:
             stack.callback(_remove_if_empty, driver.endpoint.parent)
         stack.callback(endpoints[0].close)
@@ -122,12 +122,14 @@ def _publisher(
     return Publisher(driver.tiers.layout, mounter, access.admit, asking, handing, reporter=reporter)
 
 
-def _services(driver: DriverSettings, publisher: Publisher, exposed: Metrics) -> Endpoint:
+def _services(
+    driver: DriverSettings, publisher: Publisher, reporter: Reporter, exposed: Metrics
+) -> Endpoint:
     """The CSI socket."""
 
     def add(server: grpc.Server) -> None:
         add_IdentityServicer_to_server(Identity(driver.driver_name, driver.version), server)
-        node = Node(driver.node_id, driver.rules, publisher, exposed.published)
+        node = Node(driver.node_id, driver.rules, publisher, reporter, exposed.published)
         add_NodeServicer_to_server(node, server)
 
     return Endpoint(driver.endpoint, add, threads=THREADS)

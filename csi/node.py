@@ -19,8 +19,9 @@ from csi.pod import pod_of
 from csi.proto import csi_pb2 as pb
 from csi.proto.csi_pb2_grpc import NodeServicer
 from csi.publisher import Publisher
+from csi.status.reporter import Reporter, subject_said
 from csi.status.texts import failure_text
-from csi.volume import VolumeRules, parse_publish, parse_target, parse_volume_id, real_place
+from csi.volume import Volume, VolumeRules, parse_publish, parse_target, parse_volume_id, real_place
 
 MAX_MESSAGE_CHARACTERS = 600
 """gRPC carries a status in 8 KiB of headers, twelve bytes a character at worst."""
@@ -32,11 +33,17 @@ OnEnd = Callable[[grpc.StatusCode, float], None]
 
 class Node(NodeServicer):
     def __init__(
-        self, node_id: str, rules: VolumeRules, publisher: Publisher, on_published: OnEnd
+        self,
+        node_id: str,
+        rules: VolumeRules,
+        publisher: Publisher,
+        reporter: Reporter,
+        on_published: OnEnd,
     ) -> None:
         self._node_id = node_id
         self._rules = rules
         self._publisher = publisher
+        self._reporter = reporter
         self._on_published = on_published
 
     def NodePublishVolume(
@@ -48,10 +55,21 @@ class Node(NodeServicer):
         shown = "" if may_hold_secret(image) else image
         about = lines_about(request.volume_id, pod=str(pod_of(said) or ""), image=shown)
         with about, _renamed(context, "NodePublishVolume", self._on_published):
-            volume = parse_publish(request, self._rules)
+            volume = self._parsed(request)
             call = Call(still_wanted=context.is_active, answer_by=answer_by)
             self._publisher.publish(volume, call)
         return pb.NodePublishVolumeResponse()
+
+    def _parsed(self, request: pb.NodePublishVolumeRequest) -> Volume:
+        """What it asks for; people hear why it cannot be."""
+        try:
+            return parse_publish(request, self._rules)
+        except errors.InvalidInput as error:
+            said = request.volume_context
+            subject = subject_said(request.volume_id, said.get("image", ""), pod_of(said))
+            if subject is not None:
+                self._reporter.refused(subject, error)
+            raise
 
     def NodeUnpublishVolume(
         self, request: pb.NodeUnpublishVolumeRequest, context: grpc.ServicerContext

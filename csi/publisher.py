@@ -205,7 +205,8 @@ class Publisher:
     def _check_is_here(self, volume: Volume, image: Image) -> None:
         if not self._trees.is_here(image, front=volume.front):
             raise errors.ImageNotFound(
-                f"{volume.image} is not on this node, and pullPolicy is Never"
+                f"{volume.image} is not on this node, and pullPolicy is Never; say "
+                "IfNotPresent, or have it published on this node before"
             )
 
     def _there(self, volume: Volume) -> VolumeRecord | None:

@@ -15,10 +15,10 @@ from typing import Any
 
 from clipfs.errors import ClipError
 from clipfs.image.model import Image
-from csi.errors import CallerGone
+from csi.errors import CallerGone, VolumeConflict
 from csi.periodic import Periodic
 from csi.progress import in_words
-from csi.status.clip_mount import last_error
+from csi.status.clip_mount import READABLE, last_error
 from csi.status.events import Events, Reason
 from csi.status.mounts import Figures, Mounts
 from csi.status.reporter import Lack, Mounted, Subject, WorkProgress, subject_of
@@ -84,9 +84,13 @@ class ClusterReporter:
             self._event(subject, "ClipMounted", mounted_text(image, mounted))
 
     def failed(self, volume: Volume, error: ClipError) -> None:
-        if (subject := subject_of(volume)) is None or isinstance(error, CallerGone):
-            return
-        self._change(subject, phase="Failed", error=last_error(error, self._time()))
+        if (subject := subject_of(volume)) is not None and not isinstance(error, CallerGone):
+            self.refused(subject, error)
+
+    def refused(self, subject: Subject, error: ClipError) -> None:
+        is_anothers = isinstance(error, VolumeConflict) and self._phase(subject) in READABLE
+        if not is_anothers:  # else it is there, and stays as it is
+            self._change(subject, phase="Failed", error=last_error(error, self._time()))
         self._event(subject, "ClipFailed", failure_text(error), cause=error.code)
 
     def adopted(self, subject: Subject, digest: str) -> None:

@@ -84,9 +84,18 @@ class Subject:
 
 def subject_of(volume: Volume) -> Subject | None:
     """None where no kubelet said which pod it is for: then there is nobody to tell."""
-    if volume.pod is None or not volume.pod.uid:
+    return subject_said(volume.volume_id, str(volume.image), volume.pod)
+
+
+def subject_said(volume_id: str, image: str, pod: Pod | None) -> Subject | None:
+    """The same, of what may be no volume: whatever is said of it."""
+    if not volume_id or pod is None or not pod.uid:
         return None
-    return Subject(volume_id=volume.volume_id, image=str(volume.image), pod=volume.pod)
+    return Subject(volume_id=volume_id, image=image[:MAX_IMAGE_CHARACTERS], pod=pod)
+
+
+MAX_IMAGE_CHARACTERS = 1_000
+"""A reference is shorter; what is none may be as long as its pod's author likes."""
 
 
 class Reporter(Protocol):
@@ -104,6 +113,9 @@ class Reporter(Protocol):
 
     def failed(self, volume: Volume, error: ClipError) -> None:
         """A publish ends with this; its text says cause and way out."""
+
+    def refused(self, subject: Subject, error: ClipError) -> None:
+        """What its pod says of it makes no volume."""
 
     def adopted(self, subject: Subject, digest: str) -> None:
         """It is readable since an earlier driver's time."""
@@ -134,6 +146,9 @@ class NoReporter:
         pass
 
     def failed(self, volume: Volume, error: ClipError) -> None:
+        pass
+
+    def refused(self, subject: Subject, error: ClipError) -> None:
         pass
 
     def adopted(self, subject: Subject, digest: str) -> None:

@@ -93,6 +93,54 @@ def test_a_failing_pod_tells_why_and_what_to_do(
     assert found["status"]["lastError"]["message"] == said
 
 
+@pytest.mark.parametrize(
+    ("reference", "attributes", "secrets", "way_out"),
+    [
+        ("IMAGE", {"nosuch": "x"}, {}, "known are: image, pullPolicy, platform, front"),
+        ("UPPER", {}, {}, "write it as [HOST[:PORT]/]REPOSITORY[:TAG][@DIGEST]"),
+        ("IMAGE", {}, {"tokn": "hush"}, "needs .dockerconfigjson, or username and password"),
+    ],
+    ids=["attribute", "reference", "secret"],
+)
+def test_what_no_volume_can_be_made_of_is_told_to_its_pod(
+    reference: str,
+    attributes: dict[str, str],
+    secrets: dict[str, str],
+    way_out: str,
+    request: pytest.FixtureRequest,
+    api_server: ApiServer,
+    driver: Driver,
+    image: str,
+) -> None:
+    pod = make_pod(api_server, f"invalid-{request.node.callspec.id}", "reports")
+    named = reference.replace("IMAGE", image)
+    code, said = failure(
+        lambda: driver.publish(pod.name, named, secrets, attributes={**uid(pod), **attributes})
+    )
+    assert code == "INVALID_ARGUMENT"
+    assert way_out in said
+    (line,) = wait_for(lambda: described(api_server, pod))
+    assert line.startswith("Warning ClipFailed ")
+    assert said in line
+    (found,) = wait_for(lambda: mounts(api_server, pod))
+    assert (found["spec"]["image"], found["status"]["phase"]) == (named, "Failed")
+    assert found["status"]["lastError"]["message"] == said
+    assert "hush" not in str(found)
+
+
+def test_a_conflict_is_told_and_the_volume_that_is_there_stays_mounted(
+    api_server: ApiServer, driver: Driver, image: str
+) -> None:
+    pod = make_pod(api_server, "twice", "reports")
+    driver.publish("twice", image, attributes=uid(pod))
+    code, said = failure(
+        lambda: driver.publish("twice", image, attributes={**uid(pod), "front": "fuse"})
+    )
+    assert code == "ALREADY_EXISTS"
+    wait_for(lambda: any(said in line for line in described(api_server, pod)))
+    wait_for(lambda: [one["status"]["phase"] for one in mounts(api_server, pod)] == ["Mounted"])
+
+
 def test_the_startup_taint_goes_once_the_kubelet_lists_the_driver(
     api_server: ApiServer, start: Start, driver_config: Path
 ) -> None:

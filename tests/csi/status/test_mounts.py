@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 
 from clipfs import errors
 from csi.cluster.errors import ApiRejected
+from csi.errors import VolumeConflict
 from csi.status.reporter import Mounted, Subject, subject_of
 from csi.status.texts import failure_text
 from tests.support.cluster_memory import MemoryCluster
@@ -142,6 +143,19 @@ def test_a_failure_says_why_and_stays_known_after_it(told: Told, cluster: Memory
     told.run()
     assert status(cluster)["lastError"]["message"] == failure_text(DENIED)
     assert conditions(cluster)["Ready"] == ("True", "Mounted")
+
+
+def test_a_conflict_is_no_failure_of_the_volume_that_is_there(
+    told: Told, cluster: MemoryCluster
+) -> None:
+    told.reporter.mounted(VOLUME, IMAGE, MOUNTED)
+    told.reporter.failed(VOLUME, VolumeConflict("the target holds another; unpublish it first"))
+    told.run()
+    assert (status(cluster)["phase"], "lastError" in status(cluster)) == ("Mounted", False)
+    other = volume_of(pod_named("other"))
+    told.reporter.failed(other, VolumeConflict("the target holds another; unpublish it first"))
+    told.run()
+    assert [one["status"]["phase"] for one in cluster.mounts.values()] == ["Mounted", "Failed"]
 
 
 def test_a_failure_that_is_tried_again_and_again_is_written_once(
