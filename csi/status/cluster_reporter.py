@@ -49,9 +49,16 @@ class ClusterReporter:
         self._lock = threading.Lock()
         self._lacks: dict[tuple[str, str], dict[Lack, str]] = {}  # by subject
         self._events = Events(node)
-        self._mounts = Mounts(figures, jitter)
+        self._mounts = Mounts(jitter)
         self.writer = Writer(
-            api, node, self._events, self._mounts, lock=self._lock, clock=clock, jitter=jitter
+            api,
+            node,
+            self._events,
+            self._mounts,
+            figures,
+            lock=self._lock,
+            clock=clock,
+            jitter=jitter,
         )
         self._steps = Periodic("reporter", self.writer.step, end_s=END_S)
 

@@ -2,7 +2,8 @@
 
 A change of phase is written at once, or nearly so: what changes again within SETTLE_S is one
 write. Counters are looked at every COUNTERS_S at the soonest, and written only if they have
-changed. Of a volume there is only the latest: what could not be written is not caught up with.
+changed; who writes reads them, since that may take a while. Of a volume there is only the
+latest: what could not be written is not caught up with.
 
 Every write is one request. A ClipMount that an earlier driver may have written is looked at
 first, so that a driver that starts anew writes nothing anew.
@@ -16,6 +17,7 @@ from typing import Any, Literal
 from csi.status.bucket import Bucket
 from csi.status.clip_mount import READABLE, Counts, State, changed, grown, news, status_fields
 from csi.status.reporter import Mounted, Subject
+from csi.status.turns import Key, Turns
 
 SETTLE_S = 0.5
 COUNTERS_S = 300
@@ -27,14 +29,15 @@ BURST, EVERY_S = 60, 1
 FORGET_S = 3_600
 """A volume that was never mounted may never be unpublished: so long after it was wanted last."""
 
-Step = Literal["look", "make", "status", "delete"]
-Key = tuple[str, str]
+Step = Literal["count", "look", "make", "status", "delete"]
 Figures = Callable[[str], Mounted | None]
 """The counters of the image with this digest, as they are now; None: it is not mounted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountWrite:
+    """One request; or, to count, a look at the counters, and no request."""
+
     step: Step
     state: State
 
@@ -61,12 +64,11 @@ class _Mount:
 class Mounts:
     """Of one node. Times are monotonic seconds (`now`) and RFC 3339 (`time`)."""
 
-    def __init__(self, figures: Figures, jitter: Callable[[], float]) -> None:
+    def __init__(self, jitter: Callable[[], float]) -> None:
         """jitter  a number from 0 to 1, another one each time"""
-        self._figures = figures
         self._jitter = jitter
         self._mounts: dict[Key, _Mount] = {}
-        self._due: dict[Key, float] = {}
+        self._turns = Turns()
         self._counters: list[tuple[float, Key]] = []  # a heap; what a mount does not say is stale
         self._bucket = Bucket(burst=BURST, every_s=EVERY_S)
 
@@ -80,14 +82,14 @@ class Mounts:
         mount = self._mounts.get(subject.key)
         if mount is None or mount.is_gone:
             mount = self._new(subject, now, time)
-            self._due[subject.key] = now + SETTLE_S
+            self._turns.add_news(subject, now + SETTLE_S)
         before, mount.told_at = mount.state, now
         figures: Mounted | None = fields.pop("figures", None)
         mount.state = changed(before, time, **fields)
         if figures is not None:
             _add(mount, figures)
         if news(mount.state) != news(before):
-            self._due.setdefault(subject.key, now + SETTLE_S)
+            self._turns.add_news(subject, now + SETTLE_S)
 
     def adopt(self, subject: Subject, digest: str, now: float, time: str) -> None:
         """It is mounted since an earlier driver's time: it is looked at some time soon."""
@@ -105,16 +107,21 @@ class Mounts:
             self._forget(subject.key)
             return
         mount.is_gone = True
-        self._due[subject.key] = now
+        self._turns.remove(subject)
+        self._turns.add_news(subject, now)
 
     def next(self, now: float) -> MountWrite | None:
-        """What may be written now, the one that is due longest first."""
-        self._count(now)
-        if self._bucket.wait_s(now) or not self._due:
-            return None
-        key = min(self._due, key=self._due.__getitem__)
-        if self._due[key] > now:
-            return None
+        """What may be done now."""
+        may_ask = not self._bucket.wait_s(now)
+        if may_ask and (key := self._turns.next_news(now)) is not None:
+            return self._taken(key, now)
+        if (mount := self._to_count(now)) is not None:
+            return MountWrite(step="count", state=mount.state)
+        if may_ask and (key := self._turns.next_counters(now)) is not None:
+            return self._taken(key, now)
+        return None
+
+    def _taken(self, key: Key, now: float) -> MountWrite:
         self._bucket.take(now)
         mount = self._mounts[key]
         write = MountWrite(step=_step(mount), state=mount.state)
@@ -125,9 +132,9 @@ class Mounts:
     def wait_s(self, now: float) -> float | None:
         """Until it is worth asking `next`; None: not before something changes."""
         moments = [at for at, _ in self._counters[:1]]
-        if self._due:
+        if (soonest := self._turns.soonest()) is not None:
             wait = self._bucket.wait_s(now)
-            moments.append(now + wait if wait else min(self._due.values()))
+            moments.append(now + wait if wait else soonest)
         return max(0.0, min(moments) - now) if moments else None
 
     def done(self, write: MountWrite, now: float, *, found: bool = True) -> None:
@@ -149,11 +156,9 @@ class Mounts:
     def seen(self, write: MountWrite, state: State, now: float, *, says_all: bool) -> None:
         """It is there; state is what it becomes with what only the object found knew."""
         mount = self._mounts.get(write.state.subject.key)
-        if mount is None:
+        if mount is None or mount.state is not write.state:  # it is looked at once more
             return
-        mount.exists = True
-        if mount.state is write.state:
-            mount.state = state
+        mount.exists, mount.state = True, state
         if says_all:
             self._written(mount, state, now)
 
@@ -165,7 +170,7 @@ class Mounts:
             return
         if mount.is_gone:
             self._forget(key)
-        elif self._due.pop(key, None) is not None:
+        elif self._turns.remove(write.state.subject):
             self._look_at_counters(mount, self._later(now))
 
     def _new(self, subject: Subject, now: float, time: str) -> _Mount:
@@ -178,26 +183,40 @@ class Mounts:
         if mount.is_gone:
             return
         mount.written = state
-        if news(mount.state) == news(state):
-            self._due.pop(state.subject.key, None)
+        self._turns.remove(state.subject)
+        if news(mount.state) != news(state):
+            self._turns.add_news(state.subject, now)  # behind who has waited meanwhile
         self._look_at_counters(mount, self._later(now))
 
-    def _count(self, now: float) -> None:
-        """Whose counters' time has come is due, if they have changed."""
+    def counted(self, write: MountWrite, found: Mounted | None, now: float) -> None:
+        """Its image's counters are these; None: it is not mounted, or nobody can tell."""
+        mount = self._mounts.get(write.state.subject.key)
+        if mount is None or mount.is_gone or mount.state.digest != write.state.digest:
+            return
+        if found is not None:
+            _add(mount, found)
+        self._due_if_changed(mount, now)
+
+    def _to_count(self, now: float) -> _Mount | None:
+        """Whose counters' time has come; of who has none it is only the time of another try."""
         while self._counters and self._counters[0][0] <= now:
             at, key = heapq.heappop(self._counters)
             mount = self._mounts.get(key)
             if mount is None or mount.counters_at != at or mount.is_gone:
                 continue
-            state = mount.state
-            if state.phase not in READABLE and now - mount.told_at > FORGET_S:
+            is_readable = mount.state.phase in READABLE
+            if not is_readable and now - mount.told_at > FORGET_S:
                 self._forget(key)
                 continue
-            if state.phase in READABLE and (found := self._figures(state.digest)) is not None:
-                _add(mount, found)
-            if mount.written is None or status_fields(mount.state) != status_fields(mount.written):
-                self._due.setdefault(key, now)
             self._look_at_counters(mount, self._later(now))
+            if is_readable:
+                return mount
+            self._due_if_changed(mount, now)
+        return None
+
+    def _due_if_changed(self, mount: _Mount, now: float) -> None:
+        if mount.written is None or status_fields(mount.state) != status_fields(mount.written):
+            self._turns.add_counters(mount.state.subject, now)
 
     def _look_at_counters(self, mount: _Mount, at: float) -> None:
         mount.counters_at = at
@@ -207,8 +226,7 @@ class Mounts:
         return now + COUNTERS_S * (1 + self._jitter() / 2)
 
     def _forget(self, key: Key) -> None:
-        del self._mounts[key]
-        self._due.pop(key, None)
+        self._turns.remove(self._mounts.pop(key).state.subject)
 
 
 def _add(mount: _Mount, found: Mounted) -> None:

@@ -13,7 +13,7 @@ from csi.cluster.api import ClipMountApi, EventApi
 from csi.cluster.errors import ApiRefused, ApiRejected, ApiUnavailable
 from csi.status.clip_mount import carried, name_of, object_fields, says, status_fields
 from csi.status.events import Events, EventWrite
-from csi.status.mounts import Mounts, MountWrite
+from csi.status.mounts import Figures, Mounts, MountWrite
 
 FIRST_PAUSE_S, LAST_PAUSE_S = 1.0, 60.0
 """After the first failure in a row, and after many; each is twice the one before."""
@@ -33,16 +33,18 @@ class Writer:
         node: str,
         events: Events,
         mounts: Mounts,
+        figures: Figures,
         *,
         lock: threading.Lock,
         clock: Callable[[], float],
         jitter: Callable[[], float],
     ) -> None:
-        """lock  held while a ledger is looked at or changed, never during a request"""
+        """lock  held while a ledger is looked at or changed, never during a request or a read"""
         self._api = api
         self._node = node
         self._events = events
         self._mounts = mounts
+        self._figures = figures
         self._lock = lock
         self._clock = clock
         self._jitter = jitter
@@ -51,7 +53,7 @@ class Writer:
         self._complained_at = -float(COMPLAIN_S)
 
     def step(self) -> float | None:
-        """Make one request, if one is due; seconds to the next one, None: nothing waits."""
+        """Do one thing, if one is due; seconds to the next one, None: nothing waits."""
         now = self._clock()
         if now < self._not_before:
             return self._not_before - now
@@ -70,6 +72,8 @@ class Writer:
         except Exception:
             log.exception("a report cannot be written, this is a bug")
             self._give_up(write)
+        if _is_count(write):
+            return 0.0
         if self._pause_s:
             log.info("API server is back, catching up")
         self._pause_s = 0.0
@@ -78,6 +82,8 @@ class Writer:
     def _write(self, write: EventWrite | MountWrite) -> None:
         if isinstance(write, EventWrite):
             self._write_event(write)
+        elif write.step == "count":
+            self._count(write)
         elif write.step == "look":
             self._look(write)
         else:
@@ -95,6 +101,15 @@ class Writer:
             found = self._api.patch_event(write.namespace, write.name, write.body)
         with self._lock:
             self._events.done(write, self._clock(), found=found)
+
+    def _count(self, write: MountWrite) -> None:
+        found = None
+        try:
+            found = self._figures(write.state.digest)
+        except OSError as error:
+            log.warning("counters cannot be read", error=str(error))
+        with self._lock:
+            self._mounts.counted(write, found, self._clock())
 
     def _look(self, write: MountWrite) -> None:
         subject = write.state.subject
@@ -138,3 +153,8 @@ class Writer:
                 self._events.dropped(write)
             else:
                 self._mounts.dropped(write, self._clock())
+
+
+def _is_count(write: EventWrite | MountWrite) -> bool:
+    """Which asks nobody: it says nothing of the API server."""
+    return isinstance(write, MountWrite) and write.step == "count"
