@@ -36,7 +36,7 @@ from csi.settings import DriverSettings
 from csi.status.cluster_reporter import ClusterReporter
 from csi.status.figures import NodeFigures
 from csi.status.reporter import NoReporter, Reporter
-from csi.watch import Watch
+from csi.watch import VolumeWatch
 
 RENEW_S = 2
 """How soon the driver notices that one of its sockets has lost its name."""
@@ -73,7 +73,7 @@ def drive(driver: DriverSettings) -> None:
         stack.enter_context(collector.running())
         if isinstance(reporter, ClusterReporter):
             stack.enter_context(reporter.running())
-            stack.enter_context(Watch(layout, reporter).running())
+            stack.enter_context(VolumeWatch(layout, reporter).running())
         if cluster is not None and driver.startup_taint is not None:
             taint.start(
                 cluster,

@@ -42,6 +42,10 @@ class Counters:
         """Bytes of a blob: they are what the registry has moved, whoever they were for."""
         self._numbers[READS["registry"] + 1] += count
 
+    def count_failed(self) -> None:
+        """One read more that no tier could answer."""
+        self._numbers[figures.FAILED] += 1
+
     def count_indexed(self) -> None:
         """One layer more has its index by a pass over its blob."""
         self._numbers[figures.INDEXED] += 1
@@ -140,12 +144,17 @@ def sum_all(layout: Layout) -> Figures:
 
 def of(layout: Layout, pid: int) -> Figures:
     """The numbers of a living process; zeros if it does not count."""
-    return figures.figures_of(_read(_place(layout) / name_of(pid)))
+    return figures.figures_of(numbers_of(layout, pid))
+
+
+def numbers_of(layout: Layout, pid: int) -> Numbers:
+    """The same, all of them."""
+    return _read(_place(layout) / name_of(pid))
 
 
 def fill_of(layout: Layout, pid: int) -> dict[str, Any]:
     """What the background fill of a living process does and has done; "off" if it has none."""
-    return figures.fill_of(_read(_place(layout) / name_of(pid)))
+    return figures.fill_of(numbers_of(layout, pid))
 
 
 def _place(layout: Layout) -> Path:

@@ -41,8 +41,10 @@ TIMES = {tier: _TIMES + place * _TIMES_EACH for place, tier in enumerate(TIERS)}
 
 INDEXED = _TIMES + len(TIERS) * _TIMES_EACH
 EVICTED = INDEXED + 1
+FAILED = EVICTED + 1
+"""Reads that no tier could answer: an error to whoever read."""
 
-_ALL = struct.Struct(f"={EVICTED + 1}Q")
+_ALL = struct.Struct(f"={FAILED + 1}Q")
 SIZE_BYTES = _ALL.size
 
 Numbers = Sequence[int]

@@ -5,7 +5,7 @@ file of those is needed to read them: what would stand there is looked up in the
 a read moves the chunks of the payload that hold its bytes, and holes move none.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from clipfs.tiers.tier import Extent, IndexedLayer, Payload, Reader
@@ -14,14 +14,25 @@ from clipfs.tree.sparse import SparseLayout
 
 @dataclass(frozen=True, slots=True)
 class ChainPayloads:
-    """The devices of one image: its layers, then `sparse`, in their order."""
+    """The devices of one image: its layers, then `sparse`, in their order.
+
+    on_failed  is told of each read that ends in an error
+    """
 
     reader: Reader
     layers: Sequence[IndexedLayer]
     sparse: Sequence[tuple[IndexedLayer, SparseLayout]]
+    on_failed: Callable[[], None]
 
     async def read(self, device: int, offset: int, length: int, *, follows: int) -> Payload:
         """Exactly length bytes, verified, within one file; ClipError if no tier has them."""
+        try:
+            return await self._read(device, offset, length, follows=follows)
+        except Exception:
+            self.on_failed()
+            raise
+
+    async def _read(self, device: int, offset: int, length: int, *, follows: int) -> Payload:
         if device < len(self.layers):
             extent = Extent(offset, length)
             return await self.reader.read(self.layers[device], extent, follows=follows)

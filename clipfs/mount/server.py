@@ -72,7 +72,9 @@ async def serve(
             if prepared.is_merged:
                 share_image_index(prepared, tiers)
             async with filling(tiers, prepared.layers, fill, own) as reader:
-                payloads = ChainPayloads(reader, prepared.layers, prepared.sparse)
+                payloads = ChainPayloads(
+                    reader, prepared.layers, prepared.sparse, on_failed=own.count_failed
+                )
                 await _serve_mount(
                     prepared, settings.layout, mountpoint, payloads, on_ready, context
                 )

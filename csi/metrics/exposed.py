@@ -117,6 +117,7 @@ def _read_seconds(numbers: Numbers) -> Metric:
 
 def _counts(numbers: Numbers) -> Iterator[Metric]:
     for name, help_text, value in (
+        ("clip_failed_reads", "Reads that no tier could answer.", numbers[figures.FAILED]),
         ("clip_layers_indexed", "Layers indexed here by a first pass.", numbers[figures.INDEXED]),
         ("clip_cache_evictions", "Layers removed to make room.", numbers[figures.EVICTED]),
         ("clip_server_takeovers", "Dead servers whose mounts another serves on.", 0),

@@ -20,6 +20,7 @@ CONTRACT: dict[str, tuple[str, dict[str, set[str]]]] = {
     "clip_reads": ("counter", {"tier": TIERS}),
     "clip_read_seconds": ("histogram", {"tier": TIERS}),
     "clip_registry_download_bytes": ("counter", {}),
+    "clip_failed_reads": ("counter", {}),
     "clip_layers_indexed": ("counter", {}),
     "clip_chunk_verify_failures": ("counter", {}),
     "clip_content_cache_errors": ("counter", {}),

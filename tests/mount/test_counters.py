@@ -144,8 +144,8 @@ def test_places_of_numbers_are_those_that_files_on_nodes_have() -> None:
     assert list(figures.TROUBLE.values()) == [6, 7]
     assert (figures.FILL_LAYERS, figures.FILL_BYTES, figures.FILL_STATE) == (8, 9, 10)
     assert list(figures.TIMES.values()) == [11, 31, 51]
-    assert (figures.INDEXED, figures.EVICTED) == (71, 72)
-    assert figures.SIZE_BYTES == 73 * 8
+    assert (figures.INDEXED, figures.EVICTED, figures.FAILED) == (71, 72, 73)
+    assert figures.SIZE_BYTES == 74 * 8
 
 
 def test_a_background_fill_is_told_by_its_process_alone(layout: Layout) -> None:
