@@ -25,9 +25,19 @@ def also_about(*, pod: str, image: str) -> None:
 
 
 def fields_for_a_server() -> str:
-    """Volume and pod of this thread's call, as `clipfs mount --log-fields` takes them."""
+    """Volume and pod of this thread's call, as `clipfs mount --log-fields` takes them; what image
+    it serves it says itself."""
+    return _bound("volume", "pod")
+
+
+def fields_for_a_command() -> str:
+    """The same, with the image as the pod names it."""
+    return _bound("volume", "pod", "image")
+
+
+def _bound(*names: str) -> str:
     bound = get_contextvars()
-    known = {name: bound[name] for name in ("volume", "pod") if bound.get(name)}
+    known = {name: bound[name] for name in names if bound.get(name)}
     return msgspec.json.encode(known).decode()
 
 

@@ -21,7 +21,7 @@ from clipfs.cli.progress import Told
 from clipfs.log import log
 from clipfs.system.durable import write_all
 from clipfs.system.processes import end_of, said_now
-from csi.about import fields_for_a_server
+from csi.about import fields_for_a_command, fields_for_a_server
 
 LOOK_S = 0.5
 """Between two looks whether it is still wanted."""
@@ -66,8 +66,9 @@ def run_index(
 ) -> subprocess.CompletedProcess[bytes]:
     """`clipfs index`, as `run_mount`."""
     with _pipe() as (reading, writing):
+        told = ["--progress-fd", str(writing), "--log-fields", fields_for_a_command()]
         return _run(
-            ["index", *words, "--progress-fd", str(writing)],
+            ["index", *words, *told],
             files,
             pass_fds=[writing],
             lines=_Lines(reading, on_told),

@@ -7,7 +7,7 @@ from typing import Any
 import click
 import trio
 
-from clipfs.cli import options, progress
+from clipfs.cli import logs, options, progress
 from clipfs.cli.output import human_bytes, print_json
 from clipfs.cli.report import described, totals
 from clipfs.cli.settings import chosen_platform, tier_settings
@@ -26,12 +26,14 @@ from clipfs.tiers.settings import TierSettings
     type=int,
     hidden=True,  # for the driver, which shows people how far it is
 )
+@options.log_fields_option
 @options.json_option
 @options.log_options
 def index(
     image: str,
     platform: str | None,
     progress_fd: int | None,
+    log_fields: str,
     as_json: bool,
     root: Path,
     **given: Any,
@@ -43,6 +45,7 @@ def index(
     """
     begin = time.perf_counter()
     reference = parse_reference(image)
+    logs.add_fields_said(log_fields)
     teller = progress.Teller(progress_fd)
     with workers_at_hand(root, reference), progress.shown() as on_progress:
         settings = tier_settings(root=root, **given)

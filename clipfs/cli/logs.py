@@ -5,6 +5,8 @@ from collections.abc import Mapping, MutableMapping
 from functools import partial
 from typing import Any, Literal
 
+import msgspec
+
 from clipfs.cli.output import printable
 from clipfs.log import log
 
@@ -26,6 +28,11 @@ def configure(log_format: LogFormat, level: str) -> None:
 def add_fields(fields: Mapping[str, str]) -> None:
     """Have each line from now on carry them, but where it has a field of that name itself."""
     _fields.update(fields)
+
+
+def add_fields_said(text: str) -> None:
+    """The same, as `--log-fields` says them."""
+    add_fields(msgspec.json.decode(text, type=dict[str, str]))
 
 
 def hear_others() -> None:

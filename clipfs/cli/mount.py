@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import click
-import msgspec
 import trio
 
 from clipfs import errors
@@ -64,12 +63,7 @@ from clipfs.tiers.tier import IndexedLayer
     type=click.Path(path_type=Path),
     hidden=True,  # the driver's, which has asked the registry: what IMAGE, a digest, is
 )
-@click.option(
-    "--log-fields",
-    metavar="JSON",
-    default="{}",
-    hidden=True,  # the same: whose volume it is for
-)
+@options.log_fields_option
 @click.option(
     "--credentials-socket",
     type=options.unseen_path,
@@ -113,7 +107,7 @@ def mount(
     logs.hear_others()
     if log_to == "stderr":  # where lines of many servers meet
         logs.add_fields({"image": str(reference), "mountpoint": str(where)})
-        logs.add_fields(msgspec.json.decode(log_fields, type=dict[str, str]))
+        logs.add_fields_said(log_fields)
     check_mountpoint(where)
     on_platform = chosen_platform(platform)
     known = load(resolved, reference) if resolved is not None else None

@@ -40,6 +40,14 @@ def _configure_logs(context: click.Context, option: click.Parameter, value: str)
     return value
 
 
+log_fields_option = click.option(
+    "--log-fields",
+    metavar="JSON",
+    default="{}",
+    hidden=True,  # the driver's, in whose log lines of many images meet: whose volume it is for
+)
+
+
 def log_options(command: F) -> F:
     return _all(
         click.option(

@@ -9,12 +9,14 @@ Not here: the servers (`handing`).
 
 import threading
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from clipfs import errors
 from clipfs.image.credentials import RegistryConfig
 from clipfs.image.digest import Digest
 from clipfs.log import log
+from csi.about import lines_about
 from csi.credentials.sources import NOBODY, Chosen, Sources
 from csi.volume import Volume, name_of
 
@@ -85,13 +87,19 @@ class Lending:
             if name == held and not (chosen.can_be_asked_again or here.is_renewed):
                 continue
             if self.is_here(name):  # a source may take a minute
-                log.info("credentials are lent", source=chosen.source, volume=volume.volume_id)
+                with _lines_about(volume):
+                    log.info("credentials are lent", source=chosen.source)
                 return Lent(volume=name, config=config)
         return None
 
     def _chosen(self, volume: Volume, *, anew: bool) -> Chosen | None:
-        try:
-            return self._sources.choose(volume, anew=anew)
-        except errors.ClipError as error:
-            log.warning("no credentials to lend", volume=volume.volume_id, error=str(error))
-            return None
+        with _lines_about(volume):
+            try:
+                return self._sources.choose(volume, anew=anew)
+            except errors.ClipError as error:
+                log.warning("no credentials to lend", error=str(error))
+                return None
+
+
+def _lines_about(volume: Volume) -> AbstractContextManager[None]:
+    return lines_about(volume.volume_id, pod=str(volume.pod or ""), image=str(volume.image))

@@ -49,6 +49,9 @@ def test_a_provider_opens_a_volume_and_goes_on_to_after_driver_and_password_chan
         before = len(plugins.calls("helper"))
         assert (target / "data").read_bytes() == layout_data
         assert len(plugins.calls("helper")) > before
+        (line,) = [one for one in second.lines() if one["event"] == "credentials are lent"]
+        assert (line["volume"], line["pod"]) == ("csi-pod", "default/pod")
+        assert line["image"] == f"{registry}/own:1"
         (server,) = servers(tmp_path / "root")
         shown = [Path(f"/proc/{server}/{name}").read_bytes() for name in ("cmdline", "environ")]
         second.unpublish("pod")

@@ -102,6 +102,19 @@ def test_lines_of_a_server_name_its_image_its_place_and_who_asked_first(
         assert line["mountpoint"].startswith(f"{tmp_path}/root/run/images/sha256_")
 
 
+def test_lines_of_a_proof_that_the_registry_has_the_layers_name_the_volume(
+    driver: Driver, image: str, scripted: ScriptedRegistry
+) -> None:
+    driver.publish("owner", image)
+    name = f"{scripted.address}/app:1"
+    driver.publish("pod", name)
+    of_layers = [line for line in lines(driver) if "cache_key" in line]
+    proof = [line for line in of_layers if line["image"].startswith(name)]
+    assert "Layer decompressed and cached to disk" in {line["event"] for line in of_layers}
+    assert proof
+    assert {(line["volume"], line["pod"]) for line in proof} == {("csi-pod", "default/pod")}
+
+
 def test_the_mounts_own_failure_is_a_line_with_the_volumes_names(
     driver: Driver, scripted: ScriptedRegistry
 ) -> None:
