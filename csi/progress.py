@@ -11,14 +11,13 @@ from collections import deque
 from collections.abc import Callable, Mapping
 
 from clipfs.cli.progress import Phase, Told
+from clipfs.cli.sizes import human_bytes, human_part
 from clipfs.image.model import Image
 from csi.status.reporter import WorkProgress
 from csi.status.texts import layers_text
 
 LATELY_S = 10
 """What speed is measured over: a registry's pace changes, and people look for seconds."""
-
-_UNITS = (("GB", 10**9), ("MB", 10**6), ("kB", 10**3), ("bytes", 1))
 
 
 class Meter:
@@ -119,38 +118,16 @@ def _phase_in_words(progress: WorkProgress) -> str:
 
 def _figures_in_words(progress: WorkProgress) -> str:
     percent = 100 * progress.done_bytes // max(progress.total_bytes, 1)
-    words = [f"{percent}%", _part_in_words(progress.done_bytes, progress.total_bytes)]
+    words = [f"{percent}%", human_part(progress.done_bytes, progress.total_bytes)]
     left_s = progress.left_s
     if left_s is None:
         words.append("nothing comes just now")
     else:
         words += [
-            f"{_bytes_in_words(progress.bytes_per_s)}/s",
+            f"{human_bytes(progress.bytes_per_s)}/s",
             f"about {_time_in_words(left_s)} left",
         ]
     return ", ".join(words)
-
-
-def _part_in_words(done: int, total: int) -> str:
-    """ "1.2 of 2.9 GB", "31 MB of 2.9 GB": two figures of each."""
-    unit, size = _unit_of(total)
-    if done and done < size:
-        return f"{_bytes_in_words(done)} of {_bytes_in_words(total)}"
-    return f"{_number(done / size)} of {_number(total / size)} {unit}"
-
-
-def _bytes_in_words(count: float) -> str:
-    unit, size = _unit_of(count)
-    return f"{_number(count / size)} {unit}"
-
-
-def _unit_of(count: float) -> tuple[str, int]:
-    return next((one for one in _UNITS if count >= one[1]), _UNITS[-1])
-
-
-def _number(value: float) -> str:
-    """Two figures, more before a point."""
-    return f"{value:.1f}" if 0 < value < 9.95 and value != int(value) else f"{value:.0f}"
 
 
 def _time_in_words(seconds: float) -> str:

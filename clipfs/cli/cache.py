@@ -16,7 +16,8 @@ from clipfs.cache.verify import verify as verified
 from clipfs.cli import options
 from clipfs.cli.collect_store import collect_store
 from clipfs.cli.limits import limit_options, limits_of
-from clipfs.cli.output import human_bytes, print_json, printable
+from clipfs.cli.output import print_json, printable
+from clipfs.cli.sizes import human_bytes
 from clipfs.image.tls import load_ca_file
 from clipfs.layer.layout import Layout
 from clipfs.layer.seal import KeyRing

@@ -6,7 +6,8 @@ Not here: which layers go (`clipfs.tiers.content.collection`).
 import click
 
 from clipfs import errors
-from clipfs.cli.output import human_bytes, print_json
+from clipfs.cli.output import print_json
+from clipfs.cli.sizes import human_bytes
 from clipfs.tiers.content.bucket import NoAnswer, NoBucket, NotAllowed, Odd
 
 

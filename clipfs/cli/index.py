@@ -8,9 +8,10 @@ import click
 import trio
 
 from clipfs.cli import logs, options, progress
-from clipfs.cli.output import human_bytes, print_json
+from clipfs.cli.output import print_json
 from clipfs.cli.report import described, totals
 from clipfs.cli.settings import chosen_platform, tier_settings
+from clipfs.cli.sizes import human_bytes
 from clipfs.image.platform import Platform
 from clipfs.image.reference import Reference, parse_reference
 from clipfs.mount.prepare import Prepared, prepared, share_image_index, workers_at_hand

@@ -17,9 +17,10 @@ from clipfs import errors
 from clipfs.cache.limits import Limits
 from clipfs.cli import logs, options, progress
 from clipfs.cli.limits import limit_options, limits_of
-from clipfs.cli.output import human_bytes, print_json, printable
+from clipfs.cli.output import print_json, printable
 from clipfs.cli.report import described, totals
 from clipfs.cli.settings import chosen_platform, tier_settings
+from clipfs.cli.sizes import human_bytes
 from clipfs.image.driver import CredentialsSocket
 from clipfs.image.model import Image
 from clipfs.image.platform import Platform

@@ -1,4 +1,4 @@
-"""What commands print: one JSON object, or words; and sizes that people can read."""
+"""What commands print: one JSON object, or words."""
 
 import json
 import sys
@@ -8,16 +8,6 @@ from collections.abc import Mapping
 def print_json(value: Mapping[str, object]) -> None:
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()
-
-
-def human_bytes(count: int) -> str:
-    """1536 -> "1.5 KiB"."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"
 
 
 def printable(text: str) -> str:

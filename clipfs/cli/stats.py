@@ -7,7 +7,8 @@ import click
 
 from clipfs import errors
 from clipfs.cli import options
-from clipfs.cli.output import human_bytes, print_json, printable
+from clipfs.cli.output import print_json, printable
+from clipfs.cli.sizes import human_bytes
 from clipfs.layer.layout import Layout
 from clipfs.mount import counters, records
 from clipfs.mount.records import MountRecord

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from clipfs.cli.sizes import human_bytes
 from clipfs.errors import ClipError
 from csi.cluster.api import GROUP, VERSION, Json
 from csi.status.reporter import Mounted, Subject
-from csi.status.texts import failure_text, size_text
+from csi.status.texts import failure_text
 
 Phase = Literal["Resolving", "Indexing", "Mounted", "Degraded", "Failed"]
 READABLE: tuple[Phase, ...] = ("Mounted", "Degraded")
@@ -197,7 +198,7 @@ def _figures(figures: Mounted) -> dict[str, Any]:
             "summary": f"{figures.complete}/{figures.layers}",
         },
         "bytes": counts,
-        "read": {name: size_text(count) for name, count in counts.items()},
+        "read": {name: human_bytes(count) for name, count in counts.items()},
     }
 
 

@@ -4,6 +4,7 @@ Not here: how far an image on its way is (`csi.progress`).
 """
 
 from clipfs import errors
+from clipfs.cli.sizes import human_bytes
 from clipfs.image.model import Image
 from csi.status.reporter import Mounted
 
@@ -17,7 +18,6 @@ WAY_OUT: dict[type[errors.ClipError], str] = {
 """Where the error itself cannot know: it has many causes, and one remedy. What to do about a
 registry that refuses depends on whose credentials it were (`csi.credentials.advice`)."""
 
-_UNITS = ("B", "kB", "MB", "GB", "TB")
 _TIERS = {"disk": "disk", "content_cache": "content cache", "registry": "registry"}
 
 
@@ -33,13 +33,13 @@ def failure_text(error: errors.ClipError) -> str:
 
 def resolved_text(image: Image) -> str:
     count = len(image.layers)
-    size = size_text(sum(layer.size for layer in image.layers))
+    size = human_bytes(sum(layer.size for layer in image.layers))
     return one_line(f"{image.reference} is {image.digest}, {layers_text(count)}, {size}")
 
 
 def mounted_text(image: Image, mounted: Mounted) -> str:
     read = ", ".join(
-        f"{name} {size_text(mounted.bytes_by_tier[tier])}"
+        f"{name} {human_bytes(mounted.bytes_by_tier[tier])}"
         for tier, name in _TIERS.items()
         if tier in mounted.bytes_by_tier
     )
@@ -61,28 +61,9 @@ def layers_text(count: int) -> str:
     return "1 layer" if count == 1 else f"{count} layers"
 
 
-def size_text(count: float) -> str:
-    unit = _unit(count)
-    return f"{_in(unit, count)} {_UNITS[unit]}"
-
-
 def time_text(seconds: float) -> str:
     if seconds < 10:
         return f"{seconds:.2g} s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min"
-
-
-def _unit(count: float) -> int:
-    """The largest in which count is one or more, once it is rounded."""
-    unit = 0
-    while unit + 1 < len(_UNITS) and count >= 999.5:
-        count, unit = count / 1000, unit + 1
-    return unit
-
-
-def _in(unit: int, count: float) -> str:
-    """Two digits at least, and no more than it takes; whole bytes."""
-    value = count / 1000**unit
-    return f"{value:.1f}" if unit and value < 9.95 else f"{value:.0f}"

@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 
 from clipfs import errors
 from clipfs.cli.main import ended
-from clipfs.cli.output import human_bytes, printable
+from clipfs.cli.output import printable
+from clipfs.cli.sizes import human_bytes
 from tests.support.machine import CLIPFS
 
 
 @pytest.mark.parametrize(
     ("count", "words"),
-    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (5 << 20, "5.0 MiB"), (3 << 42, "12.0 TiB")],
-)
-def test_sizes_are_for_people(count: int, words: str) -> None:
+    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1536, "1.5 kB"), (9_940, "9.9 kB"),
+     (9_960, "10 kB"), (999_499, "999 kB"), (999_500, "1 MB"), (5e12, "5 TB"), (5e15, "5000 TB")],
+)  # fmt: skip  # a table
+def test_sizes_are_for_people(count: float, words: str) -> None:
     assert human_bytes(count) == words
 
 

@@ -46,7 +46,7 @@ def at(
         (at(0, 20 * GB, 0), "indexing layer 3 of 7: 0%, 0 of 20 GB, nothing comes just now"),
         (at(31 * MB, 20 * GB, 1.5 * MB),
          "indexing layer 3 of 7: 0%, 31 MB of 20 GB, 1.5 MB/s, about 4 h left"),
-        (at(700, 900, 50), "indexing layer 3 of 7: 77%, 700 of 900 bytes, 50 bytes/s, "
+        (at(700, 900, 50), "indexing layer 3 of 7: 77%, 700 of 900 B, 50 B/s, "
          "about 4 s left"),
         (at(512_000, 1 * MB, 100_000),
          "indexing layer 3 of 7: 51%, 512 kB of 1 MB, 100 kB/s, about 5 s left"),

@@ -18,7 +18,7 @@ from csi.work import LINGER_S, Task, Works
 from tests.support.wait import wait_for
 
 HALF = WorkProgress(layer=1, layers=2, done_bytes=5, total_bytes=10, bytes_per_s=5)
-HALF_IN_WORDS = "indexing layer 1 of 2: 50%, 5 of 10 bytes, 5 bytes/s, about 1 s left"
+HALF_IN_WORDS = "indexing layer 1 of 2: 50%, 5 of 10 B, 5 B/s, about 1 s left"
 
 
 @dataclass

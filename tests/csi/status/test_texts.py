@@ -11,7 +11,6 @@ from csi.status.texts import (
     mounted_text,
     one_line,
     resolved_text,
-    size_text,
     time_text,
 )
 from tests.support.reports import IMAGE, MOUNTED
@@ -43,15 +42,6 @@ def test_a_mount_that_was_there_says_that_it_is_shared() -> None:
         "1.2 s), 2 of 3 layers on this node; read so far: disk 4.3 MB, content cache 430 kB, "
         "registry 160 MB"
     )
-
-
-@pytest.mark.parametrize(
-    ("count", "said"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (9_940, "9.9 kB"), (9_960, "10 kB"),
-     (999_499, "999 kB"), (999_500, "1.0 MB"), (5e12, "5.0 TB"), (5e15, "5000 TB")],
-)  # fmt: skip  # a table
-def test_sizes(count: float, said: str) -> None:
-    assert size_text(count) == said
 
 
 @pytest.mark.parametrize(
