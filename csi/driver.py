@@ -35,7 +35,7 @@ from csi.server import THREADS, Endpoint, told_to_end
 from csi.settings import DriverSettings
 from csi.status.cluster_reporter import ClusterReporter
 from csi.status.figures import NodeFigures
-from csi.status.reporter import NoReporter, Reporter
+from csi.status.reporter import Reporter
 from csi.watch import VolumeWatch
 
 RENEW_S = 2
@@ -53,8 +53,8 @@ def drive(driver: DriverSettings) -> None:
         raise errors.InvalidInput(
             "--startup-taint needs a cluster to ask: give --kubeconfig, or run in a pod"
         )
-    reporter: Reporter = (
-        ClusterReporter(cluster, driver.node_id, NodeFigures(layout)) if cluster else NoReporter()
+    reporter = (
+        ClusterReporter(cluster, driver.node_id, NodeFigures(layout)) if cluster else Reporter()
     )
     secrets = PodSecrets(cluster) if cluster is not None else None
     sources = driver.credentials.sources(secrets, driver.tiers.mirrors)
@@ -71,8 +71,8 @@ def drive(driver: DriverSettings) -> None:
         publisher.adopt()
         stack.enter_context(handing.running())
         stack.enter_context(collector.running())
-        if isinstance(reporter, ClusterReporter):
-            stack.enter_context(reporter.running())
+        stack.enter_context(reporter.running())
+        if cluster is not None:
             stack.enter_context(VolumeWatch(layout, reporter).running())
         if cluster is not None and driver.startup_taint is not None:
             taint.start(

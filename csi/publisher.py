@@ -31,7 +31,7 @@ from csi.locks import NamedLocks, StillWanted, always
 from csi.mounter import Mounter
 from csi.records import VolumeRecord, subject_of_record, volume_of
 from csi.renewal import Renewal
-from csi.status.reporter import Mounted, NoReporter, Reporter, WorkProgress, subject_of
+from csi.status.reporter import Mounted, Reporter, WorkProgress, subject_of
 from csi.trees import Trees, keys_of
 from csi.unfinished import Unfinished
 from csi.volume import Volume
@@ -65,7 +65,7 @@ class Publisher:
         self._unfinished = Unfinished(handing.volume_gone)
         self._binds = Binds(layout)
         self._locks = NamedLocks()
-        self._reporter = reporter or NoReporter()
+        self._reporter = reporter or Reporter()
         self._renewal = Renewal(self._prove, asking, handing, self._reporter)
         self._trees = Trees(
             layout, mounter, self._locks, is_shown=self._binds.shows, linger_s=linger_s

@@ -16,11 +16,11 @@ from csi.credentials.accounts import ServiceAccounts
 from csi.credentials.node_config import NodeConfig
 from csi.credentials.provider_config import ProviderConfig
 from csi.credentials.providers import Providers
-from csi.credentials.pull_secrets import PodSecrets, PullSecrets
+from csi.credentials.pull_secrets import PullSecrets, SecretReader
 from csi.credentials.sources import GivenSecret, Source, Sources, hosts_by
 
 
-class ClusterSecrets(PodSecrets, ServiceAccounts, Protocol):
+class ClusterSecrets(SecretReader, ServiceAccounts, Protocol):
     """What sources ask of a cluster: `csi.cluster.pod_secrets.PodSecrets`."""
 
 

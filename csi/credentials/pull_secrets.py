@@ -25,7 +25,7 @@ PULL_SECRETS = "imagePullSecrets"
 EVERY_NAMESPACE = "*"
 
 
-class PodSecrets(Protocol):
+class SecretReader(Protocol):
     def pull_secrets(self, pod: Pod, *, on_lack: Callable[[str], None]) -> list[bytes]:
         """The docker configs of the pod's imagePullSecrets and then its service account's.
 
@@ -37,7 +37,7 @@ class PodSecrets(Protocol):
 class PullSecrets:
     name = PULL_SECRETS
 
-    def __init__(self, secrets: PodSecrets, namespaces: Collection[str]) -> None:
+    def __init__(self, secrets: SecretReader, namespaces: Collection[str]) -> None:
         """namespaces  whose pods' secrets may be asked for; EVERY_NAMESPACE is all"""
         self._secrets = secrets
         self._namespaces = frozenset(namespaces)

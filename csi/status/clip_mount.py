@@ -91,7 +91,7 @@ def last_error(error: ClipError, time: str) -> LastError:
     return LastError(code=kind.code, kind=kind.__name__, message=failure_text(error), time=time)
 
 
-def name_of(subject: Subject) -> str:
+def object_name(subject: Subject) -> str:
     """The same for the same volume in the same pod, and a valid name whatever the volume's id."""
     words = "\0".join(subject.key).encode()
     return f"{subject.pod.name[:200].rstrip('.-')}-{hashlib.sha256(words).hexdigest()[:12]}"
@@ -104,7 +104,7 @@ def object_fields(subject: Subject, node: str) -> Json:
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "ClipMount",
         "metadata": {
-            "name": name_of(subject),
+            "name": object_name(subject),
             "namespace": pod.namespace,
             "ownerReferences": [
                 {"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.uid}
@@ -123,7 +123,7 @@ def status_fields(state: State) -> Json:
     return {
         "apiVersion": f"{GROUP}/{VERSION}",
         "kind": "ClipMount",
-        "metadata": {"name": name_of(state.subject), "namespace": state.subject.pod.namespace},
+        "metadata": {"name": object_name(state.subject), "namespace": state.subject.pod.namespace},
         "status": _status(state),
     }
 

@@ -21,7 +21,7 @@ from csi.progress import in_words
 from csi.status.clip_mount import READABLE, last_error
 from csi.status.events import Events, Reason
 from csi.status.mounts import Figures, Mounts
-from csi.status.reporter import Lack, Mounted, Subject, WorkProgress, subject_of
+from csi.status.reporter import Lack, Mounted, Reporter, Subject, WorkProgress, subject_of
 from csi.status.texts import failure_text, mounted_text, one_line, resolved_text
 from csi.status.writer import StatusApi, Writer
 from csi.volume import Volume
@@ -30,7 +30,7 @@ END_S = 2
 """For the request that is under way when the driver ends; what is left is not written."""
 
 
-class ClusterReporter:
+class ClusterReporter(Reporter):
     """Tells nothing of a volume whose pod nobody has named."""
 
     def __init__(

@@ -6,8 +6,9 @@ Not here: who tells the cluster (`csi.status.cluster_reporter`).
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from clipfs.cli.progress import Phase
 from clipfs.errors import ClipError
@@ -98,7 +99,13 @@ MAX_IMAGE_CHARACTERS = 1_000
 """A reference is shorter; what is none may be as long as its pod's author likes."""
 
 
-class Reporter(Protocol):
+class Reporter:
+    """Tells nobody: a subclass tells whom it knows, if anything of what it is told."""
+
+    def running(self) -> AbstractContextManager[None]:
+        """Tell while the block runs."""
+        return nullcontext()
+
     def wanted(self, volume: Volume) -> None:
         """A publish of it has begun."""
 
@@ -128,37 +135,3 @@ class Reporter(Protocol):
 
     def gone(self, subject: Subject) -> None:
         """It is unpublished."""
-
-
-class NoReporter:
-    """Without a cluster there is nobody to tell."""
-
-    def wanted(self, volume: Volume) -> None:
-        pass
-
-    def resolved(self, volume: Volume, image: Image) -> None:
-        pass
-
-    def indexing(self, volume: Volume, image: Image, progress: WorkProgress) -> None:
-        pass
-
-    def mounted(self, volume: Volume, image: Image, mounted: Mounted) -> None:
-        pass
-
-    def failed(self, volume: Volume, error: ClipError) -> None:
-        pass
-
-    def refused(self, subject: Subject, error: ClipError) -> None:
-        pass
-
-    def adopted(self, subject: Subject, digest: str) -> None:
-        pass
-
-    def degraded(self, subject: Subject, reason: str, *, cause: Lack) -> None:
-        pass
-
-    def recovered(self, subject: Subject, *, cause: Lack) -> None:
-        pass
-
-    def gone(self, subject: Subject) -> None:
-        pass

@@ -11,7 +11,7 @@ from typing import Protocol
 from clipfs.log import log
 from csi.cluster.api import ClipMountApi, EventApi
 from csi.cluster.errors import ApiRefused, ApiRejected, ApiUnavailable
-from csi.status.clip_mount import carried, name_of, object_fields, says, status_fields
+from csi.status.clip_mount import carried, object_fields, object_name, says, status_fields
 from csi.status.events import Events, EventWrite
 from csi.status.mounts import Figures, Mounts, MountWrite
 
@@ -113,7 +113,7 @@ class Writer:
 
     def _look(self, write: MountWrite) -> None:
         subject = write.state.subject
-        there = self._api.clip_mount(subject.pod.namespace, name_of(subject))
+        there = self._api.clip_mount(subject.pod.namespace, object_name(subject))
         with self._lock:
             if there is None:
                 self._mounts.done(write, self._clock(), found=False)
@@ -123,7 +123,7 @@ class Writer:
 
     def _write_mount(self, write: MountWrite) -> None:
         subject, found = write.state.subject, True
-        where = subject.pod.namespace, name_of(subject)
+        where = subject.pod.namespace, object_name(subject)
         if write.step == "delete":
             self._api.delete_clip_mount(*where)
         elif write.step == "make":

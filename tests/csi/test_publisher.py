@@ -27,7 +27,7 @@ from csi.credentials.sources import GivenSecret, Sources
 from csi.errors import CallerGone, StillIndexing, VolumeConflict
 from csi.mounter import Tree, Watch
 from csi.publisher import Publisher
-from csi.status.reporter import Mounted, NoReporter, Subject, WorkProgress
+from csi.status.reporter import Mounted, Reporter, Subject, WorkProgress
 from csi.volume import PullPolicy, Volume, name_of
 from csi.work import LINGER_S
 from tests.support.driver import cleaned_up
@@ -125,7 +125,7 @@ class Folder:
 
 
 @dataclass
-class Heard(NoReporter):
+class Heard(Reporter):
     """A reporter that keeps what it hears."""
 
     words: list[str] = field(default_factory=list)

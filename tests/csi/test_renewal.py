@@ -18,7 +18,7 @@ from csi.credentials.lending import Lending
 from csi.credentials.pull_secrets import PullSecrets
 from csi.credentials.sources import GivenSecret, Source, Sources
 from csi.renewal import CHOSEN_S, Renewal
-from csi.status.reporter import Lack, NoReporter, Subject
+from csi.status.reporter import Lack, Reporter, Subject
 from csi.volume import Volume
 from tests.csi.conftest import Start
 from tests.support.content import run_content_server
@@ -170,7 +170,7 @@ def test_a_volume_is_published_again_while_its_registry_is_away(
 
 
 @dataclass
-class Told(NoReporter):
+class Told(Reporter):
     words: list[str] = field(default_factory=list)
 
     def degraded(self, subject: Subject, reason: str, *, cause: Lack) -> None:

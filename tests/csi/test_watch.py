@@ -9,7 +9,7 @@ import pytest
 
 from clipfs.layer.layout import Layout
 from csi.health import CACHE_AWAY, READS_FAIL, WELL_S, Health
-from csi.status.reporter import Lack, NoReporter, Subject
+from csi.status.reporter import Lack, Reporter, Subject
 from csi.watch import EVERY_S, VolumeWatch
 from tests.csi.conftest import Start
 from tests.support.content import run_content_server
@@ -21,7 +21,7 @@ pytestmark = needs_fuse
 
 
 @dataclass
-class Heard(NoReporter):
+class Heard(Reporter):
     words: list[str] = field(default_factory=list)
 
     def degraded(self, subject: Subject, reason: str, *, cause: Lack) -> None:

@@ -9,8 +9,8 @@ from csi.status.clip_mount import (
     State,
     changed,
     last_error,
-    name_of,
     object_fields,
+    object_name,
     says,
     status_fields,
 )
@@ -60,13 +60,15 @@ def test_an_event_that_is_not_there_is_not_changed(api: StatusApi) -> None:
 
 def test_a_status_needs_its_clip_mount(api: StatusApi) -> None:
     state = state_of("law-absent")
-    assert api.clip_mount("default", name_of(state.subject)) is None
-    assert not api.apply_clip_mount_status("default", name_of(state.subject), status_fields(state))
+    assert api.clip_mount("default", object_name(state.subject)) is None
+    assert not api.apply_clip_mount_status(
+        "default", object_name(state.subject), status_fields(state)
+    )
 
 
 def test_a_clip_mount_is_what_was_applied_last(api: StatusApi) -> None:
     state = state_of("law-applied")
-    name = name_of(state.subject)
+    name = object_name(state.subject)
     for _ in range(2):  # the same again changes nothing
         api.apply_clip_mount("default", name, object_fields(state.subject, "n1"))
         assert api.apply_clip_mount_status("default", name, status_fields(state))
@@ -89,7 +91,7 @@ def test_a_clip_mount_is_what_was_applied_last(api: StatusApi) -> None:
 
 def test_what_a_status_says_no_more_is_gone(api: StatusApi) -> None:
     state = state_of("law-shrinking")
-    name = name_of(state.subject)
+    name = object_name(state.subject)
     api.apply_clip_mount("default", name, object_fields(state.subject, "n1"))
     indexing = changed(state, TIME, phase="Indexing", progress="indexing layer 1 of 2")
     for one in (indexing, changed(indexing, TIME, phase="Mounted")):
@@ -101,7 +103,7 @@ def test_what_a_status_says_no_more_is_gone(api: StatusApi) -> None:
 
 def test_a_clip_mount_is_deleted_once_and_again(api: StatusApi) -> None:
     state = state_of("law-deleted")
-    name = name_of(state.subject)
+    name = object_name(state.subject)
     api.apply_clip_mount("default", name, object_fields(state.subject, "n1"))
     for _ in range(2):
         api.delete_clip_mount("default", name)
