@@ -14,10 +14,9 @@ ALWAYS = (
     ("patch", "clipmounts"),
     ("delete", "clipmounts"),
     ("patch", "clipmounts/status"),
-    ("get", "csinodes"),
 )
 PULL_SECRETS = (("get", "pods"), ("get", "serviceaccounts"), ("get", "secrets"))
-TAINT = (("get", "nodes"), ("patch", "nodes"))
+TAINT = (("get", "csinodes"), ("get", "nodes"), ("patch", "nodes"))
 NEVER = (
     ("list", "secrets"),
     ("watch", "secrets"),
