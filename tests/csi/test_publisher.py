@@ -242,8 +242,13 @@ def test_what_a_tree_took_is_told_to_the_first_volume_that_shows_it_whoever_wait
     heard = Heard()
     publisher = publisher_on(tmp_path, folder, heard)
     first, second = volume_at(tmp_path / "first"), volume_at(tmp_path / "second")
-    with pytest.raises(StillIndexing):
-        publisher.publish(first, Call(answer_by=time.monotonic()))
+
+    def is_begun() -> bool:
+        with pytest.raises(StillIndexing):
+            publisher.publish(first, Call(answer_by=time.monotonic()))
+        return folder.told.is_set()
+
+    wait_for(is_begun)
     folder.gate.set()
     wait_for(lambda: folder.made)  # between two calls
     publisher.publish(first)

@@ -113,7 +113,7 @@ def test_what_changes_during_the_look_at_an_earlier_drivers_keeps_its_totals() -
         def clip_mount(self, namespace: str, name: str) -> Json | None:
             found = MemoryCluster.clip_mount(self, namespace, name)
             if not self.requests.count("clip_mount") > 1:
-                told.reporter.degraded(subject, "its server is gone")
+                told.reporter.degraded(subject, "its server is gone", cause="server")
             return found
 
     cluster, subject = Meanwhile(), mounted()
