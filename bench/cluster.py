@@ -128,8 +128,12 @@ class Cluster:
 
     def _index_bytes(self) -> int:
         """Every node has got it but node A."""
-        found = {path.name: path.stat().st_size for one in self.replicas
-                 for path in one.objects.rglob("*.toc")}  # fmt: skip # one thought
+        found = {
+            path.name: path.stat().st_size
+            for one in self.replicas
+            for kind in ("toc", "erofs")  # of layers, and images' own
+            for path in one.objects.rglob(f"*.{kind}")
+        }
         return sum(found.values()) * (NODES - 1)
 
 

@@ -180,7 +180,9 @@ def run(rounds: int = ROUNDS) -> list[Bar]:
             with using(store.environment):
                 first.json("index", image)
         index_bytes = sum(
-            path.stat().st_size for path in (home / "replica-0").rglob("objects/*.toc")
+            path.stat().st_size
+            for kind in ("toc", "erofs")  # of the layers, and the image's own
+            for path in (home / "replica-0").rglob(f"objects/*.{kind}")
         )
         for number in range(rounds):
             for store in stores[:: 1 if number % 2 else -1]:
