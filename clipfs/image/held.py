@@ -15,7 +15,7 @@ import trio
 from clipfs.image.credentials import RegistryConfig
 
 ASK_AGAIN_S = 5.0
-"""Between questions to a giver: each read of bytes that are not there may be refused."""
+"""After a question to a giver that has nothing: each read of bytes that are not there asks."""
 
 
 class Giver(Protocol):
@@ -43,14 +43,18 @@ class HeldCredentials:
     async def renewed(self, *, refused: RegistryConfig) -> bool:
         """Whether something else than refused is held now, after the giver was asked perhaps.
 
-        One question at a time, and none soon after another: who waits gets the answer too.
+        One question at a time, and none soon after one that brought nothing: who waits gets the
+        answer too.
         """
         if self._giver is None:
             return self._config is not refused
         async with self._asking:
             if self._config is refused and trio.current_time() >= self._not_before:
                 found = await self._giver.others()
-                self._not_before = trio.current_time() + ASK_AGAIN_S
-                if found is not None and found != refused:
+                if found == refused:  # it cannot know what its caller began with
+                    found = await self._giver.others()
+                if found is None or found == refused:
+                    self._not_before = trio.current_time() + ASK_AGAIN_S
+                else:
                     self._config = found
             return self._config is not refused

@@ -27,6 +27,9 @@ from clipfs.image.manifest import MAX_DOCUMENT_BYTES
 from clipfs.image.mirrors import Host
 from clipfs.image.reference import DOCKER_HUB, DOCKER_HUB_HOST, Reference
 
+MOST_OTHERS = 32
+"""Credentials that one question shows, one after the other: a registry may lock out who guesses."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Header:
@@ -71,25 +74,27 @@ class Session:
     ) -> Answer:
         """Ask this host; answers its challenge once, and no other host's.
 
-        A refusal is the answer only if there are no other credentials to be had.
+        A refusal is the answer only if there are no other credentials to be had, of all those
+        whose bearers may have the image.
         """
         url = self.base.copy_with(path=f"{self.base.path}/{reference.repository}/{kind}/{version}")
         if self._is_mirror:
             url = url.copy_set_param("ns", self._registry)
-        shown = self._held.config
         ask = partial(
             self._ask, method, reference, url, headers, limit_bytes=limit_bytes, patient=patient
         )
-        try:
-            answer = await ask()
-        except (errors.Unauthenticated, errors.AccessDenied):  # the token server's
-            if not await self._held.renewed(refused=shown):
-                raise
-            return await ask()
-        is_refused = answer.status in (401, 403) and same_origin(answer.request.url, url)
-        if is_refused and await self._held.renewed(refused=shown):
-            return await ask()
-        return answer
+        for _ in range(MOST_OTHERS):
+            shown = self._held.config
+            try:
+                answer = await ask()
+            except (errors.Unauthenticated, errors.AccessDenied):  # the token server's
+                if not await self._held.renewed(refused=shown):
+                    raise
+                continue
+            is_refused = answer.status in (401, 403) and same_origin(answer.request.url, url)
+            if not is_refused or not await self._held.renewed(refused=shown):
+                return answer
+        return await ask()
 
     async def _ask(
         self,

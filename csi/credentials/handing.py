@@ -148,7 +148,6 @@ class Handing:
                 server.tried.clear()
                 await server.stream.send_all(_line(Given()))
             else:
-                server.tried.append(lent.config)
                 await self._give(server, said, lent)
 
     async def _replace(self, server: _Server, said: Hello) -> None:
@@ -169,6 +168,7 @@ class Handing:
         """Give lent, and what comes after it if its volume is gone before anybody could tell."""
         while True:
             server.said = msgspec.structs.replace(said, volume=lent.volume)
+            server.tried.append(lent.config)
             given = Given(volume=lent.volume, config=msgspec.Raw(lent.config.to_json()))
             await server.stream.send_all(_line(given))
             if lent is _NONE or self._lending.is_here(lent.volume):

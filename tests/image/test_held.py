@@ -40,6 +40,16 @@ class Giver:
         return self.next
 
 
+class One:
+    """Gives one after the other."""
+
+    def __init__(self, configs: list[RegistryConfig]) -> None:
+        self._left = iter(configs)
+
+    async def others(self) -> RegistryConfig | None:
+        return next(self._left, None)
+
+
 class Door:
     """A registry that opens to one password, by basic or by a token of it; changed at any time.
 
@@ -105,7 +115,37 @@ async def test_where_there_are_no_others_the_refusal_is_the_answer(with_tokens: 
                     await Registry(wire, held, NO_MIRRORS).resolve(
                         parse_reference(f"{web.address}/app:1"), PLATFORM
                     )
-        assert giver.asked == 3, "each was asked once"
+        assert giver.asked == 1 + 2 + 3, "until it has nothing else"
+
+
+@pytest.mark.parametrize("with_tokens", [False, True], ids=["basic", "tokens"])
+async def test_what_the_giver_has_is_tried_until_one_is_let_in(with_tokens: bool) -> None:
+    """As where a secret has been changed, and only one of an image's pods has the new one yet."""
+    door = Door(with_tokens=with_tokens)
+    with run_web(door) as web:
+        door.password = "new"
+        others = [config(web, one) for one in ("old", "older", "new", "never asked for")]
+        held = HeldCredentials(config(web, "old"), One(others))
+        async with Wire.open(plain_http=frozenset([web.address]), retry=ONCE) as wire:
+            image = await Registry(wire, held, NO_MIRRORS).resolve(
+                parse_reference(f"{web.address}/app:1"), PLATFORM
+            )
+    assert image.digest == d.digest(MANIFEST)
+    assert held.config == config(web, "new")
+
+
+async def test_a_giver_without_end_is_not_asked_without_end() -> None:
+    door = Door(with_tokens=False)
+    with run_web(door) as web:
+        endless = One([config(web, f"wrong-{number}") for number in range(1000)])
+        held = HeldCredentials(config(web, "old"), endless)
+        door.password = "new"
+        async with Wire.open(plain_http=frozenset([web.address]), retry=ONCE) as wire:
+            with pytest.raises(errors.Unauthenticated):
+                await Registry(wire, held, NO_MIRRORS).resolve(
+                    parse_reference(f"{web.address}/app:1"), PLATFORM
+                )
+    assert len(web.asked) < 100
 
 
 async def test_what_was_replaced_is_not_shown_any_more() -> None:
