@@ -131,9 +131,9 @@ def test_a_token_that_is_replaced_is_read_again(api_server: ApiServer) -> None:
     cluster = open_cluster(api_server.kubeconfig("rotating", token_file=token))
     assert cluster is not None
     with pytest.raises(ApiRefused, match="401"):
-        cluster.csi_node("n1")
+        cluster.clip_mount("default", "none")
     token.write_text(api_server.token_of("clip", "clip-node"))
-    assert cluster.csi_node("n1") is None
+    assert cluster.clip_mount("default", "none") is None
 
 
 @needs_apiserver
@@ -146,7 +146,7 @@ def test_a_pod_s_own_service_account_is_used(api_server: ApiServer, tmp_path: Pa
     }
     cluster = open_cluster(None, mounted=tmp_path, environ=environ)
     assert cluster is not None
-    assert cluster.csi_node("n1") is None
+    assert cluster.clip_mount("default", "none") is None
     with pytest.raises(ApiRefused, match="system:serviceaccount:clip:clip-node"):
         cluster.secret("default", "any")
 
