@@ -28,10 +28,8 @@ def odd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Odd:
 
 def test_one_that_closes_its_stdout_is_stopped_once_nobody_wants_it(odd: Odd) -> None:
     odd("echo half; exec sleep 1000 >&-")
-    assert (
-        run_index(["image"], {}, on_told=lambda _: None, is_wanted=lambda: False).returncode
-        == -signal.SIGINT
-    )
+    done = run_index(["image"], {}, on_told=lambda _: None, is_wanted=lambda: False)
+    assert done.returncode in (-signal.SIGINT, -signal.SIGKILL)  # the first may be ignored here
 
 
 def test_one_that_closes_its_stdout_is_heard_and_waited_for(odd: Odd, tmp_path: Path) -> None:
