@@ -29,4 +29,5 @@ def die_with(parent: int) -> None:
 
 if __name__ == "__main__":
     die_with(int(sys.argv[1]))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's "&" has ignored
     run(sys.argv[2:])

@@ -1,5 +1,6 @@
 """The mounter's own part of a publish: what it says of a mount, and how it gives one up."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +105,22 @@ def test_a_mount_says_its_front_its_time_and_what_it_has_read(
     assert again.mounted.bytes_by_tier["registry"] == size
     node.mounter.unmount(found.digest)
     assert node.mounter.mounted() == []
+
+
+def test_a_driver_that_was_started_with_sigint_ignored_stops_a_mount_all_the_same(
+    node: Node, scripted: ScriptedRegistry, tmp_path: Path
+) -> None:
+    """As a shell's `&` starts it; then the mount ends by its own, and leaves nothing."""
+    found = node.resolve(f"{scripted.address}/app:1")
+    scripted.close_gate()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with pytest.raises(CallerGone):
+            node.mounter.mount(found, front="fuse", lent=NOBODYS, watch=Watched(1))
+    finally:
+        signal.signal(signal.SIGINT, before)
+        scripted.open_gate()
+    wait_for(lambda: litter(tmp_path / "root", driver=0) == [])
 
 
 @pytest.mark.parametrize("patience", [0, 1, 3])
