@@ -70,4 +70,5 @@ def test_a_step_with_a_bug_is_a_line_in_the_log_and_the_next_one_is_taken() -> N
         wait_for(lambda: len(taken) == 1)
         steps.soon()
         wait_for(lambda: len(taken) == 2)
-    assert [(line["log_level"], line["thread"]) for line in lines] == [("error", "steps")] * 2
+    ours = [line["log_level"] for line in lines if line.get("thread") == "steps"]
+    assert ours == ["error"] * 2

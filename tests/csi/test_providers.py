@@ -127,7 +127,7 @@ def test_a_plugin_goes_through_the_proxy_of_the_driver_unless_its_entry_says_ano
     assert call["env"]["HTTPS_PROXY"] == f"http://user:{HUSH}@proxy:3128"
     assert call["env"]["no_proxy"] == "10.0.0.0/8"
     assert call["env"]["HTTP_PROXY"] == "http://own:1"
-    assert "credential provider says" in json.dumps(lines), "the plugin's words are told"
+    assert "credential provider said something" in json.dumps(lines)
     assert HUSH not in json.dumps(lines)
 
 

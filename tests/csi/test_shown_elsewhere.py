@@ -98,7 +98,8 @@ def test_never_says_the_same_whether_others_have_brought_the_layers_or_not(
 ) -> None:
     version = ":1" if named == "tag" else f"@{scripted.digest}"
     name = f"{scripted.address}/app{version}"
-    expected = ("NOT_FOUND", f"{name} is not on this node, and pullPolicy is Never")
+    said = "is not on this node, and pullPolicy is Never; say IfNotPresent, or have it published on"
+    expected = ("NOT_FOUND", f"{name} {said} this node before")
     scripted.refuse = refuse
 
     def never() -> None:
