@@ -16,9 +16,11 @@ from tests.support.two_nodes import options_of_server
 pytestmark = needs_fuse
 
 
+@pytest.mark.parametrize("front", ["fuse", "erofs"])
 def test_a_registry_that_knows_a_digest_alone_opens_no_volume_of_it(
-    driver: Driver, image: str, scripted: ScriptedRegistry, tmp_path: Path
+    front: str, start: Start, image: str, scripted: ScriptedRegistry, tmp_path: Path
 ) -> None:
+    driver = start("--front", front)
     driver.publish("owner", image)
     for answer, expected in (("refuses", "NOT_FOUND"), ("lies", "DATA_LOSS")):
         scripted.refuse = {} if answer == "lies" else {"blobs": 404}

@@ -87,7 +87,9 @@ def brought(
 ) -> Iterator[Driver]:
     """A driver on a node that has the neighbour's image at that place, for the block."""
     options = registries.options()
-    mine = Try(who=NEIGHBOUR, image=registries.image())
+    # what the kernel serves alone is one mount, whoever names the image
+    front = "erofs" if place == "mounted" else "fuse"
+    mine = Try(who=NEIGHBOUR, image=registries.image(), front=front)
     if place == "cache":
         options += options_of_server(server, home)
         auth = base64.b64encode(f"alice:{PASSWORDS['alice']}".encode()).decode()
