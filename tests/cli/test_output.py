@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipfs import errors
-from clipfs.cli import logs
 from clipfs.cli.main import ended
 from clipfs.cli.output import printable
 from clipfs.cli.sizes import human_bytes
@@ -56,7 +55,6 @@ def fail(error: BaseException) -> None:
 def test_every_end_has_its_exit_code_and_one_line(
     error: BaseException, code: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logs.configure("text", "info")
     monkeypatch.setattr(sys, "stderr", stderr := io.StringIO())
     assert ended(lambda: fail(error), [], program="p") == code
     assert stderr.getvalue().rstrip().endswith(said)

@@ -54,7 +54,8 @@ def place(content: bytes, tmp_path: Path, registry: RegistryServer) -> Iterator[
         Node(tmp_path / "A", options).json("index", image)
         b = Node(tmp_path / "B", options)
         try:
-            (pages,) = (tmp_path / "cc/objects/objects").glob("sha256_*/")
+            objects = tmp_path / "cc/objects/objects"
+            (pages,) = {path.parent for path in objects.glob("sha256_*/[0-9]*")}
             yield Place(image=image, content=content, b=b, pages=pages)
         finally:
             b.close()
