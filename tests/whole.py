@@ -10,7 +10,7 @@ import os
 
 import pytest
 
-FLOOR = 3_100
+FLOOR = 4_600
 REVIEWED_SKIPS = {
     "tests/tiers/test_object_store.py::*azure_url*": "Azure's emulator is npm's, which not every "
     "machine has",
