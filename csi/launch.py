@@ -15,8 +15,6 @@ import os
 import signal
 import sys
 
-from clipfs.cli.main import run
-
 _PR_SET_PDEATHSIG = 1
 
 
@@ -28,6 +26,8 @@ def die_with(parent: int) -> None:
 
 
 if __name__ == "__main__":
-    die_with(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's "&" has ignored
+    die_with(int(sys.argv[1]))
+    from clipfs.cli.main import run  # takes a while, in which it may be told to end
+
     run(sys.argv[2:])

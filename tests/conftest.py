@@ -1,10 +1,17 @@
 """Fixtures that every part of the suite uses: a real registry, a place on a real disk."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 
 from tests.support.registry import RegistryServer, run_registry
+
+
+def pytest_configure() -> None:
+    """What a shell's `&` had ignored is as in a terminal, for all that the tests start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

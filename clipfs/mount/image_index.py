@@ -27,6 +27,9 @@ from clipfs.tree.build import Merger, merging
 from clipfs.tree.packed import unpack
 from clipfs.tree.reader import ImageIndex
 
+ASKED_S = 0.005
+"""After that the questions for indexes are on their way; their answers take longer."""
+
 OnIndexed = Callable[[Layer, LayerIndex], None]
 Layers = tuple[IndexedLayer, ...]
 
@@ -51,7 +54,7 @@ async def bring(
     if layers and _is_usable(path, layers, own=own):
         return layers, False
     async with merging(image.layers) as merger, trio.open_nursery() as nursery:
-        nursery.start_soon(trio.to_thread.run_sync, meanwhile)
+        nursery.start_soon(_once_all_have_been_asked, meanwhile)
         shared = _Shared()
         nursery.start_soon(shared.look, image, None if own else tiers.content_cache, merger)
         for one in layers:
@@ -66,6 +69,12 @@ async def bring(
 
 def _is_there(path: Path) -> bool:
     return path.exists()
+
+
+async def _once_all_have_been_asked(meanwhile: Callable[[], None]) -> None:
+    """In this thread: modules that two threads load at once may deadlock, says importlib."""
+    await trio.sleep(ASKED_S)
+    meanwhile()
 
 
 class _Shared:

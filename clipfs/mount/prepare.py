@@ -96,7 +96,7 @@ async def prepared(
     """The image that reference names now, indexed; its tiers stay open for the block.
 
     on_filled  gets the layers that the content cache lacks; None: they are stored at once
-    meanwhile  called in a thread, where there is no image index yet, and so others to be waited for
+    meanwhile  called where there is no image index yet, while others are waited for
     on_merge   called when only a merge is waited for
     wanted     the front that will show it; another node's image index does for `fuse` alone
     in_use     what holds the image's layers against eviction; None: this block does
