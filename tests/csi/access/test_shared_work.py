@@ -64,11 +64,8 @@ FRONTS = {"index": "fuse", "proof": "erofs"}
 """What the kernel serves alone is one mount, and may be another registry's to prove."""
 
 
-@pytest.mark.parametrize("what", ["index", "proof"])
-def test_a_right_that_is_taken_away_in_the_middle_fails_nobody_who_has_one(
-    what: str, scene: Scene, start: Start
-) -> None:
-    """Alice's credentials began it: a first pass, or the proof of what is mounted for others."""
+def both_wait(what: str, scene: Scene, start: Start) -> Driver:
+    """A driver whose work alice began, and bob has joined; it is held at the registry."""
     driver = start("--plain-http", scene.web.address, "--front", FRONTS[what])
     if what == "proof":
         driver.publish("another", scene.elsewhere)
@@ -76,6 +73,15 @@ def test_a_right_that_is_taken_away_in_the_middle_fails_nobody_who_has_one(
     sent_away(scene, driver, "alice")
     assert scene.guard.at_gate.wait(60)
     sent_away(scene, driver, "bob")
+    return driver
+
+
+@pytest.mark.parametrize("what", ["index", "proof"])
+def test_a_right_that_is_taken_away_in_the_middle_fails_nobody_who_has_one(
+    what: str, scene: Scene, start: Start
+) -> None:
+    """Alice's credentials began it: a first pass, or the proof of what is mounted for others."""
+    driver = both_wait(what, scene, start)
     with ThreadPoolExecutor() as pool:
         call = pool.submit(scene.publish, driver, "bob")
         scene.guard.revoked.add("alice")
@@ -88,13 +94,7 @@ def test_a_right_that_is_taken_away_in_the_middle_fails_nobody_who_has_one(
 def test_who_came_first_may_go_and_take_his_credentials_with_him(
     what: str, scene: Scene, start: Start
 ) -> None:
-    driver = start("--plain-http", scene.web.address, "--front", FRONTS[what])
-    if what == "proof":
-        driver.publish("another", scene.elsewhere)
-    scene.guard.hold()
-    sent_away(scene, driver, "alice")
-    assert scene.guard.at_gate.wait(60)
-    sent_away(scene, driver, "bob")
+    driver = both_wait(what, scene, start)
     driver.unpublish("alice")
     with ThreadPoolExecutor() as pool:
         call = pool.submit(scene.publish, driver, "bob")
