@@ -14,6 +14,12 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(autouse=True)
+def log_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command's options that a test parses must not set up the log of all tests after it."""
+    monkeypatch.setattr("clipfs.cli.logs.configure", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RegistryServer]:
     """A real registry without authentication; the tests share it, each with its own names."""

@@ -41,12 +41,6 @@ def _words(name: str) -> list[tuple[click.Command, list[str]]]:
     return found
 
 
-@pytest.fixture(autouse=True)
-def unheard(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An option that is taken sets up this process's log; here it must not."""
-    monkeypatch.setattr("clipfs.cli.logs.configure", lambda *_: None)
-
-
 @pytest.mark.parametrize("name", MATRIX)
 def test_every_word_is_an_option_whose_value_is_taken(name: str) -> None:
     for command, words in _words(name):
