@@ -1,16 +1,13 @@
 """Runs one `clipfs` command for the driver: reads what it tells, stops it when nobody wants it.
 
-In the thread that starts it, with which it dies (`csi.launch`). Credentials reach it through a
-memory file, never through a file, an argument or the environment.
+Credentials reach it through a memory file, never through a file, an argument or the environment.
 
 Not here: what becomes of its mount (`csi.mounter`).
 """
 
 import os
 import selectors
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,8 +17,9 @@ import msgspec
 from clipfs.cli.progress import Told
 from clipfs.log import log
 from clipfs.system.durable import write_all
-from clipfs.system.processes import end_of, said_now
+from clipfs.system.processes import said_now
 from csi.about import fields_for_a_command, fields_for_a_server
+from csi.launcher import Command, Launcher
 
 LOOK_S = 0.5
 """Between two looks whether it is still wanted."""
@@ -33,6 +31,7 @@ _READ_BYTES = 1 << 16
 
 
 def run_mount(
+    launcher: Launcher,
     words: Sequence[str],
     files: Mapping[str, bytes],
     *,
@@ -49,6 +48,7 @@ def run_mount(
         told = ["--progress-fd", str(writing), "--log-to", "stderr"]
         told += ["--log-fields", fields_for_a_server()]
         return _run(
+            launcher,
             ["mount", *words, *told],
             files,
             pass_fds=[writing],
@@ -58,6 +58,7 @@ def run_mount(
 
 
 def run_index(
+    launcher: Launcher,
     words: Sequence[str],
     files: Mapping[str, bytes],
     *,
@@ -68,6 +69,7 @@ def run_index(
     with _pipe() as (reading, writing):
         told = ["--progress-fd", str(writing), "--log-fields", fields_for_a_command()]
         return _run(
+            launcher,
             ["index", *words, *told],
             files,
             pass_fds=[writing],
@@ -77,6 +79,7 @@ def run_index(
 
 
 def _run(
+    launcher: Launcher,
     words: Sequence[str],
     files: Mapping[str, bytes],
     *,
@@ -84,32 +87,29 @@ def _run(
     lines: "_Lines",
     is_wanted: Callable[[], bool],
 ) -> subprocess.CompletedProcess[bytes]:
-    with _memory_files(files) as fds:
-        command = [
-            *(sys.executable, "-m", "csi.launch", str(os.getpid()), *words, "--json"),
+    with _memory_files(files) as fds, _pipe() as (stdout, writing), open(os.devnull) as null:
+        said_words = [
+            *(*words, "--json"),
             *(word for option, fd in fds.items() for word in (option, f"/dev/fd/{fd}")),
         ]
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+        command = launcher.start(
+            said_words,
+            stdin=null.fileno(),
+            stdout=writing,
             pass_fds=(*fds.values(), *pass_fds),
-            start_new_session=True,
         )
-        assert process.stdout is not None
-        with process.stdout:
-            try:
-                said = _followed(process, process.stdout.fileno(), lines, is_wanted)
-            except BaseException:
-                _kill(process)
-                raise
-            finally:
-                process.wait()
-    return subprocess.CompletedProcess(command, process.returncode, said)
+        try:
+            said = _followed(command, stdout, lines, is_wanted)
+        except BaseException:
+            command.kill()
+            raise
+        finally:
+            code = command.wait()
+    return subprocess.CompletedProcess(said_words, code, said)
 
 
 def _followed(
-    process: subprocess.Popen[bytes],
+    command: Command,
     stdout: int,
     lines: "_Lines",
     is_wanted: Callable[[], bool],
@@ -117,24 +117,24 @@ def _followed(
     """What it says on stdout until it has ended, whoever holds that open, or closes it."""
     said, stopped_s = b"", None
     os.set_blocking(stdout, False)
-    with selectors.DefaultSelector() as selector, end_of(process.pid) as end:
-        for fd in (end, stdout, lines.reading):
+    with selectors.DefaultSelector() as selector:
+        for fd in (command.end, stdout, lines.reading):
             selector.register(fd, selectors.EVENT_READ)
         while True:
             ready = {key.fd for key, _ in selector.select(LOOK_S)}
             lines.read()
-            if stdout in ready or end in ready:
+            if stdout in ready or command.end in ready:
                 data = said_now(stdout)
                 said += data
-                if not data and end in ready:
+                if not data and command.end in ready:
                     return said
                 if not data and stdout in ready:
                     selector.unregister(stdout)
             if not is_wanted():
                 now = time.monotonic()
-                stopped_s = _stopped(process, now) if stopped_s is None else stopped_s
+                stopped_s = _stopped(command, now) if stopped_s is None else stopped_s
                 if now > stopped_s + STOP_S:
-                    _kill(process)
+                    command.kill()
 
 
 class _Lines:
@@ -155,17 +155,11 @@ class _Lines:
                     self._on_told(msgspec.json.decode(line, type=Told))
 
 
-def _stopped(process: subprocess.Popen[bytes], now: float) -> float:
-    """Ask it to end, as ^C does: it gives back what it has claimed and begun. The time, now."""
-    log.info("a mount that nobody wants any more is stopped", pid=process.pid)
-    process.send_signal(signal.SIGINT)
+def _stopped(command: Command, now: float) -> float:
+    """Ask it to end: it gives back what it has claimed and begun. The time, now."""
+    log.info("a mount that nobody wants any more is stopped", pid=command.pid)
+    command.interrupt()
     return now
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End it and what it has started, but for a server that it has left behind."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from csi.credentials.handing import SOCKET, Handing
 from csi.credentials.lending import Lending
 from csi.credentials.sources import Sources
 from csi.identity import Identity
+from csi.launcher import Launcher
 from csi.metrics.exposed import Metrics
 from csi.metrics.http import serving
 from csi.metrics.pages import pages_of
@@ -59,7 +60,8 @@ def drive(driver: DriverSettings) -> None:
     secrets = PodSecrets(cluster) if cluster is not None else None
     sources = driver.credentials.sources(secrets, driver.tiers.mirrors)
     handing = Handing(layout.run / SOCKET, Lending(sources))
-    publisher = _publisher(driver, collector, sources, handing, reporter)
+    launcher = Launcher()
+    publisher = _publisher(driver, launcher, collector, sources, handing, reporter)
     exposed = Metrics(layout, version=driver.version, cache_bytes=lambda: collector.kept_bytes)
     registration = Registration(driver.driver_name, driver.registration_endpoint)
     readiness = Readiness(registration if driver.registration_dir is not None else None)
@@ -68,6 +70,7 @@ def drive(driver: DriverSettings) -> None:
             pages = pages_of(exposed.registry, readiness.lack)
             where = stack.enter_context(serving(driver.metrics, pages))
             log.info("metrics are served", address=str(where))
+        stack.enter_context(launcher.running())
         publisher.adopt()
         stack.enter_context(handing.running())
         stack.enter_context(collector.running())
@@ -105,6 +108,7 @@ def drive(driver: DriverSettings) -> None:
 
 def _publisher(
     driver: DriverSettings,
+    launcher: Launcher,
     collector: Collector,
     sources: Sources,
     handing: Handing,
@@ -113,6 +117,7 @@ def _publisher(
     mounter = ClipMounter(
         driver.tiers.layout,
         driver.tiers.keys,
+        launcher,
         image_options=driver.image_options,
         mount_options=driver.mount_options,
         collector=collector,

@@ -28,6 +28,7 @@ from csi.command import run_index, run_mount
 from csi.credentials.handing import SOCKET
 from csi.credentials.lending import Lent
 from csi.errors import CallerGone
+from csi.launcher import Launcher
 from csi.places import Places
 from csi.progress import Meter
 from csi.status.figures import Made, made_records, mounted_by
@@ -116,16 +117,19 @@ class ClipMounter:
         self,
         layout: Layout,
         keys: KeyRing,
+        launcher: Launcher,
         *,
         image_options: Sequence[str],
         mount_options: Sequence[str],
         collector: Collector,
     ) -> None:
         """keys  that sign origin records
+        launcher  runs, whenever this is asked for anything
         image_options, mount_options  of every command with an image, and of `clipfs mount` alone
         """
         self._layout = layout
         self._keys = keys
+        self._launcher = launcher
         self._image_options = image_options
         self._mount_options = mount_options
         self._collector = collector
@@ -157,8 +161,10 @@ class ClipMounter:
     def _launched(self, image: Image, place: Path, front: str, lent: Lent, watch: Watch) -> Mounted:
         meter = Meter(image, time.monotonic)
         watched = _Watched(watch, meter)
+        watch.tell(meter.progress())
         reference = image.reference.with_digest(image.digest)
         done = run_mount(
+            self._launcher,
             [
                 *(str(reference), str(place), "--front", front),
                 *self._image_options,
@@ -192,6 +198,7 @@ class ClipMounter:
         meter = Meter(image, time.monotonic, phase="prove")
         watched = _Watched(watch, meter)
         done = run_index(
+            self._launcher,
             [str(image.reference.with_digest(image.digest)), *self._image_options],
             {"--registry-config": lent.config.to_json()},
             on_told=meter.told,

@@ -6,7 +6,7 @@ Whoever comes first has run(task) begun, in a thread of the work's own; the othe
 whose time is up gets StillIndexing, and the work goes on: for LINGER_S after the last call that
 wanted it. Then `task.is_wanted()` says no, and it is to stop; a result that is there is given up.
 
-The thread lives as long as what it starts: a command dies with its thread (`csi.launch`).
+The thread lives as long as the command that it starts, and waits for its end.
 
 Not here: what is done (`csi.mounter`, `csi.admissions`), and whether a result is in use
 (`csi.trees`).

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import NoReturn
 
 import click
 
@@ -53,8 +54,8 @@ def clipfs() -> None:
     """OCI images as file systems: mounted at once, read lazily through three tiers."""
 
 
-def run(arguments: Sequence[str] | None = None) -> None:
-    """The console script; never returns."""
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The console script."""
     logs.configure("text", "info")
     words = list(sys.argv[1:] if arguments is None else arguments)
     code = ended(

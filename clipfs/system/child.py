@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -43,15 +44,15 @@ Work = Callable[[bytes], Iterable[bytes | bytearray | memoryview]]
 _answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
 
 
-def worker_main(work: Work) -> None:
-    """The body of a worker module's `__main__`; never returns."""
+def worker_main(work: Work) -> NoReturn:
+    """The body of a worker module's `__main__`."""
     spec = sys.modules["__main__"].__spec__
     assert spec is not None  # of `python -m`
     run_job(work, spec.name, memory_bytes=int(sys.argv[1]))
 
 
-def run_job(work: Work, module: str, memory_bytes: int) -> None:
-    """Limits, job, result: all of a worker's life; never returns."""
+def run_job(work: Work, module: str, memory_bytes: int) -> NoReturn:
+    """Limits, job, result: all of a worker's life."""
     name_process(module.removeprefix("clipfs."))
     _tune_malloc()
     most_bytes = _address_space_bytes() + memory_bytes

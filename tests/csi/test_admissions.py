@@ -25,9 +25,8 @@ from csi.credentials.sources import GivenSecret, Sources
 from csi.errors import StillIndexing
 from csi.volume import Volume
 from tests.csi.conftest import Start
-from tests.support.driver import Driver, failure, nothing_left
+from tests.support.driver import Driver, at_work, failure, nothing_left
 from tests.support.plugins import Plugins
-from tests.support.processes import children
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.volumes import volume_of
 from tests.support.wait import wait_for
@@ -151,10 +150,10 @@ def test_a_plugin_whose_answer_nobody_wants_is_ended(
     driver = start(*options_of(plugins), linger_s=0 if ends == "linger" else 300)
     if ends == "linger":
         sent_away(driver, "pod", f"{scripted.address}/app:1")
-        wait_for(lambda: not children(driver.process.pid))
+        wait_for(lambda: not at_work(driver))
         return
     sent_away(driver, "pod", f"{scripted.address}/app:1")
-    (plugin,) = children(driver.process.pid)
+    (plugin,) = at_work(driver)
     driver.process.terminate()
     assert driver.process.wait(20) == 0
     assert not Path(f"/proc/{plugin}").exists()
@@ -173,7 +172,7 @@ def test_an_answer_that_came_between_two_calls_is_the_next_ones(
     driver = start(*options_of(plugins))
     sent_away(driver, "pod", f"{scripted.address}/own:1")
     gate.touch()
-    wait_for(lambda: not children(driver.process.pid))
+    wait_for(lambda: not at_work(driver))
     target = driver.publish("pod", f"{scripted.address}/own:1")
     assert (target / "hello").read_text() == "world\n"
     assert len(plugins.calls("ecr")) == 1

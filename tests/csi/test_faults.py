@@ -11,6 +11,7 @@ import pytest
 from tests.csi.conftest import Start
 from tests.support.driver import (
     Driver,
+    commands,
     failure,
     mounts_below,
     nothing_left,
@@ -18,16 +19,11 @@ from tests.support.driver import (
     umount,
 )
 from tests.support.machine import needs_fuse
-from tests.support.processes import children, descendants, short_name
+from tests.support.processes import descendants, short_name
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.wait import wait_for
 
 pytestmark = needs_fuse
-
-
-def commands(driver: Driver) -> list[int]:
-    """The driver's own children: the `clipfs mount` commands that run now."""
-    return children(driver.process.pid)
 
 
 # ---- a publish that fails

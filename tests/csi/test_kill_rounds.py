@@ -24,10 +24,10 @@ import grpc
 import pytest
 
 from tests.csi.slow_node import PODS, Scene, hash_of, run_scene
-from tests.support.driver import servers
+from tests.support.driver import commands, servers
 from tests.support.fusectl import in_flight
 from tests.support.machine import needs_fuse
-from tests.support.processes import children, command_line, descendants, short_name
+from tests.support.processes import command_line, descendants, short_name
 from tests.support.registry import RegistryServer
 from tests.support.wait import wait_for
 
@@ -44,13 +44,19 @@ STATES = {
     "worker": ("new", "known"),
     "fork server": ("new",),  # what is indexed has none
     "command": ("new", "known", "shared"),
+    "launcher": ("new", "known", "shared"),
     "driver": ("new", "known", "shared"),
     "server": ("known", "shared"),
 }
 """Of each victim the states (`Scene.prepare`) in which it has something to do."""
 
 
-FAILS = {"worker": {"INTERNAL"}, "command": {"INTERNAL"}, "driver": {"UNAVAILABLE"}}
+FAILS = {
+    "worker": {"INTERNAL"},
+    "command": {"INTERNAL"},
+    "launcher": {"INTERNAL"},
+    "driver": {"UNAVAILABLE"},
+}
 """How a publish may end whose victim was killed: the fork server's is not missed."""
 
 
@@ -89,7 +95,7 @@ def publishes_killed(scene: Scene, victim: str, state: str) -> Kill | None:
     codes = [code_of(call) for call in calls]
     wrong = []
     allowed = {"OK"} | FAILS.get(victim, set())
-    if not set(codes) <= allowed or codes.count("INTERNAL") > 1:
+    if not set(codes) <= allowed or codes.count("INTERNAL") > (2 if victim == "launcher" else 1):
         wrong.append(f"the calls ended with {codes}")
     what = f"{victim} {pid}, {at_s:.2f} s into 2 publishes ({state}, {front}): {codes}"
     return Kill(what, len(waiting), wrong + scene.judged(front))
@@ -148,14 +154,12 @@ def victim_of(scene: Scene, victim: str, calls: list[Future[Path]]) -> int | Non
     """A process of that kind, waiting for one while calls are in flight; None if none came."""
     if victim == "driver":
         return scene.driver.process.pid
-    if victim == "command":
-        below, names = children, None
-    else:
-        below, names = descendants, WORKERS if victim == "worker" else (victim,)
+    names = WORKERS if victim == "worker" else (victim,)
 
     def found() -> list[int]:
-        pids = below(scene.driver.process.pid)
-        return [p for p in pids if names is None or short_name(p) in names]
+        if victim == "command":
+            return commands(scene.driver)
+        return [p for p in descendants(scene.driver.process.pid) if short_name(p) in names]
 
     wait_for(lambda: found() or all(call.done() for call in calls), 60)
     pids = found()

@@ -18,6 +18,7 @@ from clipfs.tiers.settings import TierSettings
 from csi.collector import Collector
 from csi.credentials.lending import Lent
 from csi.errors import CallerGone
+from csi.launcher import Launcher
 from csi.mounter import ClipMounter
 from csi.status.reporter import WorkProgress
 from tests.support.driver import cleaned_up, mounts_below
@@ -71,13 +72,14 @@ def node(registry: RegistryServer, scripted: ScriptedRegistry, tmp_path: Path) -
     words = ["--root", str(tmp_path / "root")]
     for host in hosts:
         words += ["--plain-http", host]
-    collector = Collector(settings.layout, Limits())
-    with cleaned_up(tmp_path):
+    collector, launcher = Collector(settings.layout, Limits()), Launcher()
+    with cleaned_up(tmp_path), launcher.running():
         yield Node(
             settings,
             ClipMounter(
                 settings.layout,
                 settings.keys,
+                launcher,
                 image_options=words,
                 mount_options=[],
                 collector=collector,

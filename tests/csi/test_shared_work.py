@@ -17,10 +17,17 @@ import pytest
 from tests.csi.conftest import Start
 from tests.support.content import run_content_server
 from tests.support.counting_registry import CountingRegistry, counting_registry
-from tests.support.driver import Driver, failure, mounts_below, nothing_left, servers
+from tests.support.driver import (
+    Driver,
+    at_work,
+    commands,
+    failure,
+    mounts_below,
+    nothing_left,
+    servers,
+)
 from tests.support.leftovers import diff_ids, litter
 from tests.support.machine import needs_fuse
-from tests.support.processes import children, descendants
 from tests.support.registry import RegistryServer
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.throttle import Throttle, throttle
@@ -108,10 +115,10 @@ def test_pods_of_one_image_wait_for_one_piece_of_work(
         pods = ["a", "b", "c"]
         calls = [pool.submit(sent_away, driver, pod, slow.name) for pod in pods]
         assert all(call.result() for call in calls)
-        wait_for(lambda: len(children(driver.process.pid)) == 1)
-        (command,) = children(driver.process.pid)
+        wait_for(lambda: len(commands(driver)) == 1)
+        (command,) = commands(driver)
         again = [pool.submit(driver.publish, pod, slow.name) for pod in pods]
-        assert children(driver.process.pid) == [command]
+        assert commands(driver) == [command]
         slow.pace.bytes_per_s = None
         for call in again:
             assert (call.result() / "hello").read_text() == "world\n"
@@ -128,7 +135,7 @@ def test_a_tree_that_was_done_after_its_call_waits_for_the_next_whoever_comes_an
     sent_away(driver, "pod", slow.name)
     slow.pace.bytes_per_s = None
     wait_for(lambda: is_mounted_unseen(tmp_path / "root"), 60)
-    wait_for(lambda: not children(driver.process.pid))
+    wait_for(lambda: not commands(driver))
     (server,) = servers(tmp_path / "root")
     driver.publish("other", slow.name)
     driver.unpublish("other")
@@ -147,7 +154,7 @@ def test_a_pod_that_is_deleted_while_its_image_comes_leaves_nothing_after_the_li
     driver.unpublish("pod")
     if finishes:
         slow.pace.bytes_per_s = None
-    wait_for(lambda: not descendants(driver.process.pid), 60)
+    wait_for(lambda: not at_work(driver), 60)
     wait_for(lambda: litter(tmp_path / "root", driver=driver.process.pid) == [], 60)
     nothing_left(driver, tmp_path / "root", "pod")
     slow.pace.bytes_per_s = None
@@ -160,10 +167,10 @@ def test_without_a_linger_the_work_ends_with_its_last_call_and_not_before(
     driver = starts(start, slow, linger_s=0)
     with ThreadPoolExecutor() as pool:
         patient = pool.submit(driver.publish, "patient", slow.name)
-        wait_for(lambda: len(children(driver.process.pid)) == 1)
-        (command,) = children(driver.process.pid)
+        wait_for(lambda: len(commands(driver)) == 1)
+        (command,) = commands(driver)
         sent_away(driver, "hasty", slow.name)
-        assert children(driver.process.pid) == [command]
+        assert commands(driver) == [command]
         slow.pace.bytes_per_s = None
         assert (patient.result() / "hello").read_text() == "world\n"
     slow.pace.bytes_per_s = CRAWL
@@ -178,7 +185,7 @@ def test_sigterm_answers_who_waits_and_the_next_driver_begins_with_a_clean_root(
     sent_away(first, "away", slow.name)
     with ThreadPoolExecutor() as pool:
         call = pool.submit(failure, lambda: first.publish("pod", slow.name))
-        wait_for(lambda: len(children(first.process.pid)) == 1)
+        wait_for(lambda: len(commands(first)) == 1)
         first.process.terminate()
         code, details = call.result()
     assert (code, first.process.wait(20)) == ("ABORTED", 0)
@@ -239,7 +246,7 @@ def test_a_failure_between_two_calls_is_told_to_the_next(
     sent_away(driver, "pod", name)
     assert scripted.at_gate.wait(60)
     scripted.open_gate()
-    wait_for(lambda: not children(driver.process.pid), 60)
+    wait_for(lambda: not commands(driver), 60)
     reads = len(scripted.layer_reads())
     scripted.close_gate()
     assert failure(lambda: driver.publish("pod", name, within_s=60))[0] == "DATA_LOSS"
@@ -253,7 +260,7 @@ def test_a_front_of_its_own_waits_for_the_other_and_both_are_told_how_far_that_i
     driver = starts(start, slow)
     with ThreadPoolExecutor() as pool:
         lazy = pool.submit(driver.publish, "lazy", slow.name)
-        wait_for(lambda: len(children(driver.process.pid)) == 1)
+        wait_for(lambda: len(commands(driver)) == 1)
         whole = driver.publish_request("whole", slow.name, attributes={"front": "erofs"})
         driver.target("whole").parent.mkdir(parents=True)
         figures = re.compile(f"{slow.name}: indexing layer 1 of 1: \\d+%, .*")
@@ -263,7 +270,7 @@ def test_a_front_of_its_own_waits_for_the_other_and_both_are_told_how_far_that_i
                 lambda: driver.call("Node/NodePublishVolume", whole, within_s=SHORT_S)
             )
             assert code == "ABORTED"
-        assert len(children(driver.process.pid)) == 1
+        assert len(commands(driver)) == 1
         slow.pace.bytes_per_s = None
         assert (lazy.result() / "hello").read_text() == "world\n"
     driver.call("Node/NodePublishVolume", whole)
@@ -279,7 +286,7 @@ def test_a_call_that_waits_for_an_identical_one_is_answered_in_its_own_time(
     driver = starts(start, slow)
     with ThreadPoolExecutor() as pool:
         first = pool.submit(driver.publish, "pod", slow.name)
-        wait_for(lambda: len(children(driver.process.pid)) == 1)
+        wait_for(lambda: len(commands(driver)) == 1)
         said = sent_away(driver, "pod", slow.name)
         assert re.match(r"indexing (1 layer|layer 1 of 1: \d+%)", said), said
         slow.pace.bytes_per_s = None
@@ -291,9 +298,9 @@ def test_a_command_that_does_not_stop_when_asked_is_killed(
 ) -> None:
     driver = starts(start, slow, linger_s=1)
     sent_away(driver, "pod", slow.name)
-    (command,) = children(driver.process.pid)
+    (command,) = commands(driver)
     os.kill(command, signal.SIGSTOP)
-    wait_for(lambda: not descendants(driver.process.pid), 60)
+    wait_for(lambda: not at_work(driver), 60)
     nothing_left(driver, tmp_path / "root", "pod")
 
 

@@ -19,7 +19,7 @@ import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from tests.support.machine import CLIP_CSI
-from tests.support.processes import descendants
+from tests.support.processes import children, descendants, short_name
 from tests.support.wait import wait_for
 from tests.support.write_points import WritePoints
 
@@ -228,9 +228,25 @@ def servers(root: Path) -> list[int]:
     return [json.loads(path.read_text())["pid"] for path in records]
 
 
+def commands(driver: Driver) -> list[int]:
+    """The `clipfs` commands that it runs now, and nothing that those have started."""
+    return [
+        command
+        for child in children(driver.process.pid)
+        if short_name(child) == "launcher"
+        for command in children(child)
+        if short_name(command) == "clipfs"
+    ]
+
+
+def at_work(driver: Driver) -> list[int]:
+    """What the driver has started, and that, but for what launches commands and stays."""
+    return [pid for pid in descendants(driver.process.pid) if short_name(pid) != "launcher"]
+
+
 def nothing_left(driver: Driver, root: Path, *names: str) -> None:
     """Wait until no volume of the pods, no mount, process or record of theirs is left."""
-    wait_for(lambda: not descendants(driver.process.pid) and not servers(root))
+    wait_for(lambda: not at_work(driver) and not servers(root))
     left = [str(driver.target(name)) for name in names if os.path.lexists(driver.target(name))]
     left += mounts_below(driver.kubelet_root) + mounts_below(root)
     left += [str(path) for path in (root / "run").rglob("*.json")]
