@@ -35,6 +35,8 @@ LOADED = (
     "clipfs.layer.worker",
     "clipfs.tree.worker",
     "structlog",
+    "httpcore",
+    "encodings.idna",
 )
 """What a mount loads sooner or later; an object store's client stays for those who need it."""
 
