@@ -8,8 +8,9 @@ In the cluster of `make e2e`, as root; not among those that `python -m bench` ru
 
 Wall seconds from `kubectl apply` until the pod is Ready, which it is not before its container has
 read one file in the volume (`postStart`). Each round has an image in layers of its own, the same
-for both sides, whose order alternates. The first node is the one that the content cache runs on, so
-that what the second node receives from it comes through its network, where all is counted.
+for both sides, whose order alternates. The content cache is one replica, and the first node the one
+that it runs on, so that what the second node receives from it comes through its network, where all
+is counted.
 """
 
 import csv
@@ -27,10 +28,12 @@ from typing import Any
 from bench.measure import Bar, Figure, human, ratio, save, table, version
 from bench.renewed import renewed
 from bench.wheels import FIRST_FILE, wheels
+from tests.e2e.installation import LEAST, installation
 from tests.e2e.kubernetes import NODES, REGISTRY, Cluster, running_cluster
 from tests.e2e.objects import inline, pod
-from tests.e2e.product import NAMESPACE, Product, installed_product
+from tests.e2e.product import CACHE_PODS, NAMESPACE, Product
 from tests.support.cluster_programs import BIN
+from tests.support.helm import merged
 from tests.support.real_image import CACHE
 from tests.support.wait import wait_for
 
@@ -40,6 +43,7 @@ CASES = ("first node", "second node", "warm")
 MOST = {"first node": 0.6, "second node": 0.35, "warm": 1.1}
 """Of Kubernetes' own time."""
 
+ONE_REPLICA = merged(LEAST, {"contentCache": {"replicas": 1}})
 USUAL_S = {"first node": (3.5, 9.0), "second node": (3.5, 9.0), "warm": (0.5, 2.0)}
 """What Kubernetes' own takes for these 492 MB on a quiet machine of two cores; another figure voids
 the run."""
@@ -106,9 +110,9 @@ def run(rounds: int = ROUNDS) -> list[Bar]:
     with (
         tempfile.TemporaryDirectory(dir=CACHE, prefix="image-volumes-") as home,
         running_cluster() as cluster,
-        installed_product(cluster, Path(home)) as product,
+        installation(cluster, Path(home)) as installed,
     ):
-        it = Bench(product, _nodes(cluster))
+        it = Bench(installed.need(ONE_REPLICA), _nodes(cluster))
         cluster.apply(*(pod(f"warm-up-{node}", node, {"emptyDir": {}}) for node in NODES))
         cluster.wait_ready(*(f"warm-up-{node}" for node in NODES))  # busybox is there
         for number in range(rounds):
@@ -121,8 +125,8 @@ def run(rounds: int = ROUNDS) -> list[Bar]:
 
 def _nodes(cluster: Cluster) -> tuple[str, str]:
     """The one with the content cache, and the other."""
-    words = ("-n", NAMESPACE, "get", "pod", "clip-content-cache-0", "-o")
-    found = cluster.kubectl(*words, "jsonpath={.spec.nodeName}")
+    words = ("-n", NAMESPACE, "get", "pod", "-l", CACHE_PODS, "-o")
+    found = cluster.kubectl(*words, "jsonpath={.items[0].spec.nodeName}")
     first = next(node for node in NODES if cluster.nodes[node] == found)
     return first, next(node for node in NODES if node != first)
 

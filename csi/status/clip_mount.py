@@ -1,7 +1,7 @@
 """A ClipMount: what is known of one volume, and the object that says it.
 
 Pure. When it is written: `csi.status.mounts`.
-Source: `manifests/plain/clipmount-crd.yaml`; Kubernetes API conventions, metav1.Condition.
+Source: `charts/clip-csi/templates/clipmount-crd.yaml`; Kubernetes API conventions, Condition.
 """
 
 import hashlib

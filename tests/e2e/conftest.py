@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.installation import SUITE, Installation, installation
 from tests.e2e.kubernetes import NODES, Cluster, running_cluster
 from tests.e2e.objects import inline, pod
-from tests.e2e.product import Product, installed_product
+from tests.e2e.product import Product
 from tests.e2e.registries import Registries, running_registries
 from tests.e2e.sample import Sample, build_sample
 from tests.support.wait import wait_for
@@ -22,9 +23,14 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def product(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
-    with installed_product(cluster, tmp_path_factory.mktemp("product")) as found:
+def installed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    with installation(cluster, tmp_path_factory.mktemp("product")) as found:
         yield found
+
+
+@pytest.fixture
+def product(installed: Installation) -> Product:
+    return installed.need(SUITE)
 
 
 @pytest.fixture(scope="session")
@@ -82,10 +88,9 @@ class Pods:
 
     def delete_all(self) -> None:
         """Return when the pods are gone and no trace of their volumes is left on any node."""
-        for kind in ("pod", "pvc", "pv", "secret"):
-            self.product.cluster.kubectl(
-                "delete", kind, "-A", "-l", "app=clip-test", "--timeout=60s"
-            )
+        for kind in ("deployment", "pod", "pvc", "pv", "secret"):
+            words = ("-A", "-l", "app=clip-test", "--cascade=foreground", "--timeout=120s")
+            self.product.cluster.kubectl("delete", kind, *words)
         left: list[str] = []
 
         def gone() -> bool:

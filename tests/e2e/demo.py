@@ -15,9 +15,10 @@ from bench.measure import table
 from tests.e2e.cluster.place import CONTROL, environment
 from tests.e2e.cluster.processes import inside
 from tests.e2e.conftest import Pods
+from tests.e2e.installation import LEAST, installation
 from tests.e2e.kubernetes import NODES, running_cluster
 from tests.e2e.objects import inline, pod
-from tests.e2e.product import Product, installed_product
+from tests.e2e.product import Product
 from tests.e2e.sample import Sample, build_sample
 from tests.support.wait import wait_for
 
@@ -48,12 +49,13 @@ class Row:
 
 
 def main(*, keep: bool) -> None:
-    say("a cluster of two nodes; our image built, pushed and installed")
+    say("a cluster of two nodes; our image built and pushed, its chart installed")
     with (
         tempfile.TemporaryDirectory() as home,
         running_cluster(keep=keep) as cluster,
-        installed_product(cluster, Path(home), keep=keep) as product,
+        installation(cluster, Path(home), keep=keep) as installed,
     ):
+        product = installed.need(LEAST)
         sample = build_sample(Path(home), codec="gzip")
         image = cluster.push(sample.layout, "demo:1")
         files = f"{len(sample.layers)} layers, {len(sample.files)} files"

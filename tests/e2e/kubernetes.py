@@ -68,6 +68,10 @@ class Cluster:
         """What kubectl says; AssertionError with its complaint if it fails."""
         return _said(_kubectl(self.is_own, *words), input=input)
 
+    def helm(self, *words: str, input: str | None = None) -> str:
+        """What helm says; AssertionError with its complaint if it fails."""
+        return _said([*(inside(CONTROL) if self.is_own else []), "helm", *words], input=input)
+
     def apply(self, *objects: dict[str, Any]) -> None:
         items = {"apiVersion": "v1", "kind": "List", "items": objects}
         self.kubectl("apply", "-f", "-", input=json.dumps(items))
@@ -124,6 +128,18 @@ class Cluster:
             self.kubectl("get", kind, "-n", namespace, "-o", "json")
         )["items"]
         return found
+
+    def asked_by(self, account: str) -> list[str]:
+        """The requests of a service account, NAMESPACE:NAME, to the API server so far: "create
+        events"."""
+        self._need_own("it reads the API server's audit log")
+        found = map(json.loads, (STATE / "log/audit").read_text().splitlines())
+        user = f"system:serviceaccount:{account}"
+        return [
+            f"{one['verb']} {one['objectRef']['resource']}"
+            for one in found
+            if one["user"]["username"] == user and "objectRef" in one
+        ]
 
     def make_namespace(self, name: str) -> None:
         """Return when pods can be made in it."""

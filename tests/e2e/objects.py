@@ -1,9 +1,15 @@
 """Kubernetes objects of the tests: what a user of the driver would write."""
 
 import base64
+from pathlib import Path
 from typing import Any
 
+import yaml
+
 from tests.e2e.kubernetes import DRIVER, NODE_LABEL, REGISTRY
+from tests.support.apiserver import manifest
+
+BUSYBOX = f"{REGISTRY}/busybox:1"
 
 
 def inline(image: str, *, secret: str | None = None, **attributes: str) -> dict[str, Any]:
@@ -50,12 +56,21 @@ def pod(
             "terminationGracePeriodSeconds": 1,  # 0 would not wait for the kubelet
             "automountServiceAccountToken": False,
             "containers": [
-                {"name": container, "image": f"{REGISTRY}/busybox:1", "volumeMounts": [mount]}
+                {"name": container, "image": BUSYBOX, "volumeMounts": [mount]}
                 for container in containers
             ],
             "volumes": [{"name": "image", **volume}],
         },
     }
+
+
+def example(name: str, image: str = "") -> dict[str, Any]:
+    """The one object of a file in `manifests/examples`, with this cluster's images."""
+    text = Path(manifest(f"examples/{name}.yaml")).read_text()
+    text = text.replace("docker.io/library/python:3.12-slim", image)
+    made: dict[str, Any] = yaml.safe_load(text.replace("busybox:1", BUSYBOX))
+    made["metadata"]["labels"] = {"app": "clip-test"}
+    return made
 
 
 def persistent(name: str, image: str) -> list[dict[str, Any]]:

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import Pods
+from tests.e2e.installation import TAINT
 from tests.e2e.kubernetes import DRIVER, Cluster
 from tests.e2e.objects import inline, pod
-from tests.e2e.product import TAINT, Product
+from tests.e2e.product import Product
 from tests.e2e.registries import SLOW, Registries
 from tests.e2e.sample import random_image
 from tests.support.wait import wait_for

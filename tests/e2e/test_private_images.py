@@ -1,23 +1,23 @@
 """A private image in a real cluster: whose credentials open it, and who is told what he lacks.
 
 The kubelet brings a `nodePublishSecretRef`; imagePullSecrets the driver reads itself, in a
-namespace that the administrator has allowed, with the role of `manifests/examples`.
+namespace that the administrator has allowed (`podPullSecrets.namespaces`).
 """
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Pods
+from tests.e2e.installation import PULL_SECRETS_OF
 from tests.e2e.kubernetes import NODES, Cluster
 from tests.e2e.objects import inline, pod
-from tests.e2e.product import PULL_SECRETS_OF, Product
+from tests.e2e.product import Product
 from tests.e2e.registries import PASSWORD, PRIVATE, USER, Registries
 from tests.e2e.sample import RandomImage, random_image
-from tests.support.apiserver import docker_config, manifest
+from tests.support.apiserver import docker_config
 from tests.support.wait import wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
@@ -36,9 +36,8 @@ def private(tmp_path: Path) -> RandomImage:
 
 
 @pytest.fixture
-def tenants(cluster: Cluster) -> Iterator[None]:
+def tenants(cluster: Cluster) -> None:
     """Two namespaces, each with the same pull secret; one is allowed."""
-    role = ("-n", PULL_SECRETS_OF, "-f", manifest("examples/pull-secrets.yaml"))
     for name in (PULL_SECRETS_OF, NEIGHBOUR):
         cluster.make_namespace(name)
         cluster.apply(
@@ -50,9 +49,6 @@ def tenants(cluster: Cluster) -> Iterator[None]:
                 "data": docker_config(PRIVATE, USER, PASSWORD),
             }
         )
-    cluster.kubectl("apply", *role)
-    yield
-    cluster.kubectl("delete", *role)
 
 
 def test_a_private_image_opens_by_the_pods_own_credentials_and_by_no_neighbours(

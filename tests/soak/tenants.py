@@ -93,7 +93,7 @@ class Cluster:
 def run_cluster(home: Path) -> Iterator[Cluster]:
     """A real API server in which the driver may read the pull secrets of one namespace."""
     with run_apiserver(home) as server:
-        server.kubectl("apply", "-k", manifest("plain"))
+        server.kubectl("apply", "-f", manifest("clip-csi.yaml"))
         metadata = {"name": "default", "namespace": NAMESPACE}
         server.apply(
             {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},

@@ -1,4 +1,4 @@
-"""A real API server with `manifests/plain` in it, and the driver as those manifests bind it."""
+"""A real API server with `manifests/clip-csi.yaml` in it, and the driver as that binds it."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.support.apiserver import ApiServer, manifest, run_apiserver
 def api_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """The tests share it, each with namespaces of its own."""
     with run_apiserver(tmp_path_factory.mktemp("apiserver") / "home") as server:
-        server.kubectl("apply", "-k", manifest("plain"))
+        server.kubectl("apply", "-f", manifest("clip-csi.yaml"))
         server.kubectl("wait", "crd/clipmounts.clipfs.dev", "--for=condition=Established")
         yield server
 

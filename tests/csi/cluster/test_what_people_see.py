@@ -163,7 +163,7 @@ def test_the_thread_tells_by_itself(api_server: ApiServer, cluster: Cluster) -> 
 
 def test_an_api_server_that_is_killed_is_caught_up_with(tmp_path: Path) -> None:
     with run_apiserver(tmp_path / "home") as server:
-        server.kubectl("apply", "-k", manifest("plain"))
+        server.kubectl("apply", "-f", manifest("clip-csi.yaml"))
         server.kubectl("wait", "crd/clipmounts.clipfs.dev", "--for=condition=Established")
         token = tmp_path / "token"
         token.write_text(server.token_of("clip", "clip-node"))
