@@ -2,19 +2,15 @@
 
 import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 
 from csi.identity import Identity
 from csi.node import Node
-
-ROOT = Path(__file__).parents[2]
-DOCS = {path.name: path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
+from tests.docs.texts import DOCS, ROOT, fenced
 
 _PATH = re.compile(r"(?<![\w./<-])(?:csi|clipfs|tests|charts|manifests|bench|docs)/[\w/.-]*\w")
 _LINK = re.compile(r"\]\((?!https?:)([^)#\s]*)#?([^)\s]*)\)")
-_DIAGRAM = re.compile(r"^```mermaid\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _PARTICIPANT = re.compile(r"participant \w+ as ((?:csi|clipfs)[.\w]+)$", re.MULTILINE)
 _MODULE = re.compile(r"(?<![\w/])csi(?:\.[a-z_]+)+")
 
@@ -49,12 +45,12 @@ def test_each_call_that_the_driver_serves_has_a_heading_and_a_diagram_below_it()
     calls = [name for kind in (Node, Identity) for name in vars(kind) if name[0].isupper()]
     assert len(calls) >= 8
     sections = re.split(r"^### ", DOCS["architecture.md"], flags=re.MULTILINE)
-    drawn = " ".join(one.partition("\n")[0] for one in sections if _DIAGRAM.search(one))
+    drawn = " ".join(one.partition("\n")[0] for one in sections if fenced(one, "mermaid"))
     assert [one for one in calls if one not in drawn] == []
 
 
 def test_a_module_in_a_diagram_is_one() -> None:
-    diagrams = _DIAGRAM.findall(DOCS["architecture.md"])
+    diagrams = fenced(DOCS["architecture.md"], "mermaid")
     named = {one for text in diagrams for one in _PARTICIPANT.findall(text) + _MODULE.findall(text)}
     assert len(named) > 10
     assert [one for one in sorted(named) if importlib.util.find_spec(one) is None] == []

@@ -1,0 +1,12 @@
+"""README.md and docs/, and what is fenced in them."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+DOCS = {path.name: path.read_text() for path in [ROOT / "README.md", *ROOT.glob("docs/*.md")]}
+
+
+def fenced(text: str, kind: str) -> list[str]:
+    """The blocks of that kind: yaml, mermaid, console."""
+    return re.findall(rf"^```{kind}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
