@@ -62,7 +62,8 @@ class Connection:
         self._holds_back = False  # the client waits for 100 Continue, and has been answered
         self._method = ""
         self.status = 0
-        """Of the last answer."""
+        self.file_bytes = 0
+        """Both of the last answer: file_bytes are those that it had of an object."""
 
     async def run(
         self, respond: Callable[["Connection", Request], Awaitable[None]], watch: Watch
@@ -105,6 +106,7 @@ class Connection:
             data += sent
         self._deadline.for_body(len(data))
         await self._wire.send(data)
+        self.file_bytes = 0
         self._counts[count.SENT_BYTES] += len(data)
 
     async def answer_file(self, status: int, headers: Headers, fd: int, part: range) -> None:
@@ -120,6 +122,7 @@ class Connection:
             if size:
                 http.send_with_data_passthrough(h11.Data(data=_Sized(size)))  # type: ignore[arg-type] # only its length is looked at
             http.send(h11.EndOfMessage())
+        self.file_bytes = size
         self._counts[count.SENT_BYTES] += len(head) + size
 
     def _head(self, status: int, headers: Headers) -> bytes:
@@ -144,6 +147,7 @@ class Connection:
         size = len(part)
         self._deadline.for_body(size)
         await self._wire.send_with_file(head, fd, part)
+        self.file_bytes = size
         self._counts[count.SENT_BYTES] += len(head) + size
 
     async def _next_request(self) -> Request | None:

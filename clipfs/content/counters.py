@@ -25,8 +25,9 @@ _OTHER_AT = _METHOD_AT["other"]
     REFUSED,
     OPEN,
     RESTARTS,
+    SENT_PAGE_BYTES,
     REQUESTS,
-) = range(9)
+) = range(10)
 _WIDTH = REQUESTS + len(METHODS) * _CLASSES
 _NUMBER_BYTES = 8
 

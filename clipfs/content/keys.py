@@ -30,6 +30,11 @@ def limit_of(key: str) -> int | None:
     return None
 
 
+def is_page(key: str) -> bool:
+    """Whether key names bytes of a payload, and not what is derived of a layer or an image."""
+    return _PAGE_KEY.fullmatch(key) is not None
+
+
 def may_be_claimed(key: str) -> bool:
     """Whether key is a layer's cache key, or names what is made of a layer or an image."""
     return bool(_LAYER.fullmatch(key) or _INDEX_KEY.fullmatch(key))

@@ -19,6 +19,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "clip_content_cache_"
 _COUNTERS = {
     count.SENT_BYTES: ("sent_bytes", "Bytes of answers sent, before TLS."),
+    count.SENT_PAGE_BYTES: ("sent_page_bytes", "Bytes of layers' payloads sent, without heads."),
     count.RECEIVED_BYTES: ("received_bytes", "Bytes of requests received, after TLS."),
     count.ACCEPTED: ("connections", "Connections accepted."),
     count.REFUSED: ("refused_connections", "Connections closed because too many were open."),

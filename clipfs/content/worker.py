@@ -20,6 +20,7 @@ from clipfs.content.connection import Connection, Request
 from clipfs.content.counters import Counters
 from clipfs.content.deadlines import Watch
 from clipfs.content.hot import Hot
+from clipfs.content.keys import is_page
 from clipfs.content.metrics import CONTENT_TYPE, exposition
 from clipfs.content.misses import Misses
 from clipfs.content.objects import OBJECTS, Objects
@@ -160,9 +161,10 @@ class Worker:
         if http.is_plain and (part := self._hot.part_of(request)) is not None:
             self._counts[count.FOUND] += 1
             try:
-                return await http.answer_plainly(206, part.head, part.opened.fd, part.bytes)
+                await http.answer_plainly(206, part.head, part.opened.fd, part.bytes)
             finally:
                 part.opened.release()
+            return self._count_page_bytes(http, request)
         if request.target == "/metrics" and request.method in ("GET", "HEAD"):
             text = exposition(self._shared.counters, self.store.usage())
             return await http.answer(200, text, content_type=CONTENT_TYPE)
@@ -172,6 +174,11 @@ class Worker:
                 self._counts[count.MISSED] += 1
             elif http.status < 400:
                 self._counts[count.FOUND] += 1
+                self._count_page_bytes(http, request)
+
+    def _count_page_bytes(self, http: Connection, request: Request) -> None:
+        if is_page(request.target.removeprefix(OBJECTS)):
+            self._counts[count.SENT_PAGE_BYTES] += http.file_bytes
 
 
 def _wire(sock: socket.socket, tls: TlsFiles | None) -> Wire:

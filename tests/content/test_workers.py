@@ -128,6 +128,26 @@ def test_metrics_are_summed_over_the_workers_and_need_no_token(tmp_path: Path) -
         assert line in found.splitlines()
 
 
+def test_bytes_of_payloads_are_counted_apart_from_heads_and_indexes(tmp_path: Path) -> None:
+    with run_content_server(tmp_path, *TWO) as server:
+        server.ask("PUT", key_of(1), b"hello")
+        server.ask("PUT", key_of(1, None), b"an index")
+        server.ask("HEAD", key_of(1))
+        for key, *lines in [
+            (key_of(1),),
+            (key_of(1), "Range: bytes=1-3"),
+            (key_of(1), "Range: bytes=9-"),
+            (key_of(1, None),),
+            (key_of(1, None), "Range: bytes=0-1"),
+            (key_of(2),),
+        ]:
+            with server.connect() as connection:
+                connection.sendall(request("GET", key, *lines))
+                read_answer(connection)
+        line = f"clip_content_cache_sent_page_bytes_total {5 + 3}.0"
+        wait_for(lambda: line in metrics(server).splitlines())
+
+
 def metrics(server: ContentServer) -> str:
     answer = server.ask("GET", "/metrics", token=None)
     assert answer.status == 200
