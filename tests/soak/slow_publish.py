@@ -1,4 +1,5 @@
-"""A publish that needs minutes: each call answered in time, the image downloaded once.
+"""A publish that needs minutes: each call answered in time, the image downloaded once; then
+those of pods that find it there.
 
 A registry behind a relay with a pace, a driver on its socket, and calls as the kubelet's.
 """
@@ -7,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,18 @@ from typing import Any
 from tests.soak.kubelet import CALL_S, Answer, publish
 from tests.support import images
 from tests.support.counting_registry import counting_registry
-from tests.support.driver import cleaned_up, run_driver
+from tests.support.driver import Driver, cleaned_up, run_driver
 from tests.support.registry import run_registry
+from tests.support.scraped import METRICS, scraped
 from tests.support.throttle import throttle
 
 EARLY_S = 5
 """What is promised: no answer that is not the volume comes sooner before its deadline."""
+
+FINISHED_S = 1.0
+"""What is promised of a publish whose image is on the node already."""
+
+LATER_PODS = 10
 
 FIGURES = re.compile(
     r"indexing layer \d+ of \d+: \d+%, .* of .*B, (.*/s, about .* left|nothing comes just now)"
@@ -37,11 +45,14 @@ class Size:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """sent  bytes of each layer that the registry has sent, by digest; `layers` are their sizes."""
+    """sent        bytes of each layer that the registry has sent, by digest; `layers` has sizes
+    finished_s  what the driver's histogram says of each publish of a later pod
+    """
 
     size: Size
     layers: dict[str, int]
     answers: list[Answer] = field(default_factory=list)
+    finished_s: list[float] = field(default_factory=list)
     sent: dict[str, int] = field(default_factory=dict)
     passed: int = 0
     is_right: bool = False
@@ -71,6 +82,8 @@ class Report:
             for one in self.answers[:-1]
             if not 0 < self.size.call_s - one.took_s <= EARLY_S
         ]
+        if max(self.finished_s) > FINISHED_S:
+            found.append(f"a publish of a finished image took {max(self.finished_s):.2f} s")
         if total_s < 360:
             found.append(f"it took {total_s:.0f} s, less than 6 minutes")
         return found
@@ -92,6 +105,8 @@ class Report:
                 f"{len(self.answers)} calls; its bytes are {'right' if self.is_right else 'WRONG'}",
                 f"  bytes of layers from the registry: {sum(self.sent.values())}, {self.ratio:.3f} "
                 f"times the image; all answers of the registry, heads included: {self.passed}",
+                f"  publishes of {len(self.finished_s)} later pods: {min(self.finished_s):.3f} to "
+                f"{max(self.finished_s):.3f} s",
             ]
         )
 
@@ -106,7 +121,7 @@ def run(home: Path, size: Size) -> Report:
             throttle(counting.address) as pace,
             cleaned_up(home),
             run_driver(
-                home / "driver", ["--plain-http", pace.address], root=home / "root"
+                home / "driver", ["--plain-http", pace.address, *METRICS], root=home / "root"
             ) as driver,
         ):
             report = Report(size=size, layers=_layers(home / "oci"))
@@ -124,8 +139,18 @@ def run(home: Path, size: Size) -> Report:
             report.passed, pace.bytes_per_s = pace.passed, None
             target = driver.target("pod")
             report.is_right = all(_hash(target / one) == told for one, told in names.items())
+            report.finished_s = list(_later(driver, f"{pace.address}/{name}"))
             driver.unpublish("pod")
             return report
+
+
+def _later(driver: Driver, image: str) -> Iterator[float]:
+    """Seconds that the driver counts for the publish of each of LATER_PODS."""
+    for number in range(LATER_PODS):
+        before = scraped(driver)["clip_publish_seconds_sum", "OK"]
+        driver.publish(f"later-{number}", image)
+        yield scraped(driver)["clip_publish_seconds_sum", "OK"] - before
+        driver.unpublish(f"later-{number}")
 
 
 def _tells(answer: Answer) -> bool:
