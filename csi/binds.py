@@ -14,7 +14,7 @@ from clipfs import errors
 from clipfs.image.digest import Digest
 from clipfs.layer.layout import Layout
 from clipfs.mount.mountinfo import mounts_at
-from clipfs.mount.records import is_ours
+from clipfs.mount.records import has_died, is_ours
 from clipfs.mount.syscalls import bind_read_only, detach
 from clipfs.system.processes import boot_id
 from csi.errors import VolumeConflict
@@ -26,6 +26,7 @@ class Binds:
     """Those of one node."""
 
     def __init__(self, layout: Layout) -> None:
+        self._layout = layout
         self._records = volume_records(layout)
         self._left = left_records(layout)
 
@@ -40,9 +41,15 @@ class Binds:
         return any(record.digest == digest for record in self.all())
 
     def shown_before(self, volume: Volume) -> Digest | None:
-        """What just this volume showed, if its mount has gone and it was not unpublished."""
-        left = self._left.read(name_of(volume.target))
-        return Digest(left.digest) if left is not None and _is_of(left, volume) else None
+        """What just this volume showed, if it was not unpublished: its mount has gone, or its
+        server."""
+        before = self.at(volume.target) or self._left.read(name_of(volume.target))
+        return Digest(before.digest) if before is not None and _is_of(before, volume) else None
+
+    def has_died(self, record: VolumeRecord) -> bool:
+        """Whether it is mounted and nobody answers its reads."""
+        here = mounts_at(Path(record.target))
+        return bool(here) and has_died(self._layout, here[-1])
 
     def left_over(self, target: Path) -> VolumeRecord | None:
         """The volume at target if its mount is gone."""
@@ -67,8 +74,15 @@ class Binds:
         return known
 
     def make(self, volume: Volume, digest: Digest, tree: Path) -> None:
-        """Show tree at volume's target; if that fails nothing of it is left."""
+        """Show tree at volume's target; if that fails nothing of it is left.
+
+        One whose server has died is covered, not taken away: so containers that run get the new
+        mount, too, if they have mountPropagation HostToContainer, and none ever sees nothing.
+        """
         check_target(volume.target)
+        if self.at(volume.target) is not None:
+            bind_read_only(tree, volume.target)
+            return
         record = record_of(volume, digest)
         try:
             self._records.write(name_of(volume.target), record)
@@ -123,7 +137,7 @@ def is_mounted(record: VolumeRecord) -> bool:
 
 
 def check_target(target: Path) -> None:
-    if target.is_symlink():
+    if not mounts_at(target) and target.is_symlink():  # who looks at a dead mount gets an error
         raise errors.InvalidInput(f"target path {target} is a symbolic link")
 
 

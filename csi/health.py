@@ -11,6 +11,12 @@ from dataclasses import dataclass
 WELL_S = 300
 """So long without another one and it is well: what waits for a tier asks again before that."""
 
+SERVER_DIED = (
+    "the server of its image has died, so reads fail (Transport endpoint is not connected); it "
+    "gets another when the kubelet publishes it next, in a minute or two; containers that run by "
+    "then see that one once they are started again, or at once with mountPropagation: "
+    "HostToContainer; the node's log says what it died of"
+)
 READS_FAIL = (
     "reads of its files fail; the node's log says why (a request failed); it is well again by "
     "itself once the registry, its credentials or the disk are"

@@ -27,6 +27,7 @@ from csi.calls import Call
 from csi.credentials.asking import Asking
 from csi.credentials.handing import Handing
 from csi.errors import CallerGone, StillIndexing, VolumeNotFound
+from csi.health import SERVER_DIED
 from csi.locks import NamedLocks, StillWanted, always
 from csi.mounter import Mounter
 from csi.records import VolumeRecord, subject_of_record, volume_of
@@ -97,7 +98,8 @@ class Publisher:
         self._renewal.end()
 
     def publish(self, volume: Volume, call: Call = NO_HURRY) -> None:
-        """Show volume at its target; at once if it is there already, and with what it brings.
+        """Show volume at its target; at once if it is there already, and with what it brings. One
+        whose server has died gets another.
 
         Raises  StillIndexing if its image is not known, or its tree not there, by the time that
                 call must be answered; any ClipError. Then everything that this call made is gone
@@ -112,9 +114,12 @@ class Publisher:
                     on_wait=lambda: call.check_time(lambda: self._words(volume)),
                 ),
             ):
-                if (known := self._there(volume)) is not None:
+                known = self._there(volume)
+                if known is not None and not self._binds.has_died(known):
                     self._renewal.again(Digest(known.digest), volume)
                     return
+                if known is not None:
+                    self._tell_of_death(volume)
                 try:
                     self._publish(volume, call)
                 except (CallerGone, StillIndexing):
@@ -188,6 +193,12 @@ class Publisher:
         with _os_errors_named(), ImageIndex.open(index_path) as index:
             return index.total_bytes, index.entry_count
 
+    def _tell_of_death(self, volume: Volume) -> None:
+        """Here, since who looks now and then (`csi.watch`) may come too late to see it."""
+        log.warning("the server of a volume has died, it gets another")
+        if (subject := subject_of(volume)) is not None:
+            self._reporter.degraded(subject, f"{volume.image}: {SERVER_DIED}", cause="server")
+
     def _forget(self, target: Path) -> None:
         """What is kept of a volume that was there, or of calls that do not come again."""
         self._handing.volume_gone(target)
@@ -232,8 +243,9 @@ class Publisher:
             self._locks.held(image.digest, call.still_wanted),
         ):
             is_shared = tree.mounted.is_shared and self._binds.shows(image.digest)
+            is_again = self._binds.at(volume.target) is not None
             self._binds.make(volume, image.digest, tree.place)
-            return replace(tree.mounted, is_shared=is_shared)
+            return replace(tree.mounted, is_shared=is_shared, is_again=is_again)
 
     def _remove(self, record: VolumeRecord) -> None:
         """Take the volume away, and its image's tree with the last one."""

@@ -12,21 +12,16 @@ from pathlib import Path
 from clipfs.layer.layout import Layout
 from clipfs.log import log
 from clipfs.mount import counters, figures, records
-from clipfs.mount.mountinfo import read_mounts
+from clipfs.mount.mountinfo import Mount, read_mounts
 from clipfs.mount.records import MountRecord
 from csi.about import lines_about
-from csi.health import Health
+from csi.health import SERVER_DIED, Health
 from csi.periodic import Periodic
 from csi.records import VolumeRecord, subject_of_record, volume_records
 from csi.status.reporter import Reporter, Subject
 
 EVERY_S = 15
 """A few small reads of our own records; people look at a pod that hangs after minutes."""
-
-SERVER_DIED = (
-    "the server of its image has died, so reads fail (Transport endpoint is not connected); delete "
-    "the pod, its next one gets a new server; the node's log says what it died of"
-)
 
 
 class VolumeWatch:
@@ -49,29 +44,32 @@ class VolumeWatch:
     def look(self) -> None:
         """Tell of the volumes that are not well since, or are well again."""
         lacks = self._lacks()
-        shown = {mount.mountpoint: mount.device for mount in read_mounts()}
+        shown = {mount.mountpoint: mount for mount in read_mounts()}
         told: dict[tuple[str, str], str] = {}
         for record in volume_records(self._layout).all().values():
             subject = subject_of_record(record)
             if subject is None:
                 continue
-            if lack := lacks.get(shown.get(Path(record.target), ""), ""):
+            mount = shown.get(Path(record.target))
+            lack = "" if mount is None else self._lack(mount, lacks)
+            if lack:
                 told[subject.key] = lack
             self._tell(record, subject, lack)
         self._told = told
 
+    def _lack(self, mount: Mount, lacks: dict[str, str]) -> str:
+        if records.has_died(self._layout, mount):
+            return SERVER_DIED
+        return lacks.get(mount.device, "")
+
     def _lacks(self) -> dict[str, str]:
-        """What each mount lacks, by its device; empty: nothing."""
+        """What each mount with a server lacks, by its device; empty: nothing."""
         mounts = records.mounts(self._layout).all()
         known = self._servers
         self._servers = {}
         lacks = {}
         for name, mount in mounts.items():
-            if mount.device is None:
-                continue
-            if not records.is_answered(mount):
-                lacks[mount.device] = SERVER_DIED
-            elif mount.pid:
+            if mount.device is not None and records.is_served(mount):
                 # what an earlier driver's time has seen is not told again
                 health = None if known is None else known.get(name, Health())
                 lacks[mount.device], self._servers[name] = self._asked(mount, health)

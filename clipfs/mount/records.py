@@ -176,6 +176,17 @@ def is_answered(record: MountRecord) -> bool:
     return is_served(record) or (record.front == "erofs" and record.boot_id == boot_id())
 
 
+def has_died(layout: Layout, mount: Mount) -> bool:
+    """Whether the server of mount, or of what it is a bind of, is no more.
+
+    By then its record may be gone, too: a new mount of the image has taken its place.
+    """
+    return mount.fstype == FSTYPES["fuse"] and not any(
+        record.device == mount.device and is_served(record)
+        for record in mounts(layout).all().values()
+    )
+
+
 def is_mount_of(record: MountRecord, mount: Mount) -> bool:
     """Whether the record speaks of this very mount, not of an earlier one at its place."""
     return (

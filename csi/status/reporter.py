@@ -56,6 +56,7 @@ class Mounted:
                    without those that nobody counts. What the kernel reads alone is not among them
     complete       how many of its layers are whole on this disk
     is_shared      another volume shows the mount already: it was not made for this one
+    is_again       the volume was there, and its server had died
     """
 
     front: str
@@ -64,6 +65,7 @@ class Mounted:
     complete: int
     bytes_by_tier: Mapping[str, int]
     is_shared: bool = False
+    is_again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,11 @@ WAY_OUT: dict[type[errors.ClipError], str] = {
 """Where the error itself cannot know: it has many causes, and one remedy. What to do about a
 registry that refuses depends on whose credentials it were (`csi.credentials.advice`)."""
 
+AGAIN = (
+    "containers that ran before see it once they are started again, or at once with "
+    "mountPropagation: HostToContainer"
+)
+
 _TIERS = {"disk": "disk", "content_cache": "content cache", "registry": "registry"}
 
 
@@ -44,9 +49,11 @@ def mounted_text(image: Image, mounted: Mounted) -> str:
         if tier in mounted.bytes_by_tier
     )
     return one_line(
-        f"{image.reference} mounted with {mounted.front}{_made_text(mounted)}, "
+        f"{image.reference} mounted {'again ' if mounted.is_again else ''}with {mounted.front}"
+        f"{_made_text(mounted)}, "
         f"{mounted.complete} of {layers_text(mounted.layers)} on this node"
         + (f"; read so far: {read}" if read else "")
+        + (f"; {AGAIN}" if mounted.is_again else "")
     )
 
 

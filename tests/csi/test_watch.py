@@ -2,37 +2,22 @@
 and reads, and a clock that the test turns."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from clipfs.layer.layout import Layout
 from csi.health import CACHE_AWAY, READS_FAIL, WELL_S, Health
-from csi.status.reporter import Lack, Reporter, Subject
 from csi.watch import EVERY_S, VolumeWatch
 from tests.csi.conftest import Start
 from tests.support.content import run_content_server
 from tests.support.machine import needs_fuse
 from tests.support.node import Node
+from tests.support.reports import Heard
 from tests.support.scripted_registry import ScriptedRegistry
 
 pytestmark = needs_fuse
-
-
-@dataclass
-class Heard(Reporter):
-    words: list[str] = field(default_factory=list)
-
-    def degraded(self, subject: Subject, reason: str, *, cause: Lack) -> None:
-        self.words.append(f"{subject.pod}: {reason}")
-
-    def recovered(self, subject: Subject, *, cause: Lack) -> None:
-        self.words.append(f"{subject.pod}: well")
-
-    def since(self) -> list[str]:
-        found, self.words = self.words, []
-        return found
 
 
 @dataclass

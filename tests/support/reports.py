@@ -13,7 +13,7 @@ from clipfs.image.reference import parse_reference
 from csi.pod import Pod
 from csi.status.cluster_reporter import ClusterReporter
 from csi.status.mounts import Figures
-from csi.status.reporter import Mounted, WorkProgress
+from csi.status.reporter import Lack, Mounted, Reporter, Subject, WorkProgress
 from csi.status.writer import StatusApi
 from csi.volume import Volume
 
@@ -102,3 +102,20 @@ class Told:
                 break
             self.time.now += max(wait_s, 1e-6)  # no clock stands still
         self.time.now = end
+
+
+@dataclass
+class Heard(Reporter):
+    """Keeps what is said of volumes that are there, and not well."""
+
+    words: list[str] = field(default_factory=list)
+
+    def degraded(self, subject: Subject, reason: str, *, cause: Lack) -> None:
+        self.words.append(f"{subject.pod}: {reason}")
+
+    def recovered(self, subject: Subject, *, cause: Lack) -> None:
+        self.words.append(f"{subject.pod}: well")
+
+    def since(self) -> list[str]:
+        found, self.words = self.words, []
+        return found

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from csi.health import SERVER_DIED
 from csi.pod import Pod
-from csi.watch import SERVER_DIED
 from tests.csi.conftest import Start
 from tests.support.apiserver import ApiServer, manifest, needs_apiserver
 from tests.support.cluster_pods import described, make_pod

@@ -44,6 +44,15 @@ def test_a_mount_that_was_there_says_that_it_is_shared() -> None:
     )
 
 
+def test_a_mount_whose_server_had_died_says_who_sees_the_new_one() -> None:
+    assert mounted_text(IMAGE, replace(MOUNTED, is_again=True)) == (
+        "registry.example/app:1 mounted again with erofs in 1.2 s, 2 of 3 layers on this node; "
+        "read so far: disk 4.3 MB, content cache 430 kB, registry 160 MB; containers that ran "
+        "before see it once they are started again, or at once with mountPropagation: "
+        "HostToContainer"
+    )
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [(0.0123, "0.012 s"), (1.26, "1.3 s"), (20, "20 s"), (89, "89 s"),
