@@ -27,6 +27,7 @@ def test_programs_that_are_missing_are_named_with_the_way_out(tmp_path: Path) ->
     assert f"{tmp_path} has no kube-apiserver, kubelet" in said
     assert "make cluster-programs" in said
     assert "etcd" not in said
+    assert "e2e.test" not in said, "only Kubernetes' own storage tests need it"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="without root that is what is missing")
