@@ -116,6 +116,18 @@ def test_each_tier_is_told_with_what_it_moved(
     assert last["clip_read_bytes_total", "registry"] == blob_bytes
 
 
+def test_the_content_cache_counts_what_its_nodes_count(
+    lazy: Lazy, layout_data: bytes, tmp_path: Path
+) -> None:
+    assert read(lazy.target / "data", 1 << 20, 100) == layout_data[1 << 20 :][:100]
+    assert read(lazy.target / "data", 0, len(layout_data)) == layout_data
+    received = as_stats_tell(lazy.driver, tmp_path / "root")[
+        "clip_read_bytes_total", "content_cache"
+    ]
+    sent = Scraped(lazy.cache.ask("GET", "/metrics", token=None).body.decode())
+    assert sent["clip_content_cache_sent_page_bytes_total"] == received > len(layout_data)
+
+
 def test_wrong_bytes_of_the_content_cache_are_told(
     lazy: Lazy, layout_data: bytes, tmp_path: Path
 ) -> None:
