@@ -18,7 +18,10 @@ from tests.support.scripted_registry import run_scripted_registry
 from tests.support.throttle import Throttle, throttle
 
 PRIVATE, DENYING, FOREIGN, SLOW, DOWN = (f"{HOST}:{port}" for port in range(5001, 5006))
-PLAIN_HTTP = (REGISTRY, PRIVATE, DENYING, FOREIGN, SLOW, DOWN)
+IDENTITY, IDENTITY_TOKENS = f"{HOST}:5006", f"{HOST}:5007"
+"""A registry, and its token server, of `tests.e2e.identities`."""
+
+PLAIN_HTTP = (REGISTRY, PRIVATE, DENYING, FOREIGN, SLOW, DOWN, IDENTITY, IDENTITY_TOKENS)
 USER, PASSWORD = "puller", "the-password-of-puller"
 
 

@@ -1,6 +1,7 @@
 """A token server as a registry's `auth: token` wants it: JWTs by RS256, certificate in x5c.
 
-Users may do all, but for `denied/...`, which is 403; a stranger may pull from `public/...`.
+Users may do all, or what `may` says, but for `denied/...`, which is 403; a stranger may pull from
+`public/...`.
 Source: distribution, "Token Authentication Specification" and its implementation notes.
 """
 
@@ -10,7 +11,7 @@ import json
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
@@ -53,10 +54,13 @@ def run_token_server(
     users: dict[str, str],
     identity_tokens: tuple[str, ...] = (),
     life_s: int = LIFE_S,
+    may: Callable[[str, str], bool] = lambda user, repository: True,
+    listen: str = "127.0.0.1:0",
 ) -> Iterator[TokenServer]:
     """users: passwords by name, which may change; identity_tokens: what may be traded by POST.
 
     life_s  of a token; the registry gives it LEEWAY_S more
+    may     whether a user may have a repository
     """
     issued: dict[str, Issued] = {}
     numbers = itertools.count(1)
@@ -74,10 +78,12 @@ def run_token_server(
         user = _basic(asked)[0] if known else ""
         subject = f"{user or 'anonymous'}#{next(numbers)}"
         issued[subject] = Issued(at_s=time.time(), user=user, scope=scope)
-        token = _token(certificate, subject, _access(scope, known=bool(known)), life_s)
+        repository = scope.partition(":")[2].rpartition(":")[0]
+        granted = _access(scope, known=bool(known) and may(user, repository))
+        token = _token(certificate, subject, granted, life_s)
         return Reply(body=json.dumps({"token": token}).encode())
 
-    with run_web(respond) as web:
+    with run_web(respond, listen=listen) as web:
         realm = f"http://{web.address}/token"
         yield TokenServer(
             web,

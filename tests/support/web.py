@@ -1,4 +1,4 @@
-"""A tiny HTTP server on loopback that answers what the test says, wrong answers included."""
+"""A tiny HTTP server that answers what the test says, wrong answers included."""
 
 import re
 import ssl
@@ -71,7 +71,11 @@ class WebServer:
 
 @contextmanager
 def run_web(
-    respond: Responder, *, tls: Certificate | None = None, keep_alive: bool = False
+    respond: Responder,
+    *,
+    tls: Certificate | None = None,
+    keep_alive: bool = False,
+    listen: str = "127.0.0.1:0",
 ) -> Iterator[WebServer]:
     """Serve until the block ends. With tls it speaks HTTPS.
 
@@ -129,12 +133,13 @@ def run_web(
         def log_message(self, format: str, *args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    host, _, port = listen.partition(":")
+    with ThreadingHTTPServer((host, int(port)), Handler) as server:
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(tls.cert, tls.key)
             server.socket = context.wrap_socket(server.socket, server_side=True)
-        web = WebServer(f"127.0.0.1:{server.server_address[1]}")
+        web = WebServer(f"{host}:{server.server_address[1]}")
         server.daemon_threads = keep_alive  # they wait for a next request
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
