@@ -15,6 +15,7 @@ from tests.e2e.objects import inline, pod
 from tests.e2e.product import Product
 from tests.e2e.registries import SLOW, Registries
 from tests.e2e.sample import RandomImage, random_image
+from tests.e2e.scrapes import Samples, scrape
 from tests.support.tables import rows_of
 from tests.support.wait import wait_for
 
@@ -51,20 +52,9 @@ def when_phase(cluster: Cluster, name: str, phase: str, within_s: int = 60) -> d
     return wait_for(line, within_s)
 
 
-def metrics(product: Product, node: str, *, asked_from: str) -> dict[tuple[str, ...], float]:
+def metrics(product: Product, node: str, *, asked_from: str) -> Samples:
     """What the driver of node tells a pod that asks its port `metrics`."""
-    address = product.address(node, "metrics")
-    text = product.cluster.exec(asked_from, "wget", "-qO-", f"http://{address}/metrics")
-    return samples(text)
-
-
-def samples(text: str) -> dict[tuple[str, ...], float]:
-    """By name and label values."""
-    return {
-        (one.name, *one.labels.values()): one.value
-        for family in text_string_to_metric_families(text)
-        for one in family.samples
-    }
+    return scrape(product.cluster, product.address(node, "metrics"), asked_from=asked_from)
 
 
 def clip_mount_writes(cluster: Cluster) -> dict[str, float]:
