@@ -182,6 +182,17 @@ class Cluster:
         return None
 
     @contextmanager
+    def without(self, node: str, program: str) -> Iterator[None]:
+        """The kubelet or containerd of node does not run in the block; it may take a while after
+        that until it does all that it should."""
+        self._need_own(f"it restarts {program}")
+        harness("stop", node, program)
+        try:
+            yield
+        finally:
+            harness("start", node, program)
+
+    @contextmanager
     def without_api_server(self) -> Iterator[None]:
         """Nobody is answered in the block, or told why."""
         pid = int((self.home / "pid/apiserver").read_text())

@@ -47,6 +47,28 @@ class Product:
         path = "jsonpath={.status.containerStatuses[0].restartCount}"
         return int(self._kubectl("get", self.node_pod(node), "-o", path))
 
+    def image(self, node: str) -> str:
+        """Our image, as the driver's pod on node names it."""
+        path = "jsonpath={.spec.containers[0].image}"
+        return self._kubectl("get", self.node_pod(node), "-o", path)
+
+    def content_cache_pods(self) -> list[str]:
+        """Names of its replicas."""
+        return [
+            one["metadata"]["name"]
+            for one in self.cluster.objects("pods", namespace=NAMESPACE)
+            if one["metadata"]["ownerReferences"][0]["kind"] == "StatefulSet"
+        ]
+
+    def delete_content_cache(self, *pods: str) -> None:
+        """Return when these replicas are gone with what they had, and others on their way."""
+        self._kubectl("delete", "pod", *pods, "--timeout=60s")
+
+    def wait_content_cache(self, count: int) -> None:
+        """Return when so many replicas are ready."""
+        ready = f"--for=jsonpath={{.status.readyReplicas}}={count}"
+        self._kubectl("wait", "statefulset", "--all", ready, "--timeout=60s")
+
     def address(self, node: str, port: str) -> str:
         """HOST:PORT of a named port of the driver's pod on node."""
         found = json.loads(self._kubectl("get", self.node_pod(node), "-o", "json"))
@@ -72,7 +94,15 @@ class Product:
 
     def replace_driver(self, node: str) -> None:
         """Delete the driver's pod on node; return when the next one is ready."""
+        self.delete_driver(node)
+        self.wait_driver(node)
+
+    def delete_driver(self, node: str) -> None:
+        """Return when the driver's pod on node is gone, and the next one on its way."""
         self._kubectl("delete", self.node_pod(node), "--timeout=60s")
+
+    def wait_driver(self, node: str) -> None:
+        """Return when the driver's pod on node is ready."""
         wait_for(lambda: self.node_pod(node))
         self._kubectl("wait", self.node_pod(node), "--for=condition=Ready", "--timeout=60s")
 

@@ -1,4 +1,5 @@
-"""More registries in the cluster's network: a private one, two that misbehave, a slow one.
+"""More registries in the cluster's network: a private one, two that misbehave, a slow one, one
+that comes and goes.
 
 They are processes or threads of the tests in the control plane's network namespace, as the
 cluster's own registry is.
@@ -17,11 +18,11 @@ from tests.support.registry import RegistryServer, run_registry, write_htpasswd
 from tests.support.scripted_registry import run_scripted_registry
 from tests.support.throttle import Throttle, throttle
 
-PRIVATE, DENYING, FOREIGN, SLOW, DOWN = (f"{HOST}:{port}" for port in range(5001, 5006))
-IDENTITY, IDENTITY_TOKENS = f"{HOST}:5006", f"{HOST}:5007"
+PRIVATE, DENYING, FOREIGN, SLOW, DOWN, COMING = (f"{HOST}:{port}" for port in range(5001, 5007))
+IDENTITY, IDENTITY_TOKENS = f"{HOST}:5007", f"{HOST}:5008"
 """A registry, and its token server, of `tests.e2e.identities`."""
 
-PLAIN_HTTP = (REGISTRY, PRIVATE, DENYING, FOREIGN, SLOW, DOWN, IDENTITY, IDENTITY_TOKENS)
+PLAIN_HTTP = (REGISTRY, PRIVATE, DENYING, FOREIGN, SLOW, DOWN, COMING, IDENTITY, IDENTITY_TOKENS)
 USER, PASSWORD = "puller", "the-password-of-puller"
 
 
@@ -56,3 +57,12 @@ def running_registries(home: Path) -> Iterator[Registries]:
         denying.refuse["manifests"] = 403
         foreign.add_foreign_image()
         yield Registries(private=private, slow=slow)
+
+
+@contextmanager
+def registry_there() -> Iterator[None]:
+    """The cluster's own registry is at COMING, too, in the block; else nobody is there."""
+    with ExitStack() as stack:
+        with in_network("n0"):
+            stack.enter_context(throttle(REGISTRY, listen=COMING))
+        yield

@@ -4,7 +4,7 @@
     down                          end it; nothing is left behind
     kubectl ARGUMENT...           as its administrator
     on NODE COMMAND...            as a process of the node; n0 is the control plane, for clients
-    restart NODE PROGRAM          containerd, kubelet or kube-proxy
+    restart NODE PROGRAM          containerd, kubelet or kube-proxy; also: stop, start
     push FOLDER:TAG NAME:TAG      an image of an OCI layout into its registry
     push-folder FOLDER NAME:TAG   a folder as an image
     check                         say what this machine lacks; exit code 1 if anything
@@ -18,7 +18,7 @@ import os
 import sys
 
 from tests.e2e.cluster import images, lifecycle, programs
-from tests.e2e.cluster.node import restart_program
+from tests.e2e.cluster.node import restart_program, start_program, stop_program
 from tests.e2e.cluster.place import CONTROL, environment, nodes
 from tests.e2e.cluster.processes import NotUp, inside
 from tests.e2e.cluster.requirements import unmet
@@ -38,6 +38,10 @@ def main(words: list[str]) -> None:
             _become(node, *command)
         case ["restart", node, program]:
             restart_program(node, program)
+        case ["stop", node, program]:
+            stop_program(node, program)
+        case ["start", node, program]:
+            start_program(node, program)
         case ["push", layout, name]:
             images.push(layout, name)
         case ["push-folder", folder, name]:

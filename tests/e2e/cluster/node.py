@@ -37,17 +37,22 @@ def start_node(node: str) -> None:
 
 
 def start_program(node: str, program: str) -> None:
-    """Its pid, as the node sees it, is kept for `restart_program`."""
+    """Its pid, as the node sees it, is kept for `stop_program`."""
     script = f"echo $$ >{quote(str(_pid_file(node, program)))}; exec {_command(node, program)}"
     start(f"{node}.{program}", [*inside(node), "sh", "-c", script])
 
 
-def restart_program(node: str, program: str) -> None:
-    """End it, and start it again as soon as it has ended."""
+def stop_program(node: str, program: str) -> None:
+    """Return when it has ended; what it has started stays."""
     pid = _pid_file(node, program).read_text().strip()
     run(*inside(node), "kill", pid)
     gone = [*inside(node), "test", "!", "-e", f"/proc/{pid}"]
     until(f"the end of {program} on {node}", lambda: succeeds(*gone))
+
+
+def restart_program(node: str, program: str) -> None:
+    """End it, and start it again as soon as it has ended."""
+    stop_program(node, program)
     start_program(node, program)
 
 
