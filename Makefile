@@ -16,8 +16,11 @@ IMAGE    := buildah mmdebstrap
 demo: $(VENV)/.product
 	@$(BIN)/python -m demo
 
+# In two processes: the tests wait more than they work. A module's stay together, since they share
+# servers and images. PROCESSES=0 is one, for a debugger.
+PROCESSES ?= 2
 test: venv
-	$(BIN)/python -m pytest -p tests.whole
+	$(BIN)/python -m pytest -p tests.whole -n $(PROCESSES) --dist loadfile
 
 # Each parser's fuzzer in turn; what adds coverage is kept in tests/fuzz/corpus.
 FUZZ_SECONDS ?= 600

@@ -1,4 +1,4 @@
-"""Fixtures that every part of the suite uses: a real registry, a place on a real disk."""
+"""Fixtures that every part of the suite uses: a real registry, a way to say figures."""
 
 import signal
 from collections.abc import Iterator
@@ -6,6 +6,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.registry import RegistryServer, run_registry
+from tests.support.said import pytest_terminal_summary, say
+
+__all__ = ["pytest_terminal_summary", "say"]
 
 
 def pytest_configure() -> None:

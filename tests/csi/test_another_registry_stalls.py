@@ -17,7 +17,11 @@ pytestmark = needs_fuse
 CRAWL = 40_000.0
 """Bytes a second: the image's 3 MiB would take over a minute."""
 
-BEFORE = ("waiting for its turn", "asking its registry for proof of 1 layer")
+BEFORE = (
+    "waiting for its turn",
+    "indexing 1 layer",
+    "asking its registry for proof of 1 layer",
+)
 
 SHORT_S = 6
 """A call's time: it is answered after a second."""

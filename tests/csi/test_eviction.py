@@ -13,10 +13,12 @@ import pytest
 
 from tests.csi.conftest import Start
 from tests.support import images
+from tests.support.anew import read_anew
 from tests.support.driver import Driver, nothing_left
 from tests.support.leftovers import diff_ids
 from tests.support.machine import needs_fuse
 from tests.support.registry import RegistryServer
+from tests.support.said import Say
 from tests.support.wait import wait_for
 
 pytestmark = needs_fuse
@@ -89,7 +91,7 @@ def test_thirty_images_on_a_root_that_holds_ten_four_at_a_time(
     start: Start,
     many: list[tuple[str, bytes, str]],
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    say: Say,
 ) -> None:
     root = tmp_path / "root"
     driver = start("--max-bytes", str(LIMIT))
@@ -103,9 +105,7 @@ def test_thirty_images_on_a_root_that_holds_ten_four_at_a_time(
         target = driver.publish(f"pod-{number}", name)
         watch.used.add(key)
         for _ in range(2):
-            with (target / "data").open("rb") as file:
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-                assert file.read() == data
+            assert read_anew(target / "data") == data
             read_bytes += len(data)
         watch.used.remove(key)
         driver.unpublish(f"pod-{number}")
@@ -114,16 +114,14 @@ def test_thirty_images_on_a_root_that_holds_ten_four_at_a_time(
         list(pool.map(use, range(1, IMAGES)))
     wait_for(lambda: cached_bytes(root) <= LIMIT)
     assert len(os.listdir(root / "cache")) > FIT // 2  # room is made, not more than need be
-    drop_caches()
-    assert (kept / "data").read_bytes() == many[0][1]
+    assert read_anew(kept / "data") == many[0][1]
     log = driver.lines()
     removed = [line["cache_key"] for line in log if line["event"] == "removed from the cache"]
     layers = [key for _, _, key in many if key in removed]
-    with capsys.disabled():
-        print(
-            f"\n{IMAGES} images, {read_bytes} bytes read and right, {len(layers)} layers evicted; "
-            f"limit {LIMIT} bytes, peak {watch.peak_bytes} in {watch.looks} looks"
-        )
+    say(
+        f"{IMAGES} images, {read_bytes} bytes read and right, {len(layers)} layers evicted; "
+        f"limit {LIMIT} bytes, peak {watch.peak_bytes} in {watch.looks} looks"
+    )
     assert watch.gone == set()
     assert len(layers) >= IMAGES - FIT
     assert watch.looks > IMAGES
@@ -133,10 +131,6 @@ def test_thirty_images_on_a_root_that_holds_ten_four_at_a_time(
     use(1)
     driver.unpublish("kept")
     nothing_left(driver, root, "kept", "pod-1")
-
-
-def drop_caches() -> None:
-    Path("/proc/sys/vm/drop_caches").write_text("1")
 
 
 def test_a_limit_that_what_is_in_use_exceeds_fails_no_publish(

@@ -29,6 +29,7 @@ from tests.support.fusectl import in_flight
 from tests.support.machine import needs_fuse
 from tests.support.processes import command_line, descendants, short_name
 from tests.support.registry import RegistryServer
+from tests.support.said import Say
 from tests.support.wait import wait_for
 
 pytestmark = [needs_fuse, pytest.mark.timeout(3600)]
@@ -181,10 +182,9 @@ def scene(registry: RegistryServer, tmp_path: Path) -> Iterator[Scene]:
 
 
 def test_whoever_is_killed_nothing_unverified_is_shown_and_nothing_stays(
-    scene: Scene, capsys: pytest.CaptureFixture[str]
+    scene: Scene, say: Say
 ) -> None:
-    with capsys.disabled():
-        print(f"\n{ROUNDS} rounds, seed {SEED}")
+    say(f"{ROUNDS} rounds, seed {SEED}")
     victims, requests, vain = Counter[str](), 0, 0
     order = list(STATES) * (ROUNDS // len(STATES) + 1)
     for number, victim in enumerate(order[:ROUNDS], 1):
@@ -196,8 +196,6 @@ def test_whoever_is_killed_nothing_unverified_is_shown_and_nothing_stays(
             vain += kill is None
         victims[victim] += 1
         requests += kill.requests
-        with capsys.disabled():
-            print(f"{number:3}: {kill.requests} in flight; {kill.what}")
+        say(f"{number:3}: {kill.requests} in flight; {kill.what}")
         assert kill.wrong == [], kill.what
-    with capsys.disabled():
-        print(f"killed {dict(victims)}, {requests} requests in flight; {vain} came too late")
+    say(f"killed {dict(victims)}, {requests} requests in flight; {vain} came too late")

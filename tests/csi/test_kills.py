@@ -14,6 +14,7 @@ from tests.csi.conftest import Lazy
 from tests.support.driver import mounts_below, servers
 from tests.support.fusectl import in_flight
 from tests.support.machine import needs_fuse
+from tests.support.said import Say
 from tests.support.wait import wait_for
 
 pytestmark = needs_fuse
@@ -22,9 +23,7 @@ READERS = 4
 
 
 @contextmanager
-def reading(
-    lazy: Lazy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Iterator[list[Future[bytes]]]:
+def reading(lazy: Lazy, tmp_path: Path, say: Say) -> Iterator[list[Future[bytes]]]:
     """Readers at offsets of their own, every one of them with its request in flight."""
     lazy.cache.tell(signal.SIGSTOP)
     try:
@@ -37,8 +36,7 @@ def reading(
                 os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)
             found = [pool.submit(os.pread, fd, 4096, n << 19) for n, fd in enumerate(fds)]
             wait_for(lambda: count() >= READERS)
-            with capsys.disabled():
-                print(f"\n{count()} requests are in flight at the kill")
+            say(f"{count()} requests are in flight at the kill")
             yield found
             lazy.cache.tell(signal.SIGCONT)
             for one in found:
@@ -56,9 +54,9 @@ def test_reads_in_flight_outlive_the_driver(
     lazy: Lazy,
     layout_data: bytes,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    say: Say,
 ) -> None:
-    with reading(lazy, tmp_path, capsys) as found:
+    with reading(lazy, tmp_path, say) as found:
         lazy.driver.process.send_signal(number)
         lazy.driver.process.wait(20)
     wanted = [layout_data[n << 19 : (n << 19) + 4096] for n in range(READERS)]
@@ -70,9 +68,9 @@ def test_reads_in_flight_fail_with_their_server_and_hold_nothing_up(
     layout_data: bytes,
     image: str,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    say: Say,
 ) -> None:
-    with reading(lazy, tmp_path, capsys) as found:
+    with reading(lazy, tmp_path, say) as found:
         os.kill(servers(tmp_path / "root")[0], signal.SIGKILL)
         said = [one.exception(30) for one in found]
     assert {error.errno for error in said if isinstance(error, OSError)} <= {

@@ -13,6 +13,7 @@ from tests.support.driver import failure, mounts_below, nothing_left, servers, u
 from tests.support.leftovers import diff_ids, litter, processes_of, unverified
 from tests.support.machine import needs_fuse
 from tests.support.node import kill
+from tests.support.said import Say
 from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.wait import wait_for
 
@@ -68,7 +69,7 @@ def test_of_a_fill_that_the_power_cut_ended_only_what_was_durable_is_believed(
     layout: Path,
     layout_data: bytes,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    say: Say,
 ) -> None:
     root, name = tmp_path / "root", f"{scripted.address}/app:1"
     erofs, expected = {"front": "erofs"}, diff_ids(layout)
@@ -103,8 +104,7 @@ def test_of_a_fill_that_the_power_cut_ended_only_what_was_durable_is_believed(
     for path in (root / "index").glob(f"*{half}") if half else ():
         os.truncate(path, path.stat().st_size // 2)
     make_it_an_earlier_boots(root)
-    with capsys.disabled():
-        print(f"\n{len(lost)} chunks that the map had as written were lost with the power")
+    say(f"{len(lost)} chunks that the map had as written were lost with the power")
 
     driver = start()
     assert unverified(root, expected) == []

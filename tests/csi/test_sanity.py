@@ -27,7 +27,9 @@ from tests.support import images
 from tests.support.at_once import at_once
 from tests.support.driver import cleaned_up, run_driver
 from tests.support.machine import needs_fuse
+from tests.support.real_image import CACHE, alone
 from tests.support.registry import RegistryServer
+from tests.support.said import Say
 
 pytestmark = [
     needs_fuse,
@@ -36,7 +38,6 @@ pytestmark = [
 
 VERSION = "v5.6.0"
 MODULE = f"github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@{VERSION}"
-CACHE = Path(os.environ.get("CLIP_TEST_CACHE", Path.home() / ".cache/clip-csi-tests"))
 KINDS = ("inline", "persistent")
 FLOORS = {"direct": 15, "relayed": 17}
 """Specs that must have passed, by the way to the driver: a suite that runs nothing exits 0 as
@@ -59,13 +60,18 @@ CLAIM = bytes.fromhex("0a040a020801")
 def csi_sanity() -> Path:
     """The suite's program, built from its published Go module once a machine."""
     program = CACHE / f"csi-sanity-{VERSION}"
-    if not program.exists():
-        go = shutil.which("go") or _go_from_wheel()
-        build = CACHE / "go"
-        env = {**os.environ, "GOBIN": str(build), "GOFLAGS": "-buildvcs=false", "CGO_ENABLED": "0"}
-        subprocess.run([go, "install", MODULE], env=env, check=True)
-        (build / "csi-sanity").rename(program)
+    with alone(CACHE / "csi-sanity.lock"):
+        if not program.exists():
+            _build(program)
     return program
+
+
+def _build(program: Path) -> None:
+    go = shutil.which("go") or _go_from_wheel()
+    build = CACHE / "go"
+    env = {**os.environ, "GOBIN": str(build), "GOFLAGS": "-buildvcs=false", "CGO_ENABLED": "0"}
+    subprocess.run([go, "install", MODULE], env=env, check=True)
+    (build / "csi-sanity").rename(program)
 
 
 def _go_from_wheel() -> str:
@@ -191,7 +197,7 @@ def test_the_node_and_identity_groups_pass(
     kind: str,
     saids: Saids,
     request: pytest.FixtureRequest,
-    capsys: pytest.CaptureFixture[str],
+    say: Say,
 ) -> None:
     done = saids[request.node.name].result()
     said = done.stdout + done.stderr
@@ -199,12 +205,11 @@ def test_the_node_and_identity_groups_pass(
     totals = re.search(r"(\d+) Passed \| (\d+) Failed \| \d+ Pending \| (\d+) Skipped", said)
     assert totals is not None
     assert int(totals[1]) >= FLOORS[way], said[-4000:]
-    with capsys.disabled():
-        print(f"\ncsi-sanity, {way}, {kind}: {totals[0]}")
-        for group, reason in NOT_RUN.items():
-            print(f"  not run: {group}: {reason}")
-        for reason in sorted(set(re.findall(r"\[SKIPPED\] ([A-Z].*)", said))):
-            print(f"  skipped: {reason}")
+    say(f"csi-sanity, {way}, {kind}: {totals[0]}")
+    for group, reason in NOT_RUN.items():
+        say(f"  not run: {group}: {reason}")
+    for reason in sorted(set(re.findall(r"\[SKIPPED\] ([A-Z].*)", said))):
+        say(f"  skipped: {reason}")
 
 
 def run_suite(

@@ -28,6 +28,7 @@ from tests.support.leftovers import diff_ids, litter, processes_of, unverified
 from tests.support.machine import needs_fuse
 from tests.support.node import Node
 from tests.support.registry import RegistryServer
+from tests.support.said import Say
 from tests.support.wait import wait_for
 from tests.support.write_points import Call, Fault, WritePoints, watched
 
@@ -217,14 +218,13 @@ def test_a_fault_at_any_write_leaves_nothing_unverified_and_nothing_behind(
     scenario: str,
     request: pytest.FixtureRequest,
     endings: Mapping[str, Future[Outcome]],
-    capsys: pytest.CaptureFixture[str],
+    say: Say,
 ) -> None:
     outcome = endings[request.node.name].result()
-    with capsys.disabled():
-        print(f"\n{scenario}: {outcome.points} write points")
-        for name, count in outcome.met.items():
-            passed = outcome.passed[name]
-            print(f"  {name}: met at {count} of them; {passed} publishes succeeded with it")
+    say(f"{scenario}: {outcome.points} write points")
+    for name, count in outcome.met.items():
+        passed = outcome.passed[name]
+        say(f"  {name}: met at {count} of them; {passed} publishes succeeded with it")
     assert outcome.wrong == []
 
 

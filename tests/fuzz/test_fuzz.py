@@ -6,7 +6,6 @@ input, then mend it.
 """
 
 import importlib
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from tests.fuzz.http_oracle import answers_in, requests_in
 from tests.fuzz.judge import Broken, Outcome, Target
 from tests.fuzz.planted import GROWTH, HANG, PLANTED, Planted
 from tests.fuzz.targets import SPECS
-from tests.support.at_once import Endings, at_once
+from tests.support.at_once import Endings, at_once, cpus
 
 RUNS = 1_500
 """Of a target, on top of its corpus: a second or two."""
@@ -73,7 +72,7 @@ def endings(request: pytest.FixtureRequest) -> Iterator[Endings]:
            partial(run_shortly, name)) for name in SPECS),
     ]  # fmt: skip # a test and its body
     bodies = {f"{test.__name__}[{name}]": body for test, name, body in runs}
-    with at_once(request, bodies, most=os.cpu_count() or 1) as ends:
+    with at_once(request, bodies, most=cpus()) as ends:
         yield ends
 
 

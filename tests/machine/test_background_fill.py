@@ -21,6 +21,7 @@ from tests.support.content import ContentServer, run_content_server
 from tests.support.held_proxy import HeldProxy, held_proxy
 from tests.support.machine import needs_fuse
 from tests.support.node import ROOM, Node, alive, kill
+from tests.support.ports import free_port
 from tests.support.processes import descendants
 from tests.support.registry import RegistryServer
 from tests.support.small_disk import needs_loop, small_disk
@@ -113,7 +114,7 @@ def cluster(
     built: Built, registry: RegistryServer, tmp_path: Path, stack: ExitStack
 ) -> Iterator[Cluster]:
     (tmp_path / "key").write_text("the cluster's key\n")
-    cache = stack.enter_context(run_content_server(tmp_path / "cc"))
+    cache = stack.enter_context(run_content_server(tmp_path / "cc", port=free_port()))
     proxy = stack.enter_context(held_proxy(cache.port))
     shared = ["--content-cache-token-file", str(tmp_path / "cc/token"),
               "--index-key-file", str(tmp_path / "key"),

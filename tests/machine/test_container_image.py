@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.wait import wait_for
 
 pytestmark = [
@@ -103,7 +103,7 @@ def test_nothing_is_compiled_at_a_start(module: str, image: BuiltImage) -> None:
 
 def test_the_content_cache_serves_without_roots_rights(image: BuiltImage) -> None:
     (image.root / "tmp/token").write_text("secret\n")
-    address = _free_address()
+    address = f"127.0.0.1:{free_port()}"
     with image.serving(
         "clipfs", "content-cache", "serve", "--dir=/tmp/objects", f"--listen={address}",
         "--token-file=/tmp/token", user=NOBODY,
@@ -115,20 +115,13 @@ def test_the_content_cache_serves_without_roots_rights(image: BuiltImage) -> Non
 def test_the_node_plugin_becomes_ready(image: BuiltImage) -> None:
     for name in ("kubelet", "images"):
         (image.root / name).mkdir()
-    address = _free_address()
+    address = f"127.0.0.1:{free_port()}"
     with image.serving(
         *image.config["config"]["Entrypoint"], "node", "--endpoint=unix:///kubelet/csi.sock",
         "--node-id=n1", "--kubelet-root=/kubelet", f"--metrics={address}",
     ):  # fmt: skip # as typed by hand
         wait_for(lambda: _answer(f"http://{address}/readyz"))
         assert (image.root / "kubelet/csi.sock").is_socket()
-
-
-def _free_address() -> str:
-    """Nobody else on this machine is given its port meanwhile, as long as it has many."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{one.getsockname()[1]}"
 
 
 def _answer(url: str) -> bytes:

@@ -22,6 +22,7 @@ from tests.support.machine import CLIPFS, needs_fuse
 from tests.support.node import Node
 from tests.support.raw_tar import END, many_name, member, one_folder, records
 from tests.support.registry import RegistryServer
+from tests.support.said import Say
 
 pytestmark = needs_fuse
 
@@ -57,7 +58,7 @@ def refusal(node: Node, image: str) -> dict[str, str]:
 
 
 def test_a_folder_of_very_many_entries_costs_bounded_memory(
-    node: Node, registry: RegistryServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    node: Node, registry: RegistryServer, tmp_path: Path, say: Say
 ) -> None:
     layout = write_layout(tmp_path / "image", [one_folder(ENTRIES)])
     image = images.push(layout, registry.address, "many-entries:1")
@@ -81,9 +82,10 @@ def test_a_folder_of_very_many_entries_costs_bounded_memory(
         (pid,) = [row["pid"] for row in node.json("stats")["mounts"] if row["front"] == "fuse"]
         server_bytes = peak_of(pid)
         assert server_bytes < SERVER_BYTES + 100 * ENTRIES
-    with capsys.disabled():
-        print(f"\n{ENTRIES} entries in one folder: indexed in {cpu_s:.1f} s")
-        print(f"of CPU; peak {peak_bytes >> 20} MiB in a worker, {server_bytes >> 20} in a server")
+    say(
+        f"{ENTRIES} entries in one folder: indexed in {cpu_s:.1f} s of CPU; "
+        f"peak {peak_bytes >> 20} MiB in a worker, {server_bytes >> 20} in a server"
+    )
 
 
 def peak_of(pid: int) -> int:

@@ -6,7 +6,7 @@ Wheels in five layers are in `test_real_image.py`, a tar by hand a row in `test_
 
 import json
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from tests.support.containerd import Containerd, run_containerd
 from tests.support.machine import needs_fuse
 from tests.support.node import Node
 from tests.support.registry import RegistryServer
+from tests.support.said import Say
 from tests.support.trees import compare
 
 pytestmark = [
@@ -110,18 +111,6 @@ def built(tmp_path_factory: pytest.TempPathFactory, registry: RegistryServer) ->
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
     with run_containerd(tmp_path_factory.mktemp("containerd")) as found:
         yield found
-
-
-Say = Callable[[str], None]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    def printed(text: str) -> None:
-        with capsys.disabled():
-            print(f"\n{text}", end="")
-
-    return printed
 
 
 OF_OVERLAY = (

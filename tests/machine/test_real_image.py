@@ -12,6 +12,7 @@ from tests.support.machine import needs_fuse
 from tests.support.node import Node, content_cache
 from tests.support.real_image import CODECS, RealImage, real_image
 from tests.support.registry import RegistryServer
+from tests.support.said import Say
 from tests.support.trees import compare
 from tests.support.wait import wait_for
 
@@ -72,7 +73,7 @@ def test_node_a_pays_and_both_nodes_show_what_umoci_unpacks(
     nodes: TwoNodes,
     registry: RegistryServer,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    say: Say,
 ) -> None:
     reference = images.push(image.layout(codec), registry.address, f"real-{codec}:1")
     payload_bytes = image.census()["payload_bytes"]
@@ -90,9 +91,8 @@ def test_node_a_pays_and_both_nodes_show_what_umoci_unpacks(
     with ThreadPoolExecutor() as side_by_side:
         trees = [str(tmp_path / name) for name in ("a", "b")]
         results = list(side_by_side.map(compare, [str(image.reference)] * 2, trees))
-    with capsys.disabled():
-        print(f"\n{codec}, node A: {results[0]}\n{codec}, node B: {results[1]}")
-        print(f"node B held {held} of {payload_bytes} payload bytes before the comparison")
+    say(f"{codec}, node A: {results[0]}\n{codec}, node B: {results[1]}")
+    say(f"node B held {held} of {payload_bytes} payload bytes before the comparison")
     for result in results:
         assert not result.differences, str(result)
         assert result.entries == mounted["entries"] + 1  # the root

@@ -29,6 +29,7 @@ from tests.support.machine import needs_fuse
 from tests.support.node import Node
 from tests.support.raw_tar import END, base256, long_name, member, records
 from tests.support.registry import RegistryServer
+from tests.support.said import Say
 from tests.support.trees import compare
 
 pytestmark = needs_fuse
@@ -173,7 +174,7 @@ def mode_of(path: bytes) -> int:
 
 
 def test_where_unpackers_agree_both_fronts_show_what_umoci_unpacks(
-    node: Node, registry: RegistryServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    node: Node, registry: RegistryServer, tmp_path: Path, say: Say
 ) -> None:
     layout = write_layout(tmp_path / "agreed", AGREED)
     reference = images.unpack(layout, tmp_path / "bundle")
@@ -181,8 +182,7 @@ def test_where_unpackers_agree_both_fronts_show_what_umoci_unpacks(
     with on_both_fronts(node, image, tmp_path) as fronts:
         for front, place in fronts.items():
             result = compare(str(reference), str(place))
-            with capsys.disabled():
-                print(f"\n{front}: {result}")
+            say(f"{front}: {result}")
             assert not result.differences, str(result)
 
 

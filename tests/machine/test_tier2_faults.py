@@ -22,6 +22,7 @@ from tests.support.images import Packed
 from tests.support.machine import needs_fuse
 from tests.support.network import namespace, needs_namespaces
 from tests.support.node import Node
+from tests.support.ports import free_port
 from tests.support.registry import RegistryServer
 from tests.support.s3_server import S3Server, run_s3_server
 from tests.support.small_disk import SmallDisk, needs_loop, small_disk
@@ -82,7 +83,7 @@ class Store:
 @contextmanager
 def http_store(home: Path) -> Iterator[Store]:
     with ExitStack() as stack:
-        running = [stack.enter_context(run_content_server(home / "cc"))]
+        running = [stack.enter_context(run_content_server(home / "cc", port=free_port()))]
         before = stack.enter_context(valve(f"127.0.0.1:{running[0].port}"))
 
         def start() -> None:
@@ -222,7 +223,7 @@ def test_replicas_are_rolled_under_lazy_reads_without_a_byte_of_the_registry(
         stacks = [all_of_them.enter_context(ExitStack()) for _ in range(3)]
         homes = [tmp_path / f"cc{number}" for number in range(3)]
         running: list[ContentServer] = [
-            stack.enter_context(run_content_server(home))
+            stack.enter_context(run_content_server(home, port=free_port()))
             for stack, home in zip(stacks, homes, strict=True)
         ]
         options = tier2_options(running[0].url, homes[0] / "token", tmp_path)

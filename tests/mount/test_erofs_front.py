@@ -120,10 +120,9 @@ def test_the_mount_is_read_only_without_devices_and_setuid(mounted: Path) -> Non
 def test_it_is_mounted_before_it_is_anywhere(tmp_path: Path) -> None:
     (tmp_path / "index").write_bytes(image_over([[file(b"x", size=512)]], [512]))
     (tmp_path / "payload").write_bytes(b"x" * 512)
-    before = read_mounts()
     payload = PayloadFile(path=tmp_path / "payload", payload_bytes=512)
     with erofs.image_tree(tmp_path / "index", [payload], scratch=tmp_path) as tree:
-        assert read_mounts() == before
+        assert erofs.device_of(tree) not in {mount.device for mount in read_mounts()}
         (tmp_path / "mount").mkdir()
         syscalls.attach(tree, tmp_path / "mount")
         (mount,) = mounts_at(tmp_path / "mount")
@@ -182,7 +181,6 @@ def test_the_kernels_refusal_is_a_node_fault_that_names_the_step(tmp_path: Path)
 
 def test_the_probe_says_whether_images_in_a_folder_can_be_shown(tmp_path: Path) -> None:
     erofs.probe(tmp_path)
-    before = read_mounts()
     (tmp_path / "memory").mkdir()
     syscalls.mount("tmpfs", tmp_path / "memory", "tmpfs", 0, "")
     try:
@@ -191,7 +189,7 @@ def test_the_probe_says_whether_images_in_a_folder_can_be_shown(tmp_path: Path) 
         assert os.listdir(tmp_path / "memory") == []
     finally:
         syscalls.detach(tmp_path / "memory")
-    assert read_mounts() == before
+    assert [mount for mount in read_mounts() if str(tmp_path) in f"{mount}"] == []
     assert os.listdir(tmp_path) == ["memory"]
 
 

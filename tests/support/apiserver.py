@@ -6,7 +6,6 @@ comes by itself, nothing is collected with its owner.
 
 import base64
 import json
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.support.cluster_programs import BIN, missing
+from tests.support.ports import free_port
 from tests.support.wait import wait_for
 
 _PROGRAMS = ("etcd", "kube-apiserver", "kubectl")
@@ -140,7 +140,7 @@ def run_apiserver(home: Path) -> Iterator[ApiServer]:
     (home / "tokens.csv").write_text('admin,admin,admin,"system:masters"\n')
     key = ["openssl", "genrsa", "-out", f"{home}/pki/sa.key", "2048"]
     subprocess.run(key, check=True, capture_output=True)
-    client, peer, port = _free_ports(3)
+    client, peer, port = (free_port() for _ in range(3))
     with ExitStack() as stack:
         stack.enter_context(_etcd(home, client, peer))
         server = ApiServer(home=home, port=port, etcd_url=f"http://127.0.0.1:{client}")
@@ -166,15 +166,6 @@ def _etcd(home: Path, client: int, peer: int) -> Iterator[None]:
             yield
         finally:
             process.kill()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Nobody else on this machine is given them meanwhile, as long as it has many."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
 
 
 def manifest(name: str) -> str:

@@ -9,6 +9,7 @@ A body gets a folder, and no fixture of its test: what it changes must be its ow
 not so of the environment, whose variables a `Node` takes. The folder stays where a body failed.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,6 +46,11 @@ def at_once(
             }
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def cpus() -> int:
+    """This process' share of them, at least one: a run's other processes have theirs."""
+    return max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def _run(body: Callable[[Path], T], folder: Path) -> T:

@@ -14,6 +14,7 @@ from email.utils import formatdate
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.wait import wait_for
 
 PROGRAM = shutil.which("azurite-blob")
@@ -54,8 +55,7 @@ class Azurite:
 @contextmanager
 def run_azurite() -> Iterator[Azurite]:
     """An empty store, in memory; it ends with the block."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     command = [str(PROGRAM), "--inMemoryPersistence", "--blobHost", "127.0.0.1", "--blobPort",
                str(port), "--skipApiVersionCheck", "--silent", "--disableTelemetry"]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tests.support import images
 from tests.support.images import Packed
-from tests.support.real_image import CACHE
+from tests.support.real_image import CACHE, alone
 from tests.support.sparse_files import FILES, HUGE, make_sparse_files
 
 PACKAGES = "base-files,bash,coreutils,login,mount,passwd,perl-base,util-linux"
@@ -34,15 +34,15 @@ ACL = struct.pack("<I", 2) + b"".join(
 def debian_base() -> Path:
     """A tar of a few packages' files, unpacked by mmdebstrap; made once a machine."""
     tar = CACHE / "debian-bookworm-merged-usr.tar"
-    if not tar.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        making = tar.with_name(f"{os.getpid()}-{tar.name}")
-        subprocess.run(
-            ["mmdebstrap", "--variant=extract", f"--include={PACKAGES}", "--quiet",
-             "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "bookworm", str(making)],
-            check=True,
-        )  # fmt: skip
-        making.rename(tar)
+    with alone(tar.with_suffix(".lock")):
+        if not tar.exists():
+            making = tar.with_name(f"new-{tar.name}")
+            subprocess.run(
+                ["mmdebstrap", "--variant=extract", f"--include={PACKAGES}", "--quiet",
+                 "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr", "bookworm", str(making)],
+                check=True,
+            )  # fmt: skip
+            making.rename(tar)
     return tar
 
 

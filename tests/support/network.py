@@ -1,19 +1,21 @@
 """A network namespace of the test's own, joined to this one by a cable that can be pulled."""
 
 import os
+import random
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import count
+from ipaddress import IPv4Network
 
 import pytest
 
 needs_namespaces = pytest.mark.skipif(
     os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2"
 )
-_NUMBERS = count()
+_NET = IPv4Network("198.18.0.0/15")
+"""For tests of networks: RFC 2544."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,12 +41,9 @@ class Namespace:
 @contextmanager
 def namespace() -> Iterator[Namespace]:
     """It goes with the block, and so does what still runs in it lose its network."""
-    number = next(_NUMBERS)
-    name = f"clip-{os.getpid()}-{number}"
-    here, there = f"ch{os.getpid()}.{number}", f"ct{os.getpid()}.{number}"
-    net = f"198.18.{os.getpid() % 256}.{4 * (number % 64)}".rpartition(".")  # for tests: RFC 2544
-    ours, theirs = (f"{net[0]}.{int(net[2]) + last}" for last in (1, 2))
-    _ip("netns", "add", name)
+    name, subnet = _claimed()
+    here, there = f"{name}-h", f"{name}-t"
+    ours, theirs = (str(address) for address in subnet.hosts())
     try:
         _ip("link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
         _ip("address", "add", f"{ours}/30", "dev", here)
@@ -57,8 +56,21 @@ def namespace() -> Iterator[Namespace]:
             _ip("-n", name, *words)
         yield Namespace(name=name, host=theirs, cable=there)
     finally:
-        _ip("netns", "delete", name)
         subprocess.run(["ip", "link", "delete", here], capture_output=True, check=False)
+        _ip("netns", "delete", name)
+
+
+def _claimed() -> tuple[str, IPv4Network]:
+    """A new namespace's name, and the subnet that is its user's as long as it has the name."""
+    for number in random.sample(range(_NET.num_addresses // 4), 100):
+        try:
+            _ip("netns", "add", f"clip-{number}")
+        except subprocess.CalledProcessError as error:
+            if b"File exists" not in error.stderr:
+                raise
+        else:
+            return f"clip-{number}", IPv4Network((_NET[4 * number], 30))
+    raise RuntimeError("no name of a network namespace is free")
 
 
 def _ip(*words: str) -> None:

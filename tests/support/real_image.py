@@ -70,7 +70,7 @@ class RealImage:
 
 def real_image() -> RealImage:
     """The image, built now if this machine does not have it yet."""
-    with _alone(CACHE / "real-image.lock"):
+    with alone(CACHE / "real-image.lock"):
         home = CACHE / f"real-image-{_recipe()}"
         if not home.exists():
             for stale in CACHE.glob("real-image-*"):
@@ -88,7 +88,8 @@ def _recipe() -> str:
 
 
 @contextmanager
-def _alone(path: Path) -> Iterator[None]:
+def alone(path: Path) -> Iterator[None]:
+    """No other process of this machine is in a block with the same lock at path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

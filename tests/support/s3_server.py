@@ -3,16 +3,16 @@
 import http.client
 import json
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
+from tests.support.ports import free_port
 from tests.support.registry import Certificate, issue_certificate, make_certificate
 from tests.support.wait import wait_for
 
@@ -183,9 +183,7 @@ def run_s3_server(
 
 def _free_ports() -> dict[str, int]:
     names = [f"{part}{kind}" for part in _PARTS for kind in ("", " grpc")] + ["https"]
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
-        return {name: one.getsockname()[1] for name, one in zip(names, sockets, strict=True)}
+    return {name: free_port() for name in names}
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ from clipfs.tiers.storer import Outcome, Storer, store_layer
 from clipfs.tiers.tier import Extent
 from tests.support.content import READ_TOKEN, ContentServer, run_content_server
 from tests.support.damage import flipped
+from tests.support.ports import free_port
 from tests.support.recording_proxy import Recorder, recording_proxy
 from tests.support.registry import RegistryServer
 from tests.support.samples import Sample, make_sample
@@ -233,8 +234,8 @@ async def test_a_real_replica_that_lost_its_disk_and_so_its_id_is_filled_by_what
 ) -> None:
     with ExitStack() as stack:
         kept = stack.enter_context(run_content_server(tmp_path / "kept"))
-        with run_content_server(tmp_path / "lost") as lost:
-            port = lost.port
+        port = free_port()
+        with run_content_server(tmp_path / "lost", port=port) as lost:
             async with opened_replicas(kept, lost) as store:
                 assert await store_layer(store, KEYS, layer.indexed, layer.tar) is Outcome.STORED
         shutil.rmtree(tmp_path / "lost")

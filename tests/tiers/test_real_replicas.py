@@ -14,6 +14,7 @@ from clipfs.tiers.content_cache import ContentCacheTier
 from clipfs.tiers.storer import Outcome, store_layer
 from clipfs.tiers.tier import Extent
 from tests.support.content import READ_TOKEN, ContentServer, key_of, run_content_server
+from tests.support.ports import free_port
 from tests.support.recording_proxy import recording_proxy
 from tests.support.samples import Sample, make_sample
 from tests.support.tier_stack import KEYS, opened_replicas
@@ -67,7 +68,7 @@ async def test_lazy_reads_go_on_while_one_replica_after_the_other_is_restarted(
         stacks = [all_of_them.enter_context(ExitStack()) for _ in range(3)]
         folders = [tmp_path_factory.mktemp("replica") for _ in stacks]
         running = [
-            stack.enter_context(run_content_server(folder))
+            stack.enter_context(run_content_server(folder, port=free_port()))
             for stack, folder in zip(stacks, folders, strict=True)
         ]
 
