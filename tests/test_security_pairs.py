@@ -4,15 +4,15 @@ docs/security.md lists the same pairs; the first test holds the two lists equal.
 long: it is one list.
 """
 
-import os
 import re
-import subprocess
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
+from tests.support.at_once import at_once, cpus
 from tests.support.without import REPOSITORY, changed, run_without, source_of
 
 
@@ -26,8 +26,6 @@ class Pair:
     new: str
     test: str
 
-
-Outcomes = dict[str, Future[subprocess.CompletedProcess[str]]]
 
 TIERS, CONTENT, IMAGE = "tests/tiers/", "tests/content/", "tests/image/"
 ACCESS = "tests/csi/access/"
@@ -539,26 +537,25 @@ def test_the_pairs_are_those_of_the_document() -> None:
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcomes]:
-    """What became of every pair's test: all of them run, as many at once as there are CPUs."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield {
-            pair.check: pool.submit(
-                run_without,
-                tmp_path_factory.mktemp("without"),
-                pair.test,
-                module=pair.module,
-                old=pair.old,
-                new=pair.new,
-            )
-            for pair in PAIRS
-        }
+def outcomes(request: pytest.FixtureRequest) -> Iterator[Mapping[str, Future[str]]]:
+    """What became of each pair's test, as many at once as there are CPUs for it."""
+    test = test_without_its_check_the_test_goes_red.__name__
+    bodies = {
+        f"{test}[{pair.check}]": partial(
+            run_without, test=pair.test, module=pair.module, old=pair.old, new=pair.new
+        )
+        for pair in PAIRS
+    }
+    with at_once(request, bodies, most=cpus()) as found:
+        yield found
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.check)
-def test_without_its_check_the_test_goes_red(pair: Pair, outcomes: Outcomes) -> None:
+def test_without_its_check_the_test_goes_red(
+    pair: Pair, request: pytest.FixtureRequest, outcomes: Mapping[str, Future[str]]
+) -> None:
     compile(changed(source_of(pair.module), pair.old, pair.new), pair.module, "exec")
-    done = outcomes[pair.check].result()
-    verdict = done.stdout.splitlines()[-1]
-    assert re.search(r"\d+ failed", verdict), done.stdout + done.stderr
-    assert " error" not in verdict, done.stdout
+    said = outcomes[request.node.name].result()
+    verdict = said.splitlines()[-1]
+    assert re.search(r"\d+ failed", verdict), said
+    assert " error" not in verdict, said

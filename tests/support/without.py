@@ -8,14 +8,23 @@ product knows no switch.
 import importlib.abc
 import importlib.machinery
 import importlib.util
+import multiprocessing
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import CodeType, ModuleType
+from typing import NoReturn
+
+import pytest
 
 REPOSITORY = Path(__file__).parents[2]
+
+_MOST_S = 250
+
+_STARTER = multiprocessing.get_context("forkserver")
+_STARTER.set_forkserver_preload(["pytest", "pytest_trio.plugin"])
+"""Forks processes that have imported what takes pytest most of its start."""
 
 
 class ChangedLoader(importlib.machinery.SourceFileLoader):
@@ -72,16 +81,28 @@ def source_of(module: str) -> Path:
     return REPOSITORY.joinpath(*module.split(".")).with_suffix(".py")
 
 
-def run_without(
-    home: Path, test: str, *, module: str, old: str, new: str
-) -> subprocess.CompletedProcess[str]:
-    """pytest's outcome for one test, with old replaced by new in module."""
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
-        cwd=REPOSITORY,
-        env=changed_environment(home, module=module, old=old, new=new),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+def run_without(home: Path, test: str, *, module: str, old: str, new: str) -> str:
+    """What pytest says of one test, with old replaced by new in module."""
+    environment = changed_environment(home, module=module, old=old, new=new)
+    process = _STARTER.Process(target=_test, args=(test, module, old, new, environment, home))
+    process.start()
+    process.join(_MOST_S)
+    if process.exitcode is None:
+        process.kill()
+        raise TimeoutError(f"{test} did not end within {_MOST_S} s")
+    return (home / "said").read_text()
+
+
+def _test(
+    test: str, module: str, old: str, new: str, environment: dict[str, str], home: Path
+) -> NoReturn:
+    """The body of a process of its own, in which nothing of the product is imported yet."""
+    assert module.partition(".")[0] not in sys.modules
+    with (home / "said").open("wb") as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+    os.environ.update(environment)
+    os.chdir(REPOSITORY)
+    install(module, old, new)
+    words = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    sys.exit(pytest.main([*words, test]))
