@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 import pytest
 import trio
@@ -235,7 +236,7 @@ async def test_replicas_are_asked_for_their_ids_once_and_one_alone_is_not(
     assert three[FIRST].asked_for("/healthz") == 0
     async with opened_replicas(*three.values()) as replicas, trio.open_nursery() as nursery:
         for number in range(100):
-            nursery.start_soon(got, replicas, key_of(number))
+            nursery.start_soon(partial(got, replicas, key_of(number), dear=True))
     assert [one.asked_for("/healthz") for one in three.values()] == [1, 1, 1]
 
 
