@@ -86,7 +86,8 @@ def _is_running(name: str) -> bool:
         environ = Path(f"/proc/{_pid(name)}/environ").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return stat.rpartition(") ")[2][0] != "Z" and f"KUBECONFIG={STATE}/" in environ
+    is_ours = f"KUBECONFIG={STATE}/" in environ or not environ  # nobody's while it becomes another
+    return stat.rpartition(") ")[2][0] != "Z" and is_ours
 
 
 def _tail(name: str) -> str:
