@@ -1,4 +1,4 @@
-"""docs/install.md: each helm command in it is rendered with the files that it names."""
+"""docs/install.md and docs/tutorial.md: each helm command is rendered, with the files it names."""
 
 import re
 import shlex
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.docs.record import commands
 from tests.docs.texts import DOCS, ROOT, fenced, named
 from tests.support.cluster_programs import BIN, missing
 from tests.support.helm import (
@@ -27,7 +28,7 @@ FILES = {
 }
 """What a reader has beside the checkout: what the page shows, and a certificate."""
 
-OF_THE_CLUSTER = {"--install", "--create-namespace", "--wait"}
+OF_THE_CLUSTER = {"--install", "--create-namespace", "--wait", "--hide-notes"}
 """Words that say nothing of what is rendered."""
 
 
@@ -71,6 +72,14 @@ def test_a_command_is_rendered_with_the_image_that_it_names(words: list[str], be
     assert "DaemonSet" in {one["kind"] for one in objects}
     assert images
     assert all(re.match(r"(registry|inside)\.example[:\d]*/clip-csi[:@]", one) for one in images)
+
+
+def test_the_tutorials_command_is_rendered_for_its_own_registry(beside: Path) -> None:
+    said = commands("".join(fenced(DOCS["tutorial.md"], "console")))
+    [words] = [shlex.split(one) for one in said if one.startswith("helm install ")]
+    objects = str(_rendered(words))
+    assert "'image': '10.88.0.1:5000/clip-csi:0.1.0'" in objects
+    assert "--plain-http=10.88.0.1:5000" in objects
 
 
 @pytest.mark.parametrize("name", sorted(name for name in FILES if name.endswith("-values.yaml")))

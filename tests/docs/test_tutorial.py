@@ -1,18 +1,13 @@
 """docs/tutorial.md is a recorded run; what it says is what `tests.docs.record` can run again."""
 
-import shlex
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.docs.record import Shell, commands, recorded
-from tests.docs.texts import DOCS, ROOT, fenced
-from tests.support.helm import helm, needs_helm
+from tests.docs.texts import DOCS, fenced
 
 TUTORIAL = DOCS["tutorial.md"]
-HELM = ["helm", "install"]
-OF_THE_CLUSTER = {"--create-namespace", "--wait", "--hide-notes"}
 BLOCKS = fenced(TUTORIAL, "console")
 
 
@@ -21,15 +16,6 @@ def test_each_block_begins_with_a_command_and_most_have_an_answer() -> None:
     assert [one for one in BLOCKS if not one.startswith("$ ")] == []
     lines = "".join(BLOCKS).splitlines()
     assert len(lines) > 2 * len(commands("".join(BLOCKS)))
-
-
-@needs_helm
-def test_its_helm_command_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    [words] = [one for one in map(shlex.split, commands("".join(BLOCKS))) if one[:2] == HELM]
-    given = [one for one in words[2:] if one not in OF_THE_CLUSTER]
-    objects = list(yaml.safe_load_all(helm("template", *given)))
-    assert "--plain-http=10.88.0.1:5000" in str(objects)
 
 
 PAGE = """\
