@@ -11,7 +11,7 @@ PEERS    := skopeo umoci buildah mmdebstrap containerd attr openssl apache2-util
 BENCH    := nginx wrk
 IMAGE    := buildah mmdebstrap
 
-.PHONY: demo test fuzz soak lint bench bench-image-volumes e2e kube-demo cluster-programs cluster-down venv packages \
+.PHONY: demo test fuzz soak lint bench bench-image-volumes e2e e2e-storage kube-demo cluster-programs cluster-down venv packages \
         proto clean
 demo: $(VENV)/.product
 	@$(BIN)/python -m demo
@@ -51,6 +51,12 @@ CLUSTER          := $(BIN)/python -m tests.e2e.cluster
 
 e2e: venv cluster-programs
 	KUBECONFIG= $(BIN)/python -m pytest -m cluster -s tests/e2e
+
+# Kubernetes' own storage tests (docs/conformance.md). Their program is built the first time; once
+# it is there, `make e2e` runs them too.
+e2e-storage: venv cluster-programs
+	@$(CLUSTER) build e2e
+	KUBECONFIG= $(BIN)/python -m pytest -m cluster -s tests/e2e/test_kubernetes_storage.py
 
 # KEEP=1 leaves the cluster running, with the product and the pods; `make cluster-down` ends it.
 kube-demo: venv cluster-programs

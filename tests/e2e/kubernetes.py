@@ -70,7 +70,11 @@ class Cluster:
 
     def helm(self, *words: str, input: str | None = None) -> str:
         """What helm says; AssertionError with its complaint if it fails."""
-        return _said([*(inside(CONTROL) if self.is_own else []), "helm", *words], input=input)
+        return _said(_client(self.is_own, "helm", *words), input=input)
+
+    def client(self, *words: str) -> str:
+        """What a program says that asks the cluster as kubectl does, however it ends."""
+        return _said(_client(self.is_own, *words), check=False)
 
     def apply(self, *objects: dict[str, Any]) -> None:
         items = {"apiVersion": "v1", "kind": "List", "items": objects}
@@ -268,12 +272,16 @@ def _documents(file: IO[bytes]) -> list[dict[str, Any]]:
 
 
 def _kubectl(is_own: bool, *words: str) -> list[str]:
-    return [*(inside(CONTROL) if is_own else []), "kubectl", *words]
+    return _client(is_own, "kubectl", *words)
+
+
+def _client(is_own: bool, *words: str) -> list[str]:
+    return [*(inside(CONTROL) if is_own else []), *words]
 
 
 def _push(is_own: bool, layout: str, name: str) -> None:
     host = REGISTRY if is_own else os.environ.get("E2E_PUSH", REGISTRY)
-    _said([*(inside(CONTROL) if is_own else []), *images.push_command(layout, f"{host}/{name}")])
+    _said(_client(is_own, *images.push_command(layout, f"{host}/{name}")))
 
 
 def _said(command: list[str], *, input: str | None = None, check: bool = True) -> str:
