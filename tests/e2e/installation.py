@@ -10,6 +10,7 @@ Not here: what is looked at then (`tests.e2e.product`).
 import json
 import os
 import secrets
+import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,9 +78,9 @@ class Installation:
             literal = f"--from-literal={key}={secrets.token_hex(32)}"
             self.cluster.kubectl("-n", NAMESPACE, "create", "secret", "generic", name, literal)
         self.cluster.kubectl("apply", "-k", str(_overlay(home, self.image)))
-        for what in ("daemonset/clip-node", "statefulset/clip-content-cache"):
-            words = ("rollout", "status", what, "--timeout=180s")
-            self.cluster.kubectl("-n", NAMESPACE, *words)
+        cache = ("statefulset/clip-content-cache", "--timeout=180s")
+        self.cluster.kubectl("-n", NAMESPACE, "rollout", "status", *cache)
+        wait_for(self._nodes_are_ready, within_s=180)
         return Product(self.cluster)
 
     def upgrade(self, values: Values) -> None:
@@ -104,6 +105,12 @@ class Installation:
         self.cluster.kubectl("delete", *manifests)
         for node in NODES if self.cluster.is_own else ():
             self.cluster.on(node, "find", "/images", "-xdev", "-mindepth", "1", "-delete")
+
+    def _nodes_are_ready(self) -> bool:
+        (found,) = self.cluster.objects("daemonset", namespace=NAMESPACE)
+        status = found["status"]  # `rollout status` does not take OnDelete
+        wanted = int(status.get("desiredNumberScheduled", 0))
+        return 0 < wanted == status.get("numberReady", 0)
 
     def _install(self, values: Values) -> None:
         """AssertionError shows what stands in its way."""
@@ -146,7 +153,7 @@ def _overlay(home: Path, image: str) -> Path:
     overlay = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": [os.path.relpath(manifest("clip-csi.yaml"), home.resolve())],
+        "resources": [Path(shutil.copy(manifest("clip-csi.yaml"), home)).name],
         "images": [{"name": "clip-csi", "newName": name, "newTag": tag}],
         "patches": [{"target": {"kind": "DaemonSet"}, "patch": json.dumps(patch)}],
     }

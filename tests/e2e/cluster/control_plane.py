@@ -12,6 +12,16 @@ storage: {{filesystem: {{rootdirectory: {STATE}/registry}}}}
 http: {{addr: "{REGISTRY}"}}
 log: {{level: error}}
 """
+AUDIT_POLICY = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - {level: None, userGroups: ["system:serviceaccounts:kube-system"]}
+  - {level: Metadata, userGroups: ["system:serviceaccounts"]}
+"""
+"""What is told of requests: whose, of the programs in pods, and what for; to `log/audit`."""
+
 DNS_CONFIG = f""".:53 {{
  bind {API}
  errors
@@ -27,6 +37,7 @@ def start_all() -> None:
     """Return when the API server is ready; what follows it finds it by itself."""
     (STATE / "registry.yml").write_text(REGISTRY_CONFIG)
     (STATE / "Corefile").write_text(DNS_CONFIG)
+    (STATE / "audit.yml").write_text(AUDIT_POLICY)
     _start("registry", "docker-registry", "serve", f"{STATE}/registry.yml")
     _start(
         "etcd",
@@ -70,6 +81,7 @@ def _apiserver() -> list[str]:
         f"--service-account-key-file={keys}/sa.key",
         f"--service-account-signing-key-file={keys}/sa.key",
         f"--service-cluster-ip-range={SERVICES}",
+        *(f"--audit-policy-file={STATE}/audit.yml", f"--audit-log-path={STATE}/log/audit"),
     ]
 
 
