@@ -109,8 +109,8 @@ class Installation:
     def _nodes_are_ready(self) -> bool:
         (found,) = self.cluster.objects("daemonset", namespace=NAMESPACE)
         status = found["status"]  # `rollout status` does not take OnDelete
-        wanted = int(status.get("desiredNumberScheduled", 0))
-        return 0 < wanted == status.get("numberReady", 0)
+        wanted, ready = int(status["desiredNumberScheduled"]), int(status["numberReady"])
+        return 0 < wanted == ready
 
     def _install(self, values: Values) -> None:
         """AssertionError shows what stands in its way."""
