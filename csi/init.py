@@ -14,6 +14,13 @@ RESTART_DELAY_S = 1
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 
 
+def hold_signals() -> None:
+    """From now on those for PID 1 wait for `supervise`: the kernel drops what it has no handler
+    for, unless that is blocked, and the kubelet would wait for 2 minutes."""
+    if os.getpid() == 1:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)
+
+
 def supervise(*, as_json: bool = False) -> None:
     """Return in a child, which is to drive; the caller restarts it for as long as it lives.
 

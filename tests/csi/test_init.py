@@ -87,6 +87,46 @@ def test_pid_1_is_a_small_process_above_the_driver(container: Container) -> None
     assert "grpc" not in loaded, "it forks before the driver imports anything"
 
 
+SLOW_TO_LOAD = """
+import importlib, os, sys
+
+with open(os.environ["LOADS"]) as fifo:
+    fifo.read()
+sys.path.remove(os.path.dirname(__file__))
+del sys.modules["click"]
+sys.modules["click"] = importlib.import_module("click")
+"""
+CONSOLE_SCRIPT = """
+import pathlib, pkgutil, sys, tomllib
+
+scripts = tomllib.loads(pathlib.Path(sys.argv.pop(1)).read_text())["project"]["scripts"]
+pkgutil.resolve_name(scripts["clip-csi"])()
+"""
+
+
+def test_sigterm_that_comes_while_the_command_is_loaded_ends_it(tmp_path: Path) -> None:
+    loads = tmp_path / "loads"
+    os.mkfifo(loads)
+    (tmp_path / "slow").mkdir()
+    (tmp_path / "slow/click.py").write_text(SLOW_TO_LOAD)
+    root = Path(__file__).parents[2]
+    command = [
+        *CONTAINER, sys.executable, "-c", CONSOLE_SCRIPT, str(root / "pyproject.toml"), "node",
+        "--endpoint", f"unix://{tmp_path}/csi.sock", "--node-id", "n",
+        "--kubelet-root", str(tmp_path / "kubelet"), "--root", str(tmp_path / "root"),
+    ]  # fmt: skip
+    path = f"{tmp_path}/slow:{root}"
+    env = {**os.environ, "LOADS": str(loads), "PYTHONPATH": path}
+    with subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL) as process:
+        with loads.open("w"):  # it is being loaded
+            (init,) = children(process.pid)
+            os.kill(init, signal.SIGTERM)
+        try:
+            assert process.wait(60) in (0, 128 + signal.SIGTERM)
+        finally:
+            process.kill()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGABRT],
                          ids=["kill", "term", "abort"])  # fmt: skip
 def test_a_driver_that_ends_by_itself_is_started_again_and_volumes_survive(
@@ -215,7 +255,7 @@ os._exit(3)
 def test_pid_1_that_is_told_to_end_just_before_it_starts_a_driver_starts_none(
     tmp_path: Path,
 ) -> None:
-    block = "signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)"
+    block = "signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED)\n        if told:"
     environment = changed_environment(
         tmp_path, module="csi.init", old=block, new=f"os.kill(1, signal.SIGTERM); {block}"
     )
