@@ -320,6 +320,30 @@ async def test_a_replica_that_comes_back_at_another_address_is_found(
         assert len(names.asked) <= 4  # in ten seconds
 
 
+async def test_what_one_replica_has_is_found_when_the_other_comes_back_empty_under_a_new_id(
+    autojump_clock: MockClock,
+) -> None:
+    names = called(content=["127.0.0.1", "127.0.0.2"])
+    async with AsyncExitStack() as stack:
+        old = await stack.enter_async_context(small_cache(FIRST))
+        port = old.port
+        await stack.enter_async_context(small_cache(THIRD, address="127.0.0.2", port=port))
+        url = f"http://content:{port}"
+        replicas = await stack.enter_async_context(Replicas.open([url], token=TOKEN))
+        await replicas.put(KEY, b"page")
+        await old.stop()
+        new = await stack.enter_async_context(small_cache(SECOND, address="127.0.0.3", port=port))
+        names.addresses["content"] = ["127.0.0.3", "127.0.0.2"]
+        begin = trio.current_time()
+        for _ in range(20):
+            assert await got(replicas, dear=True) == b"page"
+            await trio.sleep(0.5)
+        assert trio.current_time() - begin < 10 + RESTART_S, "nobody waits for who does not come"
+        assert new.asked_for("GET /v1/objects") > 0
+        await replicas.put(KEY, b"page")
+        assert new.objects == {KEY: b"page"}
+
+
 async def test_a_replica_that_is_added_gets_its_share_within_minutes(
     autojump_clock: MockClock,
 ) -> None:

@@ -9,6 +9,7 @@ Not here: which replica a key belongs to (`clipfs.tiers.content.rendezvous`).
 
 import socket
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import trio
@@ -53,6 +54,7 @@ class Addresses:
         self._nursery = nursery
         self._on_failure = on_failure
         self._seen: dict[Endpoint, float] = {}  # when its name last had it
+        self._left: set[Endpoint] = set()  # and has it no more
         self._replicas: dict[Endpoint, Replica] = {}
         self._ids: dict[Endpoint, str] = {}  # the last one to tell it comes last
         self._asked_at: float | None = None
@@ -85,6 +87,10 @@ class Addresses:
             return
         self._asking, self._asked_at = True, now
         self._nursery.start_soon(self._ask)
+
+    def has_left(self, replica: Replica) -> bool:
+        """Whether its address has left its name: it restarts elsewhere, or does not come back."""
+        return replica.endpoint in self._left
 
     def close(self) -> None:
         for replica in self._replicas.values():
@@ -122,6 +128,9 @@ class Addresses:
             self.failure = f"{url}: {str(error) or 'its name is not answered for'}"
             self._on_failure()
             return
+        names = {replace(one, address="") for one in endpoints}
+        self._left |= {one for one in self._seen if replace(one, address="") in names}
+        self._left -= {*endpoints}
         for endpoint in endpoints:
             self._seen[endpoint] = trio.current_time()
             if endpoint not in self._replicas:
@@ -155,6 +164,7 @@ class Addresses:
             self._replicas.pop(endpoint).close()
             self._ids.pop(endpoint, None)
             del self._seen[endpoint]
+            self._left.discard(endpoint)
         self._by_id = {self._ids[one]: self._replicas[one] for one in self._ids}
 
 

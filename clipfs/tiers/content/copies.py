@@ -35,9 +35,11 @@ class Copies:
     ) -> list[Replica]:
         """The replicas that should have the object, the first one first.
 
+        One whose address has left its name comes last: it may have gone for good, and with the one
+        that came in its stead, empty and under another id, would hide the one that has the object.
         Raises  ContentCacheDown if no replica is known
         """
-        copies = (await self.order(key))[:COPIES]
+        copies = sorted(await self.order(key), key=self.addresses.has_left)[:COPIES]
         return [
             one
             for one in copies
