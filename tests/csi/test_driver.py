@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from tests.csi.conftest import Lazy, Start
 from tests.support.driver import (
     Driver,
     M,
+    cleaned_up,
     failure,
     mounts_below,
+    run_driver,
     servers,
     umount,
 )
@@ -132,6 +135,17 @@ def test_an_image_whose_server_died_is_served_again_at_the_next_publish(
     assert mounts_below(tmp_path) == []
 
 
+@pytest.fixture(scope="module")
+def bare(
+    registry: RegistryServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Driver, Path]]:
+    """A driver that has published nothing, and the folder that all of it is in."""
+    home = tmp_path_factory.mktemp("bare")
+    hosts = ["--plain-http", registry.address, "--plain-http", "127.0.0.1:1"]
+    with cleaned_up(home), run_driver(home / "home", hosts, root=home / "root") as driver:
+        yield driver, home
+
+
 @pytest.mark.parametrize(
     ("attributes", "code", "words"),
     [
@@ -150,17 +164,18 @@ def test_an_image_whose_server_died_is_served_again_at_the_next_publish(
     ],
 )  # fmt: skip
 def test_a_publish_that_fails_says_why_and_leaves_nothing(
-    attributes: dict[str, str], code: str, words: str, driver: Driver, image: str,
-    registry: RegistryServer, tmp_path: Path,
+    attributes: dict[str, str], code: str, words: str, bare: tuple[Driver, Path], image: str,
+    registry: RegistryServer,
 ) -> None:  # fmt: skip
+    driver, home = bare
     given = {key: value.replace("REG", registry.address) for key, value in attributes.items()}
     name = given.pop("image", image)
     found, details = failure(lambda: driver.publish("pod", name, attributes=given))
     assert found == code
     assert words in details
     assert not driver.target("pod").exists()
-    assert mounts_below(tmp_path) == []
-    assert list((tmp_path / "root/run").rglob("*.json")) == []
+    assert mounts_below(home) == []
+    assert list((home / "root/run").rglob("*.json")) == []
 
 
 def test_a_volume_of_a_target_is_not_replaced_by_another(driver: Driver, image: str) -> None:
