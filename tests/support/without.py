@@ -104,5 +104,12 @@ def _test(
     os.environ.update(environment)
     os.chdir(REPOSITORY)
     install(module, old, new)
-    words = ["-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    words = [
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-W",
+        "ignore::pytest.PytestAssertRewriteWarning",
+    ]
     sys.exit(pytest.main([*words, test]))
