@@ -97,7 +97,7 @@ def password(config: RegistryConfig) -> str | None:
 
 async def holds(held: HeldCredentials, expected: str | None) -> None:
     """Wait for it: nobody asks."""
-    await trio.to_thread.run_sync(wait_for, lambda: password(held.config) == expected)
+    await trio.to_thread.run_sync(wait_for, lambda: password(held.config) == expected, 20)
 
 
 async def test_a_server_whose_credentials_are_refused_gets_what_the_source_says_now(
