@@ -1,6 +1,8 @@
 """Ranges out of files that are still open: the same answers, and never an object that is gone."""
 
 import socket
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -92,6 +94,12 @@ def test_a_hot_object_that_another_worker_replaced_is_never_served_again(
             connection.close()
 
 
+def open_files(pid: int) -> Iterator[str]:
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it is closed meanwhile
+            yield str(fd.readlink())
+
+
 def test_files_are_let_go_once_nobody_reads_them(tmp_path: Path) -> None:
     with run_content_server(tmp_path, "--workers", "1") as server:
         for number in range(20):
@@ -101,6 +109,5 @@ def test_files_are_let_go_once_nobody_reads_them(tmp_path: Path) -> None:
                 connection.sendall(request("GET", key_of(number), RANGE))
                 assert read_answer(connection)[0] == 206
             (worker,) = server.workers()
-            held = Path(f"/proc/{worker}/fd")
             mine = str(server.objects)
-            wait_for(lambda: not any(str(fd.readlink()).startswith(mine) for fd in held.iterdir()))
+            wait_for(lambda: not any(one.startswith(mine) for one in open_files(worker)))
