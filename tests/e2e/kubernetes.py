@@ -68,10 +68,6 @@ class Cluster:
         """What kubectl says; AssertionError with its complaint if it fails."""
         return _said(_kubectl(self.is_own, *words), input=input)
 
-    def helm(self, *words: str, input: str | None = None) -> str:
-        """What helm says; AssertionError with its complaint if it fails."""
-        return _said(_client(self.is_own, "helm", *words), input=input)
-
     def client(self, *words: str) -> str:
         """What a program says that asks the cluster as kubectl does, however it ends."""
         return _said(_client(self.is_own, *words), check=False)
@@ -79,6 +75,10 @@ class Cluster:
     def apply(self, *objects: dict[str, Any]) -> None:
         items = {"apiVersion": "v1", "kind": "List", "items": objects}
         self.kubectl("apply", "-f", "-", input=json.dumps(items))
+
+    def helm(self, *words: str, input: str | None = None) -> str:
+        """What helm says; AssertionError with its complaint if it fails."""
+        return _said(_client(self.is_own, "helm", *words), input=input)
 
     def wait_ready(self, *pods: str, namespace: str = "default", within_s: int = 120) -> None:
         """Return when all pods are Ready; AssertionError shows what stands in their way."""
