@@ -44,6 +44,7 @@ LOADED = (
 def main() -> NoReturn:
     driver, control = int(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))
     die_with(driver)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # ignored, commands would leave no status
     show_words(["clip-csi", "launcher"])
     name_process("launcher")
     for name in LOADED:

@@ -11,8 +11,9 @@ takes its place.
 Not here: what a command is told, and what it says (`csi.command`).
 """
 
+import errno
 import os
-import select
+import selectors
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
 import msgspec
@@ -54,7 +55,6 @@ class Command:
     end  a descriptor that is readable once it has ended
     """
 
-    launcher: "Launcher"
     process: "_Process"
     pid: int
     end: int
@@ -72,7 +72,9 @@ class Command:
     def wait(self) -> int:
         """Its exit code, once it has ended; negative for the signal that killed it."""
         try:
-            select.select([self.end], [], [])
+            with selectors.DefaultSelector() as selector:
+                selector.register(self.end, selectors.EVENT_READ)
+                selector.select()
             return self.process.ask(Reap(self.pid), [])[0]
         except _Gone:
             return -signal.SIGKILL  # it has died with that
@@ -85,19 +87,13 @@ class _Process:
 
     def __init__(self) -> None:
         self._turn = threading.Lock()
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "csi.launch", str(os.getpid()), str(theirs.fileno())),
-                    "-" * ROOM_BYTES,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
-        self._control.settimeout(ANSWER_S)
+        with ExitStack() as undo:
+            self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            undo.enter_context(self._control)
+            with theirs:
+                self._process = _launched(theirs.fileno())
+            self._control.settimeout(ANSWER_S)
+            undo.pop_all()
 
     def ask(self, request: Fork | Reap, fds: Sequence[int]) -> tuple[int, list[int]]:
         """The number that it answers, and the descriptors that come with it.
@@ -128,6 +124,35 @@ class _Process:
         return code
 
 
+def _launched(control: int) -> subprocess.Popen[bytes]:
+    words = ["-m", "csi.launch", str(os.getpid()), str(control), "-" * ROOM_BYTES]
+    return subprocess.Popen(
+        [sys.executable, *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=[control],
+        start_new_session=True,
+    )
+
+
+def _started(process: _Process, pid: int, received: Sequence[int]) -> Command:
+    """What process answered to a `Fork`; a command that nobody can watch is not left running."""
+    if pid < 0:
+        raise _refused(-pid)
+    if not received:  # there was no room for it here
+        os.killpg(pid, signal.SIGKILL)
+        process.ask(Reap(pid), [])
+        raise _refused(errno.EMFILE)
+    return Command(process, pid, *received)
+
+
+def _refused(number: int) -> errors.NodeFault:
+    return errors.NodeFault(
+        f"no process can be started to mount images: {os.strerror(number)}; raise the limit that "
+        "the driver's container, or the node, has reached"
+    )
+
+
 class Launcher:
     """See the module; `running` before `start`."""
 
@@ -149,16 +174,17 @@ class Launcher:
     def start(
         self, words: Sequence[str], *, stdin: int, stdout: int, pass_fds: Sequence[int]
     ) -> Command:
-        """`clipfs` with words, which has pass_fds under the numbers that they have here."""
+        """`clipfs` with words, which has pass_fds under the numbers that they have here.
+
+        Raises  NodeFault if the node has no process, or no descriptor, for one more
+        """
         deadline = time.monotonic() + START_S
         while (process := self._at_hand(deadline)) is not None:
             try:
                 request = Fork(tuple(words), tuple(pass_fds))
-                pid, (end,) = process.ask(request, [stdin, stdout, *pass_fds])
+                return _started(process, *process.ask(request, [stdin, stdout, *pass_fds]))
             except _Gone:
                 self._forget(process)
-                continue
-            return Command(self, process, pid, end)
         raise errors.NodeFault(
             "the process that mounts images does not start; see the driver's log"
         )
@@ -174,7 +200,11 @@ class Launcher:
 
     def _keep(self) -> float:
         """One process from its begin to its end. In the keeper's thread, with which it dies."""
-        process = _Process()
+        try:
+            process = _Process()
+        except OSError as error:
+            log.error("what launches mounts cannot be started", error=str(error))
+            return AGAIN_S
         with self._changed:
             self._process = process
             if self._ending:

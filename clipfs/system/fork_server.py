@@ -75,7 +75,10 @@ class ForkServer:
     ) -> ForkedProcess:
         """A new worker, which has pass_fds under the numbers they have here."""
         request = Fork((module, str(memory_bytes)), tuple(pass_fds))
-        pid, (pidfd,) = await self._ask(request, [stdin, stdout, *pass_fds])
+        pid, pidfds = await self._ask(request, [stdin, stdout, *pass_fds])
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid))
+        (pidfd,) = pidfds
         return ForkedProcess(self, pid, pidfd)
 
     async def reap(self, pid: int) -> int:

@@ -3,13 +3,16 @@
     requests, ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     forks_for(requests, run)  # in a process with one thread; never returns
 
-Each request is one message and gets one: a new process' pid, with a descriptor for it, or how one
-has ended. The process holds nothing of those that it forks, and ends with whoever asks.
+Each request is one message and gets one: a new process' pid, with a descriptor for it, or why
+there is none, the error's number, negative; or how one has ended. The process holds nothing of
+those that it forks, and ends with whoever asks.
 
 Not here: who asks, and what is loaded (`clipfs.system.fork_server`, and clip-csi's launcher).
 """
 
+import contextlib
 import ctypes
+import errno
 import fcntl
 import gc
 import os
@@ -55,18 +58,30 @@ def forks_for(control: socket.socket, run: Callable[[Sequence[str]], NoReturn]) 
             _, status = os.waitpid(request.pid, 0)
             control.send(msgspec.json.encode(os.waitstatus_to_exitcode(status)))
             continue
-        pid = os.fork()
+        pid = _forked()
         if pid == 0:
+            os.setpgid(0, 0)
             control.close()
             _place(fds, (0, 1, *request.numbers))
             sys.stdin = open(0, closefd=False)  # noqa: SIM115 # to its end
             sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
             run(request.words)
-        os.setpgid(pid, pid)
-        pidfd = os.pidfd_open(pid)
-        socket.send_fds(control, [msgspec.json.encode(pid)], [pidfd])
-        for fd in (pidfd, *fds):
+        pidfds = []
+        if pid > 0:
+            pidfds = [os.pidfd_open(pid)]
+            with contextlib.suppress(PermissionError):  # it has, and is another program by now
+                os.setpgid(pid, pid)
+        socket.send_fds(control, [msgspec.json.encode(pid)], pidfds)
+        for fd in (*pidfds, *fds):
             os.close(fd)
+
+
+def _forked() -> int:
+    """As fork(2); the error's number, negative, if there cannot be one more process."""
+    try:
+        return os.fork()
+    except OSError as error:
+        return -(error.errno or errno.EAGAIN)
 
 
 def show_words(words: Sequence[str]) -> None:

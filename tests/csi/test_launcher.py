@@ -1,13 +1,16 @@
 """What the driver's commands are forks of: it is one process, and nobody misses it for long."""
 
 import os
+import resource
 import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from clipfs.errors import NodeFault
 from csi.launcher import Command, Launcher
 from tests.csi.conftest import Start
 from tests.support.driver import Driver, commands, failure, servers
@@ -68,6 +71,71 @@ def test_one_that_does_not_answer_is_replaced(launcher: Launcher, tmp_path: Path
         launcher._process._control.settimeout(0.5)
         assert ls(launcher, tmp_path, out.fileno()).wait() == 1
     assert not alive(frozen)
+
+
+@contextmanager
+def most_descriptors(most: int) -> Iterator[None]:
+    """Of this process, for the block."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_a_driver_may_have_more_descriptors_than_select_knows(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    with most_descriptors(2000), ExitStack() as many, (tmp_path / "out").open("w") as out:
+        for _ in range(1024):
+            many.enter_context(open(os.devnull))
+        assert ls(launcher, tmp_path, out.fileno()).wait() == 1
+
+
+def test_a_command_that_cannot_be_watched_is_not_left_running(
+    launcher: Launcher, tmp_path: Path
+) -> None:
+    with (tmp_path / "out").open("w") as out, open(os.devnull) as null:
+        ls(launcher, tmp_path, out.fileno()).wait()
+        words = ["ls", "127.0.0.1:1/no", "/", "--root", str(tmp_path), "--json"]
+        free = os.dup(null.fileno())
+        os.close(free)
+        with most_descriptors(free), pytest.raises(NodeFault, match="Too many open files;"):
+            launcher.start(words, stdin=null.fileno(), stdout=out.fileno(), pass_fds=[])
+        assert children(process_of(os.getpid())) == []
+        assert ls(launcher, tmp_path, out.fileno()).wait() == 1
+
+
+def test_it_is_started_as_soon_as_the_node_lets_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    launcher = Launcher()
+    with (tmp_path / "out").open("w") as out, ExitStack() as until:
+        free = os.dup(out.fileno())
+        os.close(free)
+        heard = ""
+
+        def is_told() -> bool:
+            nonlocal heard
+            heard += "".join(capfd.readouterr())
+            return "open files" in heard
+
+        with most_descriptors(free + 1):
+            until.enter_context(launcher.running())
+            wait_for(is_told)
+        assert "bug" not in heard
+        assert ls(launcher, tmp_path, out.fileno()).wait() == 1
+
+
+def test_a_driver_whose_parent_ignored_its_children_hears_how_commands_end(tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # which exec(2) hands on
+    try:
+        launcher = Launcher()
+        with launcher.running(), (tmp_path / "out").open("w") as out:
+            assert ls(launcher, tmp_path, out.fileno()).wait() == 1
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 @needs_fuse

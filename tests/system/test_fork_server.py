@@ -3,10 +3,12 @@
 That a forked worker behaves as an executed one does is in `test_workers.py`.
 """
 
+import errno
 import fcntl
 import mmap
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,12 +16,14 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from clipfs import errors
 from clipfs.system.fork_server import fork_server
+from clipfs.system.forking import MOST_BYTES, MOST_FDS, Fork
 from clipfs.system.workers import started
 from tests.support.node import alive
 from tests.support.processes import children, command_line, descendants, short_name
@@ -195,3 +199,30 @@ def test_a_module_that_cannot_be_loaded_leaves_no_process(
 async def test_a_worker_has_its_memory_beside_what_its_parent_has_taken() -> None:
     with mmap.mmap(-1, 2 << 30), fork_server([WORKER]):
         assert await result(b"job") == b"JOB"
+
+
+FULL = """
+import ctypes, os, socket, sys
+from clipfs.system.forking import forks_for
+
+assert ctypes.CDLL(None).unshare(0x20000000) == 0  # CLONE_NEWPID
+if os.fork() == 0:
+    os._exit(0)
+os.wait()  # a namespace whose first process has ended lets nobody fork
+forks_for(socket.socket(fileno=int(sys.argv[1])), lambda words: os._exit(0))
+"""
+
+
+def test_it_outlives_a_fork_that_the_node_has_no_process_for() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs, open(os.devnull) as null:
+        words = [sys.executable, "-c", FULL, str(theirs.fileno())]
+        with subprocess.Popen(words, pass_fds=[theirs.fileno()], cwd=REPOSITORY) as process:
+            theirs.close()
+            for _ in range(2):
+                request = msgspec.json.encode(Fork((), ()))
+                socket.send_fds(ours, [request], [null.fileno(), null.fileno()])
+                said, fds, _, _ = socket.recv_fds(ours, MOST_BYTES, MOST_FDS)
+                assert (msgspec.json.decode(said), fds) == (-errno.ENOMEM, [])
+            ours.close()
+            assert process.wait() == 0
