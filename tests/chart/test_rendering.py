@@ -9,6 +9,7 @@ import yaml
 
 from tests.support.helm import (
     CHART,
+    MINORS,
     helm,
     needs_helm,
     rendered,
@@ -18,8 +19,6 @@ from tests.support.helm import (
 
 pytestmark = needs_helm
 
-_MAJOR, _NEWEST = kubernetes_validate.latest_version().split(".")[:2]
-MINORS = [f"{_MAJOR}.{int(_NEWEST) - back}" for back in (2, 1, 0)]
 MATRIX = sets_of_values()
 OF_OPERATORS = {"PodMonitor", "ServiceMonitor", "PrometheusRule"}
 

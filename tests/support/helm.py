@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -21,6 +22,10 @@ needs_helm = pytest.mark.skipif(
 
 CHART = Path(__file__).parents[2] / "charts/clip-csi"
 OPERATORS = "monitoring.coreos.com/v1"
+
+_MAJOR, _NEWEST = kubernetes_validate.latest_version().split(".")[:2]
+MINORS = [f"{_MAJOR}.{int(_NEWEST) - back}" for back in (2, 1, 0)]
+"""The three newest of Kubernetes whose schemas there are."""
 
 Values = dict[str, Any]
 Object = dict[str, Any]
