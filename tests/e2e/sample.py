@@ -14,7 +14,7 @@ from tests.support.images import Packed
 PACKAGES = (
     "tzdata", "bash", "coreutils", "perl-modules-5.36", "libpython3.11-stdlib", "libperl5.36",
 )  # fmt: skip
-CACHE = Path(os.environ.get("CLIP_TEST_CACHE", Path.home() / ".cache/clip-csi-tests"))
+CACHE = Path(os.environ.get("CLIP_TEST_CACHE") or Path.home() / ".cache/clip-csi-tests")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from tests.support import images
 from tests.support.images import Packed
 from tests.support.layer_tar import Files, Layer
 
-CACHE = Path(os.environ.get("CLIP_TEST_CACHE", Path.home() / ".cache/clip-csi-tests"))
+CACHE = Path(os.environ.get("CLIP_TEST_CACHE") or Path.home() / ".cache/clip-csi-tests")
 CODECS = ("gzip", "zstd")
 TOP = "opt/python"
 WHEELS = (
