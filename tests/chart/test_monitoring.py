@@ -68,6 +68,21 @@ def test_the_dashboard_shows_what_is_asked_of_it() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "clip_failed_reads_total",
+        "clip_chunk_verify_failures_total",
+        "clip_content_cache_errors_total",
+        "clip_publish_seconds_count",
+    ],
+)
+def test_what_goes_wrong_is_shown_and_alerts(metric: str) -> None:
+    [errors] = [panel for panel in DASHBOARD["panels"] if panel["title"] == "Errors"]
+    assert any(metric in target["expr"] for target in errors["targets"])
+    assert any(metric in rule["expr"] for rule in ALERTS)
+
+
 def test_every_alert_says_what_is_wrong_and_where_to_look() -> None:
     for rule in ALERTS:
         assert rule["labels"]["severity"] in ("info", "warning", "critical")
