@@ -13,7 +13,6 @@ that it runs on, so that what the second node receives from it comes through its
 is counted.
 """
 
-import csv
 import platform
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from statistics import median
 from typing import Any
 
 from bench.measure import Bar, Figure, human, ratio, save, table, version
+from bench.plot import bars_of
 from bench.renewed import renewed
 from bench.wheels import FIRST_FILE, wheels
 from tests.e2e.installation import LEAST, installation
@@ -169,14 +169,10 @@ def _bars(it: Bench) -> list[Bar]:
 
 
 def _save_plot(it: Bench) -> None:
-    """Every measurement a line: what a plot is drawn of."""
-    path = CACHE / "bench" / "image-volumes.csv"
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["case", "side", "round", "seconds"])
-        for (case, side), figure in it.figures.items():
-            rows.writerows([case, side, number, s] for number, s in enumerate(figure.seconds))
-    print(f"plot data: {path}")
+    path = CACHE / "bench" / "image-volumes.svg"
+    title = f"Seconds from kubectl apply to Ready, {wheels().payload_bytes / 1e6:.0f} MB"
+    path.write_text(bars_of(title, {key: one.seconds for key, one in it.figures.items()}))
+    print(f"plot: {path}")
 
 
 if __name__ == "__main__":

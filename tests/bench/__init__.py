@@ -1,0 +1,1 @@
+"""Parts of `bench` that measure nothing: what is made of the figures."""
