@@ -10,11 +10,14 @@ import yaml
 from tests.support.helm import (
     CHART,
     MINORS,
+    OPERATORS,
     helm,
     needs_helm,
+    refusal,
     rendered,
     sets_of_values,
     text_of,
+    the,
 )
 
 pytestmark = needs_helm
@@ -104,6 +107,18 @@ def test_all_objects_of_one_release_bear_its_name_and_nobody_elses() -> None:
         own = metadata["name"].startswith("clip-") or metadata["name"] == "clip"
         assert own or one["kind"] in ("CSIDriver", "CustomResourceDefinition"), metadata["name"]
         assert metadata["labels"]["app.kubernetes.io/instance"] == "clip"
+
+
+def test_the_longest_name_of_a_release_leaves_room_for_what_kubernetes_adds() -> None:
+    """A label of a StatefulSet's pods is its name, a dash and ten digits of a revision."""
+    text = helm("template", "n" * 53, str(CHART), "--api-versions", OPERATORS)
+    objects = [one for one in yaml.safe_load_all(text) if one is not None]
+    [replicas] = [one["metadata"]["name"] for one in objects if one["kind"] == "StatefulSet"]
+    assert len(replicas) + 11 <= 63
+    assert max(len(one["metadata"]["name"]) for one in objects) <= 63
+    longest = "n" * len(replicas.removesuffix("-content-cache"))
+    the(rendered({"fullnameOverride": longest}), "StatefulSet", replicas)
+    assert "does not match pattern" in refusal({"fullnameOverride": f"{longest}n"})
 
 
 def test_the_image_is_pinned_by_its_digest() -> None:

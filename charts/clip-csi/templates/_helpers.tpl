@@ -1,5 +1,6 @@
+{{/* A StatefulSet's pods have a label of its name and 11 more, 63 in all: "-content-cache" and 38 are 52. */}}
 {{- define "clip-csi.fullname" -}}
-{{- .Values.fullnameOverride | default .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | default .Release.Name | trunc 38 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "clip-csi.node" -}}{{ include "clip-csi.fullname" . }}-node{{- end -}}
