@@ -147,7 +147,8 @@ class Publisher:
         check_target(volume.target)
         with InUse(self._layout) as in_use:  # what is here stays, whoever makes room
             in_use.hold(keys_of(image))
-            if volume.pull_policy == "Never":
+            is_new = self._binds.at(volume.target) is None
+            if is_new and volume.pull_policy == "Never":
                 self._check_is_here(volume, image)
             try:
                 self._handing.volume_here(image.digest, volume)

@@ -82,6 +82,17 @@ def test_it_shows_what_it_showed_though_its_tag_has_moved(
     assert (driver.publish("new", image, attributes=always) / "hello").read_text() == "other\n"
 
 
+def test_it_needs_no_image_on_its_node_though_a_new_volume_with_never_would(
+    lazy: Lazy, image: str, layout_data: bytes, tmp_path: Path
+) -> None:
+    never = {"pullPolicy": "Never"}
+    target = lazy.driver.publish("other", image, attributes=never)
+    kill_server(tmp_path)
+    assert failure(lambda: lazy.driver.publish("new", image, attributes=never))[0] == "NOT_FOUND"
+    lazy.driver.publish("other", image, attributes=never)
+    assert (target / "data").read_bytes() == layout_data
+
+
 def test_it_stays_dead_rather_than_empty_where_its_pod_may_not_have_the_image_any_more(
     driver: Driver, scripted: ScriptedRegistry, tmp_path: Path
 ) -> None:
