@@ -21,6 +21,10 @@ from csi.errors import VolumeConflict
 from csi.records import VolumeRecord, left_records, record_of, volume_records
 from csi.volume import Volume, name_of
 
+MOST_MOUNTS = 8
+"""At one target, dead ones that are covered among them: each is one in the node's table of mounts,
+and in that of every container that sees it come."""
+
 
 class Binds:
     """Those of one node."""
@@ -81,6 +85,8 @@ class Binds:
         """
         check_target(volume.target)
         if self.at(volume.target) is not None:
+            if len(mounts_at(volume.target)) == MOST_MOUNTS:
+                _uncover_first(volume.target)
             bind_read_only(tree, volume.target)
             return
         record = record_of(volume, digest)
@@ -146,6 +152,15 @@ def remove_folder(target: Path) -> None:
     if not mounts_at(target):
         with suppress(OSError):
             target.rmdir()
+
+
+def _uncover_first(target: Path) -> None:
+    """Take all but the lowest mount away; dead, it keeps target from being an empty folder.
+
+    A container that has one of the others gets no later one, until it is started again.
+    """
+    for _ in mounts_at(target)[1:]:
+        detach(target)
 
 
 def _detach_all(target: Path) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from clipfs.layer.layout import Layout
+from clipfs.mount.mountinfo import mounts_at
+from csi.binds import MOST_MOUNTS
 from csi.health import SERVER_DIED
 from csi.watch import VolumeWatch
 from tests.csi.conftest import Lazy, Start
@@ -50,6 +52,28 @@ def test_it_reads_again_and_goes_without_a_trace(
     assert not lazy.target.exists()
     wait_for(lambda: not alive(server))
     assert list((tmp_path / "root/run").rglob("*.json")) == []
+
+
+def test_dead_mounts_do_not_pile_up_where_servers_go_on_dying(
+    lazy: Lazy, image: str, layout_data: bytes, tmp_path: Path
+) -> None:
+    for _ in range(MOST_MOUNTS + 1):
+        kill_server(tmp_path)
+        lazy.driver.publish("pod", image)
+        assert (lazy.target / "data").read_bytes() == layout_data
+        assert len(mounts_at(lazy.target)) <= MOST_MOUNTS
+    lazy.driver.unpublish("pod")
+    assert mounts_below(tmp_path) == []
+
+
+def test_one_that_says_never_heals_though_its_image_is_not_whole_here(
+    lazy: Lazy, image: str, layout_data: bytes, tmp_path: Path
+) -> None:
+    never = {"pullPolicy": "Never"}
+    target = lazy.driver.publish("other", image, attributes=never)
+    kill_server(tmp_path)
+    lazy.driver.publish("other", image, attributes=never)
+    assert (target / "data").read_bytes() == layout_data
 
 
 def test_a_driver_that_was_started_since_does_it_too(
