@@ -1,4 +1,4 @@
-"""Which gRPC code each error is: one row a class, held complete by a test.
+"""The driver's errors, and which gRPC code each is: one row a class, held complete by a test.
 
 Codes that the kubelet takes as "may still be running" are for errors that a retry can mend;
 every other code is final, so all must be undone before it is sent.
@@ -6,6 +6,8 @@ Source: CSI specification, "Error Scheme" and the errors of each RPC.
 """
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from grpc import StatusCode
@@ -65,6 +67,16 @@ GRPC_CODE: dict[type[errors.ClipError], StatusCode] = {
     StillIndexing: StatusCode.ABORTED,
     RefusedByPolicy: StatusCode.PERMISSION_DENIED,
 }
+
+
+@contextmanager
+def os_errors_named() -> Iterator[None]:
+    """The node's own refusals, a read-only or a full disk among them, as NodeFault or DiskFull."""
+    try:
+        yield
+    except OSError as error:
+        raise errors.node_fault(error) from error
+
 
 E = TypeVar("E", bound=BaseException)
 

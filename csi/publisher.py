@@ -6,8 +6,6 @@ A volume is a read-only bind mount (`csi.binds`) of its image's tree, which is m
 Locks are taken target first, then image, and no other way round.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,18 +17,19 @@ from clipfs.layer.layout import Layout
 from clipfs.layer.use import InUse
 from clipfs.log import log
 from clipfs.tree.reader import ImageIndex
-from csi.about import also_about, lines_about
+from csi.about import also_about
 from csi.admissions import Admissions, Admit
+from csi.adoption import adopt
 from csi.asker import PATIENT
-from csi.binds import Binds, check_target, is_mounted, remove_folder
+from csi.binds import Binds, check_target, remove_folder
 from csi.calls import Call
 from csi.credentials.asking import Asking
 from csi.credentials.handing import Handing
-from csi.errors import CallerGone, StillIndexing, VolumeNotFound
+from csi.errors import CallerGone, StillIndexing, VolumeNotFound, os_errors_named
 from csi.health import SERVER_DIED
 from csi.locks import NamedLocks, StillWanted, always
 from csi.mounter import Mounter
-from csi.records import VolumeRecord, subject_of_record, volume_of
+from csi.records import VolumeRecord, subject_of_record
 from csi.renewal import Renewal
 from csi.status.reporter import Mounted, Reporter, WorkProgress, subject_of
 from csi.trees import Trees, keys_of
@@ -74,22 +73,7 @@ class Publisher:
 
     def adopt(self) -> None:
         """Take over what an earlier driver left: keep what lives, clean up what does not."""
-        for record in self._binds.all():
-            with lines_about(record.volume_id, pod=str(record.pod), image=record.image):
-                if is_mounted(record):
-                    log.info("volume adopted")
-                    self._handing.volume_here(Digest(record.digest), volume_of(record))
-                    if (subject := subject_of_record(record)) is not None:
-                        self._reporter.adopted(subject, record.digest)
-                    continue
-                log.info("volume is gone")
-                with _failure_logged("volume is left as it is"):
-                    self._set_aside(record)
-        with _failure_logged("volumes of another time are left as they are"):
-            self._binds.forget_gone()
-        for digest in self._trees.mounted():
-            with _failure_logged("image is left as it is", digest=digest):
-                self._trees.drop_unused(digest)
+        adopt(self._binds, self._trees, self._handing, self._reporter, set_aside=self._set_aside)
 
     def end(self) -> None:
         """Answer the calls that wait, and stop what they wait for; volumes stay."""
@@ -107,31 +91,35 @@ class Publisher:
         self._reporter.wanted(volume)
         try:
             with (
-                _os_errors_named(),
+                os_errors_named(),
                 self._locks.held(
                     str(volume.target),
                     call.still_wanted,
                     on_wait=lambda: call.check_time(lambda: self._words(volume)),
                 ),
             ):
-                known = self._there(volume)
-                if known is not None and not self._binds.has_died(known):
-                    self._renewal.again(Digest(known.digest), volume)
-                    return
-                if known is not None:
-                    self._tell_of_death(volume)
-                try:
-                    self._publish(volume, call)
-                except (CallerGone, StillIndexing):
-                    raise
-                except BaseException:
-                    self._unfinished.pin(volume.target, None)
-                    self._handing.volume_gone(volume.target)
-                    raise
+                self._seen_to(volume, call)
         except (CallerGone, StillIndexing):
             raise
         except errors.ClipError as error:
             self._reporter.failed(volume, error)
+            raise
+
+    def _seen_to(self, volume: Volume, call: Call) -> None:
+        """The same, by who holds the target's lock."""
+        known = self._there(volume)
+        if known is not None:
+            if not self._binds.has_died(known):
+                self._renewal.again(Digest(known.digest), volume)
+                return
+            self._tell_of_death(volume)
+        try:
+            self._publish(volume, call, is_new=known is None)
+        except (CallerGone, StillIndexing):
+            raise
+        except BaseException:
+            self._unfinished.pin(volume.target, None)
+            self._handing.volume_gone(volume.target)
             raise
 
     def _words(self, volume: Volume) -> str:
@@ -140,14 +128,13 @@ class Publisher:
         said = self._admissions.words(target) or self._trees.words(target)
         return f"{volume.image}: {said or 'another call for the same volume is under way'}"
 
-    def _publish(self, volume: Volume, call: Call) -> None:
+    def _publish(self, volume: Volume, call: Call, *, is_new: bool) -> None:
         pinned = self._unfinished.begin(volume) or self._binds.shown_before(volume)
         image, chosen = self._admissions.joined(volume, pinned, call)
         self._reporter.resolved(volume, image)
         check_target(volume.target)
         with InUse(self._layout) as in_use:  # what is here stays, whoever makes room
             in_use.hold(keys_of(image))
-            is_new = self._binds.at(volume.target) is None
             if is_new and volume.pull_policy == "Never":
                 self._check_is_here(volume, image)
             try:
@@ -168,7 +155,7 @@ class Publisher:
 
     def unpublish(self, volume_id: str, target: Path, still_wanted: StillWanted = always) -> None:
         """Take the volume at target away; what is not there is done."""
-        with _os_errors_named(), self._locks.held(str(target), still_wanted):
+        with os_errors_named(), self._locks.held(str(target), still_wanted):
             record = self._binds.at(target)
             if record is not None and record.volume_id != volume_id:
                 log.warning("another volume is at that target, it stays")
@@ -191,7 +178,7 @@ class Publisher:
             raise VolumeNotFound(f"no volume {volume_id[:100]} at {path}")
         also_about(pod=str(record.pod), image=record.image)
         index_path = self._layout.image_index(cache_key(Digest(record.digest)))
-        with _os_errors_named(), ImageIndex.open(index_path) as index:
+        with os_errors_named(), ImageIndex.open(index_path) as index:
             return index.total_bytes, index.entry_count
 
     def _tell_of_death(self, volume: Volume) -> None:
@@ -265,21 +252,3 @@ class Publisher:
         if self._binds.remove_unknown(target):
             for digest in self._trees.mounted():
                 self._trees.drop_unused(digest)
-
-
-@contextmanager
-def _os_errors_named() -> Iterator[None]:
-    """The node's own refusals, a read-only or a full disk among them, as NodeFault or DiskFull."""
-    try:
-        yield
-    except OSError as error:
-        raise errors.node_fault(error) from error
-
-
-@contextmanager
-def _failure_logged(event: str, **about: str) -> Iterator[None]:
-    """One broken volume must not keep the driver from starting."""
-    try:
-        yield
-    except (errors.ClipError, OSError) as error:
-        log.warning(event, error=str(error), **about)

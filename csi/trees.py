@@ -22,7 +22,7 @@ from clipfs.layer.use import InUse
 from clipfs.log import log
 from csi.calls import Call
 from csi.credentials.lending import Lent
-from csi.errors import StillIndexing
+from csi.errors import StillIndexing, os_errors_named
 from csi.locks import NamedLocks
 from csi.mounter import Mounter, Tree
 from csi.progress import in_words
@@ -151,11 +151,9 @@ class Trees:
                 pass  # whoever takes its last tree away is done with that
             try:
                 self._at_work[turn] = task
-                with InUse(self._layout) as in_use:
+                with os_errors_named(), InUse(self._layout) as in_use:
                     in_use.hold(keys_of(image))
                     return self._mounter.mount(image, front=front, lent=lent, watch=task)
-            except OSError as error:
-                raise errors.node_fault(error) from error
             finally:
                 del self._at_work[turn]
 

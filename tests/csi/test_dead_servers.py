@@ -66,16 +66,6 @@ def test_dead_mounts_do_not_pile_up_where_servers_go_on_dying(
     assert mounts_below(tmp_path) == []
 
 
-def test_one_that_says_never_heals_though_its_image_is_not_whole_here(
-    lazy: Lazy, image: str, layout_data: bytes, tmp_path: Path
-) -> None:
-    never = {"pullPolicy": "Never"}
-    target = lazy.driver.publish("other", image, attributes=never)
-    kill_server(tmp_path)
-    lazy.driver.publish("other", image, attributes=never)
-    assert (target / "data").read_bytes() == layout_data
-
-
 def test_a_driver_that_was_started_since_does_it_too(
     start: Start, image: str, tmp_path: Path
 ) -> None:
