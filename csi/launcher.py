@@ -107,7 +107,9 @@ class _Process:
                 socket.send_fds(self._control, [msgspec.json.encode(request)], fds)
                 said, received, _, _ = socket.recv_fds(self._control, MOST_BYTES, MOST_FDS)
             except (ConnectionError, TimeoutError) as error:
-                self.kill()  # its next answer would be taken for another request's
+                self.kill()
+                with suppress(OSError):  # an answer by now would be taken for another request's
+                    self._control.shutdown(socket.SHUT_RDWR)
                 raise _Gone from error
         if not said:
             raise _Gone

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -11,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from clipfs.errors import NodeFault
-from csi.launcher import Command, Launcher
+from clipfs.system.forking import Reap
+from csi.launcher import Command, Launcher, _Gone, _Process
 from tests.csi.conftest import Start
 from tests.support.driver import Driver, commands, failure, servers
 from tests.support.machine import needs_fuse
@@ -71,6 +73,32 @@ def test_one_that_does_not_answer_is_replaced(launcher: Launcher, tmp_path: Path
         launcher._process._control.settimeout(0.5)
         assert ls(launcher, tmp_path, out.fileno()).wait() == 1
     assert not alive(frozen)
+
+
+LATE = """#!{python}
+import os, socket, sys
+control = socket.socket(fileno=int(sys.argv[4]))
+if os.fork():
+    os.wait()
+if control.recv(100) and control.recv(100):
+    control.send(b"7")
+"""
+"""What answers a first request once a second one has come, whatever became of its parent."""
+
+
+def test_an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "python"
+    program.write_text(LATE.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(program))
+    process = _Process()
+    process._control.settimeout(0.5)
+    for _ in range(2):
+        with pytest.raises(_Gone):
+            process.ask(Reap(1), [])
+    assert process.wait() == -signal.SIGKILL
 
 
 @contextmanager
