@@ -51,7 +51,9 @@ def test_commands_run_side_by_side_and_leave_nothing(launcher: Launcher, tmp_pat
             done = [pool.submit(ls, launcher, tmp_path, out.fileno()) for _ in range(8)]
             assert [one.result().wait() for one in done] == [1] * 8
     assert set(os.listdir("/proc/self/fd")) <= set(before)
-    assert children(process_of(os.getpid())) == []
+    forks = process_of(os.getpid())
+    assert children(forks) == []
+    assert len(os.listdir(f"/proc/{forks}/task")) == 1, "a fork has one thread of its parent's"
     assert (tmp_path / "out").read_text().count('"error"') == 9
 
 
