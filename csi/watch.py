@@ -43,27 +43,22 @@ class VolumeWatch:
 
     def look(self) -> None:
         """Tell of the volumes that are not well since, or are well again."""
-        lacks = self._lacks()
         shown = {mount.mountpoint: mount for mount in read_mounts()}
+        lacks = self._lacks()  # after it: who serves what is shown has its record by then
         told: dict[tuple[str, str], str] = {}
         for record in volume_records(self._layout).all().values():
             subject = subject_of_record(record)
             if subject is None:
                 continue
             mount = shown.get(Path(record.target))
-            lack = "" if mount is None else self._lack(mount, lacks)
+            lack = "" if mount is None else _lack(mount, lacks)
             if lack:
                 told[subject.key] = lack
             self._tell(record, subject, lack)
         self._told = told
 
-    def _lack(self, mount: Mount, lacks: dict[str, str]) -> str:
-        if records.has_died(self._layout, mount):
-            return SERVER_DIED
-        return lacks.get(mount.device, "")
-
     def _lacks(self) -> dict[str, str]:
-        """What each mount with a server lacks, by its device; empty: nothing."""
+        """What each mount lacks whose server lives, by its device; empty: nothing."""
         mounts = records.mounts(self._layout).all()
         known = self._servers
         self._servers = {}
@@ -99,3 +94,9 @@ class VolumeWatch:
         except OSError as error:
             log.warning("volumes could not be looked at", error=str(error))
         return EVERY_S
+
+
+def _lack(mount: Mount, lacks: dict[str, str]) -> str:
+    if mount.fstype != records.FSTYPES["fuse"]:
+        return ""
+    return lacks.get(mount.device, SERVER_DIED)
