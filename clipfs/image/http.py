@@ -25,6 +25,7 @@ from clipfs import errors
 from clipfs.image import auth
 from clipfs.image.failures import is_lasting, no_answer, odd_redirect
 from clipfs.image.manifest import MAX_DOCUMENT_BYTES
+from clipfs.image.proxy import proxy_for
 from clipfs.image.retry import RETRIED_STATUS, RetryPolicy, retry_after_s
 from clipfs.image.tls import TRUSTS_NOBODY, client_context
 
@@ -84,7 +85,7 @@ class Wire:
         self.retry = retry
         self._stack = stack
         self._plain_http = plain_http
-        self._clients: dict[str, httpx.AsyncClient] = {}
+        self._clients: dict[tuple[str, str], httpx.AsyncClient] = {}
 
     @classmethod
     @asynccontextmanager
@@ -120,17 +121,23 @@ class Wire:
         return secure.copy_with(scheme="http") if self.is_plain(secure) else secure
 
     def _client(self, url: httpx.URL) -> httpx.AsyncClient:
-        """The connections of url's scheme; CAs take 20 to 40 ms to load, plain HTTP needs none."""
-        if url.scheme not in self._clients:
+        """The connections of url's scheme and proxy.
+
+        CAs take 20 to 40 ms to load, plain HTTP needs none.
+        """
+        key = url.scheme, proxy_for(str(url))
+        if key not in self._clients:
             client = httpx.AsyncClient(
                 timeout=httpx.Timeout(READ_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
                 # digests are of the bytes as stored, and a coded answer may unfold without bound
                 headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
                 verify=TRUSTS_NOBODY if url.scheme == "http" else client_context(self.ca_pem),
+                proxy=key[1] or None,
+                trust_env=False,  # it would choose the proxy by itself
             )
             self._stack.push_async_callback(client.aclose)
-            self._clients[url.scheme] = client
-        return self._clients[url.scheme]
+            self._clients[key] = client
+        return self._clients[key]
 
     async def ask(
         self,

@@ -67,6 +67,18 @@ async def test_docker_io_is_asked_at_its_registry_s_own_host(
         assert proxy.paths() == [f"http://{host}/v2/library/app/manifests/1"]
 
 
+@pytest.mark.parametrize("excepted", ["127.0.0.0/8", "127.0.0.1"])
+async def test_networks_and_hosts_that_the_environment_excepts_are_asked_without_the_proxy(
+    excepted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    with run_web(lambda _: Reply(404)) as proxy, run_web(shelf()) as web:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
+        monkeypatch.setenv("NO_PROXY", f"registry.example,{excepted}")
+        assert (await resolve(web)).digest == d.digest(MANIFEST)
+    assert proxy.asked == []
+
+
 def redirect(location: str, status: int = 307) -> Reply:
     return Reply(status, headers={"Location": location} if location else {})
 

@@ -34,6 +34,16 @@ PAYLOAD = member(b"file", b"text" * 1000) + END
                      id="excepted-below"),
         pytest.param({"ALL_PROXY": "http://p:1", "NO_PROXY": "*"}, "http://h.io/b", "",
                      id="all-excepted"),
+        pytest.param({"ALL_PROXY": "http://p:1", "NO_PROXY": "h.io, 10.0.0.0/8"},
+                     "https://10.1.2.3:5000/b", "", id="network-excepted"),
+        pytest.param({"ALL_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/8"},
+                     "https://11.1.2.3/b", "http://p:1", id="other-network"),
+        pytest.param({"ALL_PROXY": "http://p:1", "NO_PROXY": "fd00::/8"},
+                     "http://[fd00::1]:5000/b", "", id="ipv6-network"),
+        pytest.param({"ALL_PROXY": "http://p:1", "NO_PROXY": "::1"},
+                     "http://[::1]:5000/b", "", id="ipv6-address"),
+        pytest.param({"ALL_PROXY": "http://p:1", "NO_PROXY": "10.0.0.0/99,h.io/x"},
+                     "http://10.0.0.1/b", "http://p:1", id="no-network"),
     ],
 )  # fmt: skip  # an environment and its meaning
 def test_the_environment_names_the_proxy(
