@@ -5,14 +5,21 @@ from pathlib import Path
 import pytest
 
 from tests.csi.conftest import Start
-from tests.support.content import run_content_server
+from tests.support.content import ContentServer, run_content_server
 from tests.support.driver import nothing_left
 from tests.support.machine import needs_fuse
-from tests.support.node import Node
 from tests.support.registry import RegistryServer
-from tests.support.two_nodes import nodes_of, options_of_server, stored
+from tests.support.two_nodes import nodes_of, options_of_server
+from tests.support.wait import wait_for
 
 pytestmark = needs_fuse
+
+WHOLE = ("000000", "*.v1.toc", "*.v1.origin.*")
+"""The one layer's page, its index, and that its registry has delivered it."""
+
+
+def has_it_whole(cache: ContentServer) -> bool:
+    return all(any(cache.objects.rglob(name)) for name in WHOLE)
 
 
 @pytest.mark.parametrize("front", ["fuse", "auto"])
@@ -24,7 +31,7 @@ def test_what_it_brought_is_stored_behind_it_and_another_node_downloads_nothing(
         driver = start(*shared, "--front", front)
         driver.publish("pod", image)
         driver.unpublish("pod")
-        stored(Node(tmp_path / "root"))
+        wait_for(lambda: has_it_whole(cache), within_s=60)
         nothing_left(driver, tmp_path / "root", "pod")
         plain = ["--plain-http", registry.address]
         with nodes_of(tmp_path, "B", [*shared, *plain]) as (other,):
