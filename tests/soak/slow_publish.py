@@ -121,7 +121,7 @@ def run(home: Path, size: Size) -> Report:
             throttle(counting.address) as pace,
             cleaned_up(home),
             run_driver(
-                home / "driver", ["--plain-http", pace.address, *METRICS], root=home / "root"
+                home / "d", ["--plain-http", pace.address, *METRICS], root=home / "root"
             ) as driver,
         ):
             report = Report(size=size, layers=_layers(home / "oci"))

@@ -35,7 +35,7 @@ def run(home: Path, course: Course) -> Report:
             *("--kubeconfig", str(cluster.kubeconfig), "--pod-pull-secrets", "soak"),
         ]
         stack.enter_context(cleaned_up(home))
-        driver = stack.enter_context(run_driver(home / "driver", options, root=home / "root"))
+        driver = stack.enter_context(run_driver(home / "d", options, root=home / "root"))
         report = Report(course=course, tenants=tenants)
         report.payload_bytes = _index(driver, tenants, home / "root")
         for tenant in tenants:
