@@ -148,6 +148,8 @@ def test_an_unknown_value_is_refused_by_its_name(path: str) -> None:
     [
         ("image.digest", "sha256:short"),
         ("image.repository", "r.example/clip@sha256:0"),
+        ("image.repository", "https://r.example/clip"),
+        ("image.repository", "r.example/clip:7"),
         ("kubeletDir", "var/lib/kubelet"),
         ("imagesDir", "/"),
         ("driverName", "images.example.org/x"),
