@@ -25,6 +25,13 @@ _UNKNOWN_CA = re.compile("CERTIFICATE_VERIFY_FAILED.*(self.signed|unable to get 
 _OPENSSL = re.compile(r"\[SSL: \w+\] | \(_ssl\.c:\d+\)")
 _WANTS_TLS = re.compile(rb"(to an HTTPS server|sent to HTTPS port)")  # Go's words, and nginx's
 _ODD_LOCATION = re.compile("Invalid URL in location header")  # httpx looks where it need not
+_TIMEOUTS: dict[type[httpx.TimeoutException], str] = {
+    httpx.ConnectTimeout: "connecting timed out",
+    httpx.ReadTimeout: "reading timed out",
+    httpx.WriteTimeout: "writing timed out",
+}
+"""The causes of these are trio's cancellations, whose words mean nothing to a person."""
+
 _OF_A_MIRROR = "(a mirror: say https:// in its hosts.toml)"
 
 
@@ -152,6 +159,9 @@ def _words(body: bytes, shown: Collection[str]) -> str:
 
 def _reason(error: BaseException) -> str:
     """The first words in the chain of causes: trio's and httpx's own errors often have none."""
+    for kind, words in _TIMEOUTS.items():
+        if isinstance(error, kind):
+            return words
     cause: BaseException | None = error
     while cause is not None:
         if str(cause):
