@@ -22,7 +22,6 @@ def adopt(
     trees: Trees,
     handing: Handing,
     reporter: Reporter,
-    *,
     set_aside: Callable[[VolumeRecord], None],
 ) -> None:
     """set_aside  takes away a volume whose mount is gone; the kubelet may publish it again"""

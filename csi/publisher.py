@@ -136,7 +136,7 @@ class Publisher:
         with InUse(self._layout) as in_use:  # what is here stays, whoever makes room
             in_use.hold(keys_of(image))
             if is_new and volume.pull_policy == "Never":
-                self._check_is_here(volume, image)
+                self._trees.check_is_here(volume, image)
             try:
                 self._handing.volume_here(image.digest, volume)
                 mounted = self._shown(volume, image, chosen.config, call)
@@ -194,19 +194,11 @@ class Publisher:
         volume, left = self._unfinished.end(target), self._binds.forget(target)
         subjects = [subject_of(volume)] if volume is not None else []
         subjects += [subject_of_record(left)] if left is not None else []
-        for subject in subjects:
-            if subject is not None:
-                self._reporter.gone(subject)
+        for subject in filter(None, subjects):
+            self._reporter.gone(subject)
 
     def _prove(self, volume: Volume, digest: Digest, credentials: RegistryConfig) -> Image:
         return self._admit(volume, credentials, pinned=digest, asker=PATIENT)
-
-    def _check_is_here(self, volume: Volume, image: Image) -> None:
-        if not self._trees.is_here(image, front=volume.front):
-            raise errors.ImageNotFound(
-                f"{volume.image} is not on this node, and pullPolicy is Never; say "
-                "IfNotPresent, or have it published on this node before"
-            )
 
     def _there(self, volume: Volume) -> VolumeRecord | None:
         """Of just this volume, if it is at its target; VolumeConflict if something else is.

@@ -78,9 +78,14 @@ class Trees:
     def mounted(self) -> list[Digest]:
         return self._mounter.mounted()
 
-    def is_here(self, image: Image, *, front: str) -> bool:
-        """Whether the image's tree is on this node, or can be made without a download."""
-        return self._mounter.is_here(image, front=front)
+    def check_is_here(self, volume: Volume, image: Image) -> None:
+        """That the image's tree is on this node, or can be made without a download; ImageNotFound
+        if it is not."""
+        if not self._mounter.is_here(image, front=volume.front):
+            raise errors.ImageNotFound(
+                f"{volume.image} is not on this node, and pullPolicy is Never; say "
+                "IfNotPresent, or have it published on this node before"
+            )
 
     @contextmanager
     def joined(
