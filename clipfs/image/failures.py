@@ -7,8 +7,9 @@ since the rest may hold a signature, and what a peer was shown is taken out of i
 Not here: requests (`clipfs.image.http`).
 """
 
+import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import httpx
 import msgspec
@@ -162,9 +163,18 @@ def _reason(error: BaseException) -> str:
     for kind, words in _TIMEOUTS.items():
         if isinstance(error, kind):
             return words
+    causes = list(_causes(error))
+    attempts = [
+        one for cause in causes if isinstance(cause, ExceptionGroup) for one in cause.exceptions
+    ]
+    refused = (os.strerror(one.errno) for one in attempts if isinstance(one, OSError) and one.errno)
+    if said := ", ".join(dict.fromkeys(refused)):  # trio: one for each address of the host
+        return said
+    return next((str(one) for one in causes if str(one)), type(error).__name__)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
     while cause is not None:
-        if str(cause):
-            return str(cause)
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return type(error).__name__

@@ -30,7 +30,7 @@ GOLDEN = {
     "denied": "PermissionDenied: IMAGE: the registry refuses; these credentials may not pull it; "
     "the credentials came from nodePublishSecretRef: let that account pull, or give the volume "
     "another",
-    "down": f"Unavailable: IMAGE: no answer from {DOWN}: all attempts to connect to {DOWN} failed; "
+    "down": f"Unavailable: IMAGE: no answer from {DOWN}: Connection refused; "
     "is it up, and can this node reach it?",
     "corrupt-layer": "DataLoss: IMAGE: layer LAYER: gzip: Error -6 Incorrect checksum found; push "
     "the image again, or look for a proxy that changes it",

@@ -202,7 +202,9 @@ async def test_without_plain_http_the_error_says_what_to_do_and_that_helps(
 
 
 async def test_nobody_at_the_address_is_unavailable() -> None:
-    with pytest.raises(errors.RegistryUnavailable, match=r"no answer from 127\.0\.0\.1:1"):
+    with pytest.raises(
+        errors.RegistryUnavailable, match=r"no answer from 127\.0\.0\.1:1: Connection refused;"
+    ):
         await resolve("127.0.0.1:1/app", plain=False)
 
 

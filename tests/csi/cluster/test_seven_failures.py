@@ -61,7 +61,7 @@ GOLDEN = {
     "media-type": "IMAGE: a layer is foreign ('application/vnd.docker.image.rootfs.foreign.diff."
     "tar.gzip'), its bytes are not in the registry; convert the image, or push it again with a "
     "current tool",
-    "down": "IMAGE: no answer from 127.0.0.1:1: all attempts to connect to 127.0.0.1:1 failed; is "
+    "down": "IMAGE: no answer from 127.0.0.1:1: Connection refused; is "
     "it up, and can this node reach it?",
     "full": "IMAGE: FILE: No space left on device; free space on the disk of --root",
 }
