@@ -20,6 +20,7 @@ MS_NODEV = 0x4
 MS_REMOUNT = 0x20
 MS_NOATIME = 0x400
 MS_BIND = 0x1000
+MS_PRIVATE = 0x40000
 MNT_DETACH = 0x2
 UMOUNT_NOFOLLOW = 0x8
 
@@ -53,7 +54,10 @@ def bind_read_only(source: Path, target: Path) -> None:
     """Show source at target as well: read-only, no devices, no setuid.
 
     A bind takes its flags in a second call only; if that fails, nothing stays mounted.
+    Binds of a shared mount are its peers: what is mounted over one would come over all, and
+    over each of them again. Of a private mount each is shared with its own copies alone.
     """
+    _libc.mount(None, os.fsencode(source), None, MS_PRIVATE, None)  # a plain folder: it is none
     if _libc.mount(os.fsencode(source), os.fsencode(target), None, MS_BIND, None) != 0:
         raise _fault(f"bind {source} to {target}")
     flags = ctypes.c_ulong(MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
