@@ -1,5 +1,6 @@
 """Fixtures of the cluster's tests: one cluster, one installed product, real images, pods."""
 
+import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,13 +35,8 @@ def product(installed: Installation) -> Product:
 
 
 @pytest.fixture(scope="session")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("samples")
-
-
-@pytest.fixture(scope="session")
-def sample(samples: Path) -> Sample:
-    return build_sample(samples, codec="zstd")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
+    return build_sample(tmp_path_factory.mktemp("sample"), codec="zstd")
 
 
 @pytest.fixture(scope="session")
@@ -50,9 +46,9 @@ def image(sample: Sample, cluster: Cluster) -> str:
 
 
 @pytest.fixture
-def fresh(samples: Path, request: pytest.FixtureRequest) -> Sample:
+def fresh(tmp_path: Path, request: pytest.FixtureRequest) -> Sample:
     """The sample in layers that no node has, and no other test uses."""
-    return build_sample(samples, codec=request.param)
+    return build_sample(tmp_path, codec=request.param, mark=secrets.token_hex())
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from tests.support.web import Asked, Reply, run_web
 
 AUDIENCE = "registry.clip-test.example"
 PUSHER, PUSH_PASSWORD = "pusher", "the-password-of-pusher"
-TRADER = f"{HOST}:5008"
+TRADER = f"{HOST}:5009"
 
 _PLUGIN = """\
 #!/usr/bin/env python3

@@ -1,6 +1,7 @@
 """Images for the cluster: a real one of Debian packages, one a layer, and random bytes."""
 
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -33,9 +34,14 @@ class Sample:
         return next(iter(self.files))
 
 
-def build_sample(home: Path, *, codec: str) -> Sample:
-    """The image with its layers compressed by codec; downloads the packages once a machine."""
+def build_sample(home: Path, *, codec: str, mark: str = "") -> Sample:
+    """The image with its layers compressed by codec; downloads the packages once a machine.
+
+    mark  a word that a file of each layer has, so that there are no others like them
+    """
     layers = [_layer(deb, home) for deb in _packages(CACHE / "debian-packages")]
+    for one in layers if mark else ():
+        _add(one.tar, "mark", mark.encode())
     layout = home / f"oci-{codec}"
     images.write_layout(layout, layers, codec=codec)
     manifest = json.loads(_blob(layout, json.loads((layout / "index.json").read_text())))
@@ -103,6 +109,13 @@ def _layer(deb: Path, home: Path) -> Packed:
         with tar.open("wb") as out:
             subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=out, check=True)
     return Packed(tar)
+
+
+def _add(tar: Path, name: str, body: bytes) -> None:
+    with tarfile.open(tar, "a") as file:
+        member = tarfile.TarInfo(name)
+        member.size = len(body)
+        file.addfile(member, io.BytesIO(body))
 
 
 def _files(layers: list[Packed]) -> dict[str, str]:
