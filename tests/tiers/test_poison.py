@@ -265,10 +265,13 @@ async def test_a_lie_of_one_replica_is_counted_and_the_other_gives_the_right_byt
     await store_sample(content_server.url, one)
     whole = Extent(0, one.indexed.index.payload_bytes)
     with liar(content_server, BROKEN[name], page_key(one.key, 0)) as (url, fault):
-        async with Replicas.open(
-            [url, content_server.url], token=TOKEN, on_failure=lambda: failures.update(["any"])
-        ) as cache:
-            tier = ContentCacheTier(cache, KEYS, waits=True)
-            assert await tier.read(one.indexed, whole) == one.payload
+        for _ in range(10):  # one that is late to say who it is, on a full machine, is not asked
+            async with Replicas.open(
+                [url, content_server.url], token=TOKEN, on_failure=lambda: failures.update(["any"])
+            ) as cache:
+                tier = ContentCacheTier(cache, KEYS, waits=True)
+                assert await tier.read(one.indexed, whole) == one.payload
+            if fault.met:
+                break
     assert fault.met
     assert failures.total() >= 1
