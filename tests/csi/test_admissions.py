@@ -6,6 +6,7 @@ says nothing. But for the last, which asks without a driver.
 
 import re
 import socket
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -181,10 +182,12 @@ def test_an_answer_that_came_between_two_calls_is_the_next_ones(
 def test_a_call_that_comes_again_with_other_credentials_asks_anew() -> None:
     sources = Sources([GivenSecret()], hosts_of=lambda registry: [registry])
     shown: list[str] = []
+    gate = threading.Event()
 
     def admit(
         volume: Volume, credentials: RegistryConfig, *, pinned: Digest | None = None, asker: Asker
     ) -> Image:
+        assert gate.wait(60)
         shown.extend(one.password for one in credentials.by_place.values())
         return Image(reference=volume.image, digest=Digest("sha256:" + "a" * 64), layers=())
 
@@ -195,6 +198,7 @@ def test_a_call_that_comes_again_with_other_credentials_asks_anew() -> None:
     )
     with pytest.raises(StillIndexing):
         admissions.joined(first, None, Call(answer_by=0))
+    gate.set()
     wait_for(lambda: shown == ["first"])
     for volume in (other, first):
         _, chosen = admissions.joined(volume, None, Call())
