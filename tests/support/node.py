@@ -50,10 +50,9 @@ class Node:
         return found
 
     def mount(self, image: str, mountpoint: Path, *words: str) -> dict[str, Any]:
-        found = self.json("mount", image, str(mountpoint), "--log-format", "json",
-                          "--log-level", "debug", *words)  # fmt: skip
-        self.mounted.append(mountpoint)
-        return found
+        self.mounted.append(mountpoint)  # first: a test that is stopped meanwhile may have it
+        return self.json("mount", image, str(mountpoint), "--log-format", "json",
+                         "--log-level", "debug", *words)  # fmt: skip
 
     def unmount(self, mountpoint: Path) -> None:
         self.json("unmount", str(mountpoint))

@@ -10,8 +10,10 @@ import importlib.machinery
 import importlib.util
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import NoReturn
@@ -21,6 +23,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 
 _MOST_S = 250
+_END_S = 30
 
 _STARTER = multiprocessing.get_context("forkserver")
 _STARTER.set_forkserver_preload(["pytest", "pytest_trio.plugin"])
@@ -86,11 +89,21 @@ def run_without(home: Path, test: str, *, module: str, old: str, new: str) -> st
     environment = changed_environment(home, module=module, old=old, new=new)
     process = _STARTER.Process(target=_test, args=(test, module, old, new, environment, home))
     process.start()
-    process.join(_MOST_S)
-    if process.exitcode is None:
-        process.kill()
-        raise TimeoutError(f"{test} did not end within {_MOST_S} s")
+    try:
+        process.join(_MOST_S)
+        if process.exitcode is None:
+            raise TimeoutError(f"{test} did not end within {_MOST_S} s")
+    finally:
+        _end(process)
     return (home / "said").read_text()
+
+
+def _end(process: BaseProcess) -> None:
+    """Have a test that runs yet take away what it has mounted and started, or kill it."""
+    if process.exitcode is None and process.pid is not None:
+        os.kill(process.pid, signal.SIGINT)
+        process.join(_END_S)
+        process.kill()
 
 
 def _test(
